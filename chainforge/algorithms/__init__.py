@@ -1,0 +1,1 @@
+"""Pure functions on tensors and numbers. `selection`, `statistics` and `schedule` do without torch."""

@@ -1,0 +1,27 @@
+"""Estimates of KL(policy || reference) from one sampled token each, in nats.
+
+Source: J. Schulman, "Approximating KL divergence", joschu.net/blog/kl-approx.html. All three take the log of
+reference over policy at a token that the policy sampled.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+
+def k1(log_ref_ratio: Tensor) -> Tensor:
+    """Unbiased, of either sign. As a loss it pulls nowhere on average, unless importance weighted."""
+    return -log_ref_ratio
+
+
+def k2(log_ref_ratio: Tensor) -> Tensor:
+    """Biased, never negative. Its gradient is that of the true KL on average, if on-policy."""
+    return log_ref_ratio.square() / 2
+
+
+def k3(log_ref_ratio: Tensor) -> Tensor:
+    """Unbiased, never negative. GRPO's estimate: DeepSeekMath, arXiv 2402.03300, eq. 4."""
+    return log_ref_ratio.expm1() - log_ref_ratio
+
+
+KL_ESTIMATORS: Mapping[str, Callable[[Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}

@@ -1,0 +1,20 @@
+"""Settings of the verb `collect`."""
+from typing import Annotated
+
+from chainforge.config.loading import Choice, Role, Settings
+from chainforge.config.types import File, Positive
+
+
+class CollectSettings(Settings):
+    """Verb `collect`: ask a teacher for chains of thought."""
+
+    output: File
+    """JSONL of traces to write."""
+    prompts: File
+    """JSONL of prompts."""
+    teacher: Annotated[Choice, Role("teachers")]
+    """Teacher plugin and its settings."""
+    max_prompts: Positive | None = None
+    """Ask about the first so many prompts only; null for all."""
+    samples: Positive = 1
+    """Traces per prompt."""

@@ -1,0 +1,68 @@
+"""Settings of the verb `grpo`."""
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from chainforge.config.sampling import SamplingSettings
+from chainforge.config.types import Above0, AtLeast0, Count, File, Fraction, Positive, Rewards
+
+
+class GrpoSettings(SamplingSettings):
+    """Verb `grpo`: raise the reward of sampled completions, group by group."""
+
+    output: File
+    """Checkpoint folder to write."""
+    start_from: File
+    """Checkpoint folder."""
+    prompts: File
+    """JSONL of training prompts."""
+    extra_prompts: File | None = None
+    """A second JSONL of prompts; null for none."""
+    extra_share: Fraction = 0.5
+    """Share of each step's prompts drawn from `extra_prompts`."""
+    rewards: Rewards
+    """Reward plugin -> weight."""
+    num_rl_steps: Positive = 200
+    """Rollouts. Each is followed by num_iterations x mini_batches optimizer steps."""
+    prompts_per_step: Positive = 16
+    """Prompts per rollout."""
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Completions per prompt, G: a group of one has no baseline."""
+    num_iterations: Positive = 1
+    """Passes over each rollout."""
+    mini_batches: Positive = 1
+    """Optimizer steps per pass; a group is never split."""
+    learning_rate: Above0 = 1e-6
+    """AdamW's rate."""
+    beta2: Fraction = 0.95
+    """AdamW's second-moment decay."""
+    weight_decay: AtLeast0 = 0.0
+    """Decoupled weight decay of the matrices."""
+    schedule: Literal["cosine", "constant"] = "constant"
+    """Learning rate after warm-up."""
+    warmup_fraction: Fraction = 0.0
+    """Share of the steps with a rising rate."""
+    max_grad_norm: Above0 = 1.0
+    """Gradients are scaled down to this norm."""
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "gspo"] = "grpo"
+    """Which policy loss; docs/settings.md has the formulas."""
+    clip_ratio: AtLeast0 = 0.2
+    """Trust region: the ratio counts between 1 - clip_ratio and 1 + clip_ratio (R1: 10)."""
+    clip_ratio_high: AtLeast0 | None = None
+    """Another upper bound (DAPO: 0.28); for cispo the absolute cap. null: as clip_ratio."""
+    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    """Bound of the ratio where the advantage is negative; null for none."""
+    kl_coeff: AtLeast0 = 0.001
+    """Weight of the KL to the reference model; at 0 the reference is never computed."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Schulman's estimators of the KL."""
+    kl_importance_weighted: bool = False
+    """Multiply the KL by the ratio (TRL's use_bias_correction_kl)."""
+    ref_sync_steps: Count = 0
+    """The reference becomes the policy every so many steps (R1: 400); 0 for never."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """What advantages are divided by: the standard deviation of the group, of the batch, or nothing."""
+    mask_truncated: bool = False
+    """Leave completions cut at max_new_tokens out of the loss; they still shape the baseline."""
+    resample_rounds: Count = 0
+    """Dynamic sampling: how often groups whose rewards are all equal may be replaced."""

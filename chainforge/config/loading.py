@@ -1,0 +1,144 @@
+"""params.yaml -> frozen, validated settings; every error names the file, the key and the fix."""
+import difflib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from chainforge.errors import ChainForgeError
+
+PARAMS = Path("params.yaml")
+
+
+class Settings(BaseModel):
+    """A frozen section of params.yaml: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class Choice(BaseModel):
+    """A plugin by name, with the plugin's own settings beside it: `{plugin: NAME, ...}` or just NAME."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    plugin: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"plugin": value} if isinstance(value, str) else value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The plugin's own settings."""
+        return dict(self.model_extra or {})
+
+
+class Role(str):
+    """Marks a `Choice` field with the plugin role it picks from."""
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def read_params(path: Path = PARAMS) -> dict[str, Any]:
+    """The whole file under YAML 1.2 rules (1e-6 is a number)."""
+    return _read(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@cache
+def _read(path: Path, _mtime: int) -> dict[str, Any]:
+    if not path.is_file():
+        raise ChainForgeError(
+            f"there is no {path} in {Path.cwd()}",
+            "run this in the project's folder, or make one with: chainforge profile use tiny",
+        )
+    try:
+        params = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ChainForgeError(
+            f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}", "correct that line"
+        ) from error
+    if not isinstance(params, dict):
+        raise ChainForgeError(f"{path} holds no settings", "chainforge profile use tiny writes a whole one")
+    return params
+
+
+def load_settings(kind: type[S], *sections: str, path: Path = PARAMS) -> S:
+    """Merge the dotted `sections` of params.yaml, later ones on top, and validate them as `kind`."""
+    merged: dict[str, Any] = {}
+    owner: dict[str, str] = {}
+    for section in sections:
+        for key, value in _section(read_params(path), section, path).items():
+            merged[key] = value
+            owner[key] = section
+    try:
+        return kind.model_validate(merged)
+    except ValidationError as error:
+        raise _explain(error.errors()[0], kind, owner, sections, path) from None
+
+
+def _section(params: Mapping[str, Any], dotted: str, path: Path) -> Mapping[str, Any]:
+    node: Any = params
+    for depth, key in enumerate(dotted.split("."), start=1):
+        if not isinstance(node, Mapping) or key not in node:
+            parent = ".".join(dotted.split(".")[: depth - 1]) or "the top level"
+            known = ", ".join(map(str, node)) if isinstance(node, Mapping) else "none"
+            raise ChainForgeError(
+                f"{path}: there is no section {dotted!r}", f"add it; {parent} has: {known or 'nothing'}"
+            )
+        node = node[key]
+    if node is None:
+        return {}
+    if not isinstance(node, Mapping):
+        raise ChainForgeError(f"{path}: {dotted} must be a section, found {node!r}", "indent its settings below")
+    return node
+
+
+def _explain(
+    error: ErrorDetails, kind: type[BaseModel], owner: dict[str, str], sections: tuple[str, ...], path: Path
+) -> ChainForgeError:
+    loc = [str(part) for part in error["loc"]]
+    section = owner.get(loc[0], sections[-1]) if loc else sections[-1]
+    where = f"{path}: {'.'.join([section, *loc])}"
+    if error["type"] == "extra_forbidden":
+        known = list(_fields(kind, loc[:-1]))
+        close = difflib.get_close_matches(loc[-1], known, n=1)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        parent = ".".join([section, *loc[:-1]])
+        return ChainForgeError(
+            f"there is no setting in {path}: {parent} called {loc[-1]!r}", f"{guess}known: {', '.join(known)}"
+        )
+    if error["type"] == "missing":
+        return ChainForgeError(f"{where} is missing", f"add it to one of: {', '.join(sections)}")
+    if error["type"] == "value_error":
+        problem = error["ctx"]["error"]
+        return ChainForgeError(f"{where}: {problem}", getattr(problem, "fix", f"correct it in {path}"))
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return ChainForgeError(f"{where} is {error['input']!r}: {message}", f"correct it in {path}")
+
+
+def _fields(kind: type[BaseModel], loc: list[str]) -> Iterator[str]:
+    for part in loc:
+        annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            continue
+        kind = annotation
+    yield from kind.model_fields
+
+
+class Impossible(ValueError):
+    """A combination of settings that cannot work: raised by a validator, with the fix."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem)
+        self.fix = fix
+
+
+Device = Literal["auto", "cpu", "cuda", "mps"]

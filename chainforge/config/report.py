@@ -1,0 +1,14 @@
+"""Settings of the verb `report`."""
+from chainforge.config.loading import Settings
+from chainforge.config.types import Count
+
+
+class ReportSettings(Settings):
+    """Verb `report`: the table, the curves, the page."""
+
+    note: str = ""
+    """One honest sentence above the table: what this run is, and is not."""
+    parents: dict[str, str] = {}
+    """Checkpoint -> the checkpoint it is compared with, problem by problem."""
+    samples_per_bench: Count = 6
+    """Held-out problems shown with every checkpoint's completion."""

@@ -1,0 +1,31 @@
+"""Settings that every step shares."""
+from typing import Literal
+
+from chainforge.config.loading import Device, Settings
+from chainforge.config.types import Above0, Count, Positive
+
+
+class RunSettings(Settings):
+    """What every step shares (section `run`)."""
+
+    seed: Count = 17
+    """Every random choice derives from this, the step, the iteration and the prompt id."""
+    response_format: Literal["supercot", "r1", "r1-prefilled"] = "supercot"
+    """Which tags surround reasoning and summary."""
+    threads: Positive = 1
+    """CPU threads per step. Another number may sum in another order, so it belongs to the result."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products; master weights and checkpoints are float32 either way."""
+
+
+class RuntimeSettings(Settings):
+    """What changes no result, and so is not watched by `dvc repro` (section `runtime`)."""
+
+    device: Device = "auto"
+    """Where models run; auto takes CUDA, then MPS, then the CPU."""
+    micro_batch_tokens: Positive = 16384
+    """Tokens (padding counted) per forward and backward pass: memory against speed."""
+    rollout_rows: Positive = 512
+    """Sequences that the sampler decodes at once: memory against speed."""
+    reward_timeout_s: Above0 = 60.0
+    """Seconds one call of a reward may take before the run stops."""

@@ -1,0 +1,30 @@
+"""Settings of the verb `sample`."""
+from typing import Literal
+
+from chainforge.config.sampling import SamplingSettings
+from chainforge.config.types import File, Positive, Rewards
+
+
+class SampleSettings(SamplingSettings):
+    """Verb `sample`: rejection sampling."""
+
+    output: File
+    """JSONL of accepted examples to write."""
+    start_from: File
+    """Checkpoint folder."""
+    prompts: File
+    """JSONL of prompts."""
+    extra_prompts: File | None = None
+    """A second JSONL of prompts; null for none."""
+    max_prompts: Positive | None = None
+    """Only the first so many prompts of each file; null for all."""
+    samples: Positive = 4
+    """Completions per prompt."""
+    rewards: Rewards
+    """Reward plugin -> weight."""
+    min_reward: float = 1.0
+    """Completions whose weighted sum is below this are dropped."""
+    policy: Literal["best", "distinct"] = "distinct"
+    """best: the one best per prompt; distinct: up to `keep_per_prompt` different ones."""
+    keep_per_prompt: Positive = 1
+    """Accepted completions per prompt."""

@@ -1,0 +1,88 @@
+"""Evaluate one checkpoint on one bench: outcomes per problem, and the figures with their intervals."""
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from chainforge.algorithms.statistics import maj_at_k, mean_interval
+from chainforge.config.evaluate import EvaluateSettings
+from chainforge.errors import ChainForgeError
+from chainforge.records import Completion, Group, Score
+from chainforge.response import TagFormat
+
+Row = dict[str, Any]
+
+
+def check_bench(groups: Sequence[Group], settings: EvaluateSettings, bench: str) -> None:
+    """Raise ChainForgeError unless the deciding reward applies to every problem."""
+    for group in groups:
+        if group.scores[0].parts[settings.reward] is None:
+            raise ChainForgeError(
+                f"bench {bench!r}: the reward {settings.reward!r} does not apply to {group.prompt.id!r}",
+                "give that prompt an answer, or choose another evaluate.reward",
+            )
+
+
+def outcome(sampled: Group, greedy: Group | None) -> Row:
+    """One problem with every answer to it, as data/eval/CHECKPOINT/BENCH.jsonl holds it."""
+    prompt = sampled.prompt
+    return {
+        "prompt_id": prompt.id,
+        "source": prompt.source,
+        "question": prompt.messages[-1]["content"],
+        "answer": prompt.answer,
+        "samples": [answer(c, s) for c, s in zip(sampled.completions, sampled.scores, strict=True)],
+        "greedy": answer(greedy.completions[0], greedy.scores[0]) if greedy else None,
+    }
+
+
+def answer(completion: Completion, score: Score) -> Row:
+    """One completion with the rewards it got."""
+    return {
+        "text": completion.text,
+        "finish": completion.finish,
+        "tokens": len(completion.token_ids),
+        "rewards": dict(score.parts),
+    }
+
+
+def figures(rows: Sequence[Row], settings: EvaluateSettings, response: TagFormat) -> dict[str, float | None]:
+    """Fractions from 0 to 1 with 95% intervals over problems; None where unknown."""
+    answers = [a for row in rows for a in row["samples"]]
+    mean, lo, hi = mean_interval([fmean(passes(a, settings.reward) for a in row["samples"]) for row in rows])
+    greedy = [passes(row["greedy"], settings.reward) for row in rows if row["greedy"]]
+    greedy_mean, greedy_lo, greedy_hi = mean_interval(greedy) if greedy else (None, None, None)
+    return {
+        "n": len(rows),
+        "k": settings.samples,
+        "pass_at_1": mean,
+        "ci95_lo": lo,
+        "ci95_hi": hi,
+        "greedy": greedy_mean,
+        "greedy_ci95_lo": greedy_lo,
+        "greedy_ci95_hi": greedy_hi,
+        "maj_at_k": fmean(majority_passes(row, settings.reward, response) for row in rows),
+        "format_rate": fmean(response.parse(a["text"]) is not None for a in answers),
+        "mean_tokens": fmean(a["tokens"] for a in answers),
+        "truncated_rate": fmean(a["finish"] == "length" for a in answers),
+    }
+
+
+def passes(a: Mapping[str, Any], reward: str) -> float:
+    """1.0 where the reward is full. A bench whose problems the reward does not apply to is refused earlier."""
+    return float(a["rewards"][reward] == 1.0)
+
+
+def majority_passes(row: Row, reward: str, response: TagFormat) -> float:
+    """Whether the commonest summary is right; unreadable answers have no vote."""
+    summaries = [summary(a["text"], response) for a in row["samples"]]
+    winner = maj_at_k(summaries)
+    return next(
+        (passes(a, reward) for a, s in zip(row["samples"], summaries, strict=True) if s is not None and s == winner),
+        0.0,
+    )
+
+
+def summary(text: str, response: TagFormat) -> str | None:
+    """The summary without white space at its ends, or None."""
+    parsed = response.parse(text)
+    return " ".join(parsed.summary.split()) if parsed else None

@@ -1,0 +1,76 @@
+"""GRPO: sample a group per prompt, score it, push towards what did better than its group.
+
+Source: DeepSeekMath, arXiv 2402.03300, algorithm 1. N prompts, G completions each.
+"""
+from collections.abc import Callable, Sequence
+
+from chainforge.algorithms.advantages import zero_variance_N
+from chainforge.config.grpo import GrpoSettings
+from chainforge.loops.grpo_metrics import columns, rewards_NG, rollout_metrics, update_metrics
+from chainforge.loops.grpo_update import add_logprobs, make_rows, mini_batches, update
+from chainforge.loops.prompt_mix import PromptMix
+from chainforge.models.checkpoint import Policy
+from chainforge.models.optimizer import ScheduledOptimizer
+from chainforge.records import Group, Prompt
+from chainforge.run.progress import progress
+from chainforge.run.step import Step
+
+Rollout = Callable[[Sequence[Prompt], int, int], list[Group]]  # (prompts, step, attempt) -> scored groups
+
+
+def train(
+    policy: Policy, reference: Policy | None, prompts: PromptMix, rollout: Rollout, settings: GrpoSettings, step: Step
+) -> None:
+    """One turn of the body is one rollout and its optimizer steps. Changes the policy in place."""
+    table = step.table(columns(settings.rewards))
+    optimizer = make_optimizer(policy, settings)
+    bar = progress(range(1, settings.num_rl_steps + 1), step.name)
+    for number in bar:
+        groups = rollout_with_spread(rollout, prompts, settings, number)
+        rows = make_rows(policy, groups, settings, step)
+        add_logprobs(policy, reference, rows, settings, step)
+        updates = [
+            update(policy, optimizer, part, settings, step)
+            for _ in range(settings.num_iterations)
+            for part in mini_batches(rows, settings)
+        ]
+        if reference and settings.ref_sync_steps and number % settings.ref_sync_steps == 0:
+            reference.model.load_state_dict(policy.model.state_dict())
+        metrics = rollout_metrics(groups, settings.rewards) | update_metrics(updates)
+        table.add(number, **metrics)
+        bar.set_postfix({k: f"{metrics[k]:.3f}" for k in ("reward", "completions/mean_length")}, refresh=False)
+    step.finish(table, **{name.replace("/", "_"): round(value, 6) for name, value in metrics.items()})
+
+
+def rollout_with_spread(
+    rollout: Rollout, prompts: PromptMix, settings: GrpoSettings, number: int
+) -> list[Group]:
+    """Groups of this step. Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2) replaces groups whose
+    rewards are all equal by new prompts, at most `resample_rounds` times."""
+    rounds = settings.resample_rounds
+    kept: list[Group] = []
+    flat: list[Group] = []
+    for attempt in range(rounds + 1):
+        wanted = settings.prompts_per_step - len(kept)
+        position = (number - 1) * (rounds + 1) + attempt
+        new = rollout(prompts.draw(settings.prompts_per_step, position)[:wanted], number, attempt)
+        equal = zero_variance_N(rewards_NG(new)).tolist()
+        kept += [group for group, is_equal in zip(new, equal, strict=True) if not is_equal]
+        flat += [group for group, is_equal in zip(new, equal, strict=True) if is_equal]
+        if len(kept) == settings.prompts_per_step:
+            break
+    return [*kept, *flat][: settings.prompts_per_step]
+
+
+def make_optimizer(policy: Policy, settings: GrpoSettings) -> ScheduledOptimizer:
+    """AdamW over as many steps as the settings ask for."""
+    return ScheduledOptimizer(
+        policy.model,
+        learning_rate=settings.learning_rate,
+        steps=settings.num_rl_steps * settings.num_iterations * settings.mini_batches,
+        beta2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        schedule=settings.schedule,
+        warmup_fraction=settings.warmup_fraction,
+        max_grad_norm=settings.max_grad_norm,
+    )

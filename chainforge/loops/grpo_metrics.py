@@ -1,0 +1,74 @@
+"""One row of figures per RL step, under the names that TRL's users know."""
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from chainforge.algorithms.advantages import zero_variance_N
+from chainforge.records import Group
+
+UPDATE_NAMES = {
+    "kl": "kl",
+    "entropy": "entropy",
+    "clip_low": "clip_ratio/low_mean",
+    "clip_high": "clip_ratio/high_mean",
+    "clip_region": "clip_ratio/region_mean",
+    "drift": "sampling/sampling_logp_difference/mean",
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+
+
+def columns(rewards: Iterable[str]) -> list[str]:
+    """The columns of plots/STEP.csv for these rewards."""
+    return [
+        "reward",
+        "reward_std",
+        "frac_reward_zero_std",
+        *(f"rewards/{name}/{figure}" for name in rewards for figure in ("mean", "std")),
+        *(f"completions/{figure}_length" for figure in ("mean", "min", "max", "mean_terminated")),
+        "completions/clipped_ratio",
+        "num_tokens",
+        *UPDATE_NAMES.values(),
+    ]
+
+
+def rollout_metrics(groups: Sequence[Group], rewards: Iterable[str]) -> dict[str, float]:
+    """What the completions were like. `reward_std` is the mean over groups; missing rewards are left out."""
+    reward_NG = rewards_NG(groups)
+    completions = [completion for group in groups for completion in group.completions]
+    lengths = [len(c.token_ids) for c in completions]
+    ended = [len(c.token_ids) for c in completions if c.finish == "stop"]
+    metrics = {
+        "reward": reward_NG.nanmean().item(),
+        "reward_std": torch.nan_to_num(reward_NG.std(-1)).mean().item(),
+        "frac_reward_zero_std": zero_variance_N(reward_NG).float().mean().item(),
+        "completions/mean_length": fmean(lengths),
+        "completions/min_length": min(lengths),
+        "completions/max_length": max(lengths),
+        "completions/mean_terminated_length": fmean(ended) if ended else float("nan"),
+        "completions/clipped_ratio": 1 - len(ended) / len(lengths),
+        "num_tokens": sum(lengths),
+    }
+    for name in rewards:
+        parts = [s.parts[name] for group in groups for s in group.scores if s.parts[name] is not None]
+        values = torch.tensor(parts or [float("nan")])
+        metrics[f"rewards/{name}/mean"] = values.mean().item()
+        metrics[f"rewards/{name}/std"] = values.std().item() if len(values) > 1 else float("nan")
+    return metrics
+
+
+def update_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the optimizer steps of one rollout; nothing where no completion had a gradient."""
+    return {
+        column: fmean(values)
+        for name, column in UPDATE_NAMES.items()
+        if (values := [u[name] for u in updates if name in u])
+    }
+
+
+def rewards_NG(groups: Sequence[Group]) -> Tensor:
+    """The weighted rewards; NaN where none applies."""
+    return torch.tensor([[score.total for score in group.scores] for group in groups])

@@ -1,0 +1,169 @@
+"""Supervised fine-tuning: loss on the response only; optionally KL to a teacher's logits."""
+from collections.abc import Iterator, Sequence
+from random import Random
+
+import torch
+from torch import Tensor
+
+from chainforge.config.sft import SftSettings
+from chainforge.errors import ChainForgeError
+from chainforge.models.batches import Batch, Tokens, collate, micro_batches
+from chainforge.models.chat import encode_prompt, encode_response
+from chainforge.models.checkpoint import Policy
+from chainforge.models.logprobs import completion_logprobs, distillation_kl, mixed_precision
+from chainforge.models.optimizer import NotFinite, ScheduledOptimizer
+from chainforge.records import Example
+from chainforge.run.progress import progress
+from chainforge.run.step import Step
+
+COLUMNS = ("loss", "eval_loss", "learning_rate", "grad_norm")
+POOL = 32  # batches that are cut from one pool of like-length examples
+
+
+def train(
+    policy: Policy, teacher: Policy | None, examples: Sequence[Example], settings: SftSettings, step: Step
+) -> None:
+    """One turn of the body is one optimizer step. Changes the policy in place."""
+    tokens, too_long = tokenize(policy, examples, settings, step.response_format.prefill)
+    training, held_out = split(tokens, settings, step)
+    steps = max(1, round(settings.num_epochs * len(training) / settings.batch_size))
+    optimizer = make_optimizer(policy, settings, steps)
+    table = step.table(COLUMNS)
+    bar = progress(batches(training, settings.batch_size, steps, step), step.name, total=steps)
+    for number, batch in enumerate(bar, start=1):
+        loss = backward(policy, teacher, batch, settings, step)
+        grad_norm = optimizer.step()
+        due = number % settings.eval_every == 0 or number == steps
+        eval_loss = evaluation_loss(policy, held_out, step) if due else None
+        table.add(
+            number, loss=loss, eval_loss=eval_loss, learning_rate=optimizer.learning_rate, grad_norm=grad_norm
+        )
+        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+    step.finish(
+        table,
+        examples=len(training),
+        held_out=len(held_out),
+        too_long=too_long,
+        steps=steps,
+        parameters=policy.num_parameters,
+        loss=round(loss, 6),
+        eval_loss=None if eval_loss is None else round(eval_loss, 6),
+    )
+
+
+def tokenize(
+    policy: Policy, examples: Sequence[Example], settings: SftSettings, prefill: str
+) -> tuple[list[Tokens], int]:
+    """Token ids of every example that fits, and how many did not."""
+    tokenizer = policy.tokenizer
+    tokens = [
+        Tokens(
+            encode_prompt(tokenizer, e.messages, prefill),
+            encode_response(tokenizer, e.response.removeprefix(prefill)),
+        )
+        for e in examples
+    ]
+    fitting = [t for t in tokens if len(t) <= settings.max_tokens]
+    if not fitting:
+        raise ChainForgeError(
+            f"none of {len(tokens)} examples fits into {settings.max_tokens} tokens", "raise sft.max_tokens"
+        )
+    return fitting, len(tokens) - len(fitting)
+
+
+def split(tokens: Sequence[Tokens], settings: SftSettings, step: Step) -> tuple[list[Tokens], list[Tokens]]:
+    """(training, held out), the latter at most 500."""
+    order = Random(step.seed("held-out")).sample(range(len(tokens)), len(tokens))
+    count = min(500, round(settings.eval_fraction * len(tokens)), len(tokens) - 1)
+    return [tokens[i] for i in sorted(order[count:])], [tokens[i] for i in sorted(order[:count])]
+
+
+def batches(tokens: Sequence[Tokens], batch_size: int, steps: int, step: Step) -> Iterator[list[Tokens]]:
+    """`steps` batches; examples of like length together, because padding is computed and thrown away."""
+    made = epoch = 0
+    while True:
+        random = Random(step.seed("epoch", epoch))
+        order = random.sample(range(len(tokens)), len(tokens))
+        pools = [order[i : i + POOL * batch_size] for i in range(0, len(order), POOL * batch_size)]
+        by_length = [i for pool in pools for i in sorted(pool, key=lambda i: len(tokens[i]))]
+        cut = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+        for batch in random.sample(cut, len(cut)):
+            if made == steps:
+                return
+            yield [tokens[i] for i in batch]
+            made += 1
+        epoch += 1
+
+
+def backward(
+    policy: Policy, teacher: Policy | None, batch: Sequence[Tokens], settings: SftSettings, step: Step
+) -> float:
+    """Accumulate the gradient of the mean loss per response token; returns that mean in nats."""
+    total = sum(len(t.completion) for t in batch)
+    loss_sum = 0.0
+    for piece in pieces(batch, policy, step):
+        with mixed_precision(step.settings.precision, policy.device):
+            loss = piece_loss(policy, teacher, piece, settings) / total
+        if not loss.isfinite():
+            raise NotFinite("the loss", float(loss))
+        loss.backward()
+        loss_sum += loss.item()
+    return loss_sum
+
+
+def piece_loss(policy: Policy, teacher: Policy | None, piece: Batch, settings: SftSettings) -> Tensor:
+    """Cross-entropy summed over response tokens, mixed with the teacher's KL by `logit_kd_weight`."""
+    weight = settings.logit_kd_weight if teacher else 0.0
+    loss = torch.zeros((), device=policy.device)
+    if weight < 1:
+        logp_BT, _ = completion_logprobs(policy.model, piece)
+        loss = loss - (1 - weight) * logp_BT.sum()
+    if teacher and weight > 0:
+        loss = loss + weight * distillation_kl(policy.model, teacher.model, piece)
+    return loss
+
+
+@torch.no_grad()
+def evaluation_loss(policy: Policy, held_out: Sequence[Tokens], step: Step) -> float | None:
+    """Mean cross-entropy per response token on held-out examples, in nats."""
+    if not held_out:
+        return None
+    with mixed_precision(step.settings.precision, policy.device):
+        total = sum(
+            -completion_logprobs(policy.model, piece)[0].sum().item() for piece in pieces(held_out, policy, step)
+        )
+    return total / sum(len(t.completion) for t in held_out)
+
+
+def pieces(batch: Sequence[Tokens], policy: Policy, step: Step) -> Iterator[Batch]:
+    """Padded micro-batches of bounded size."""
+    for indices in micro_batches([len(t) for t in batch], step.runtime.micro_batch_tokens):
+        yield collate([batch[i] for i in indices], policy.device)
+
+
+def make_optimizer(policy: Policy, settings: SftSettings, steps: int) -> ScheduledOptimizer:
+    """AdamW, or Muon beside it, over this many steps."""
+    return ScheduledOptimizer(
+        policy.model,
+        learning_rate=settings.learning_rate,
+        muon_learning_rate=settings.muon_learning_rate,
+        steps=steps,
+        beta2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        schedule=settings.schedule,
+        warmup_fraction=settings.warmup_fraction,
+        floor_fraction=settings.floor_fraction,
+        max_grad_norm=settings.max_grad_norm,
+    )
+
+
+def check_same_vocabulary(student: Policy, teacher: Policy) -> None:
+    """Raise ChainForgeError unless every token id means the same to both."""
+    ours, theirs = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
+    rows = [p.model.get_output_embeddings().weight.shape[0] for p in (student, teacher)]
+    if ours != theirs or rows[0] != rows[1]:
+        raise ChainForgeError(
+            f"teacher and student do not share a vocabulary ({rows[1]} and {rows[0]} logits, "
+            f"{len(ours.items() ^ theirs.items())} tokens differ)",
+            "set distill.logit_kd_weight to 0 (distill by samples), or choose a student with the teacher's tokenizer",
+        )

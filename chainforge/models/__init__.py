@@ -1,0 +1,1 @@
+"""Models: checkpoints, the chat format, batches, log-probabilities, optimizers."""

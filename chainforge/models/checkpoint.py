@@ -1,0 +1,83 @@
+"""The one loader and the one saver: a checkpoint is always a plain Hugging Face folder."""
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.errors import ChainForgeError
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model on its device with the tokenizer that belongs to it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a response."""
+        return int(self.tokenizer.convert_tokens_to_ids(str(self.tokenizer.eos_token)))
+
+    @property
+    def num_parameters(self) -> int:
+        """Distinct weights; tied ones count once."""
+        return int(self.model.num_parameters())
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda", "mps"]) -> torch.device:
+    """The device asked for; auto takes CUDA, then MPS, then the CPU."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return torch.device(next(name for name, here in present.items() if here))
+    if not present[wanted]:
+        raise ChainForgeError(f"there is no {wanted} device on this machine", "set runtime.device to auto or cpu")
+    return torch.device(wanted)
+
+
+def start_torch(settings: RunSettings, runtime: RuntimeSettings) -> torch.device:
+    """Fix what the result depends on, threads and algorithms, and return the device."""
+    torch.set_num_threads(settings.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return choose_device(runtime.device)
+
+
+def load_policy(folder: Path, device: torch.device) -> Policy:
+    """A checkpoint folder in float32 (master weights), in evaluation mode: there is no dropout anywhere."""
+    if not (folder / "config.json").is_file():
+        raise ChainForgeError(
+            f"{folder} is not a model folder: it has no config.json",
+            "run the step that writes it (dvc repro), or correct the path in params.yaml",
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ChainForgeError(f"{folder} cannot be loaded: {reason}", "rebuild it with dvc repro --force") from error
+    return Policy(model.to(device).eval(), tokenizer)
+
+
+def save_policy(policy: Policy, folder: Path) -> None:
+    """Weights, config and tokenizer, nothing else. Raises OSError when the disk is full."""
+    broken = [name for name, weight in policy.model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise ChainForgeError(f"{broken[0]} has a weight that is not finite", "lower the learning rate")
+    try:
+        policy.model.save_pretrained(folder)
+        policy.tokenizer.save_pretrained(folder)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error

@@ -1,0 +1,79 @@
+"""The optimizer, its learning-rate schedule, and a guarded step."""
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import AdamW, Muon, Optimizer
+from transformers import PreTrainedModel
+
+from chainforge.algorithms.schedule import SCHEDULES
+from chainforge.errors import ChainForgeError
+
+
+class ScheduledOptimizer:
+    """AdamW, or Muon for the hidden matrices with AdamW for the rest, under one schedule.
+
+    Source: AdamW, arXiv 1711.05101; Muon, https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        learning_rate: float,
+        steps: int,
+        muon_learning_rate: float = 0.0,
+        beta2: float,
+        weight_decay: float,
+        schedule: str,
+        warmup_fraction: float,
+        floor_fraction: float = 0.0,
+        max_grad_norm: float,
+    ) -> None:
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        embeddings = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+        hidden = [p for p in self._parameters if p.ndim == 2 and id(p) not in embeddings]
+        rest = [p for p in self._parameters if not (p.ndim == 2 and id(p) not in embeddings)]
+        groups = [{"params": rest, "weight_decay": 0.0}]
+        self._optimizers: list[Optimizer] = []
+        if muon_learning_rate > 0:
+            self._optimizers.append(Muon(hidden, lr=muon_learning_rate, weight_decay=weight_decay))
+        else:
+            groups.append({"params": hidden, "weight_decay": weight_decay})
+        self._optimizers.append(AdamW(groups, lr=learning_rate, betas=(0.9, beta2), fused=True))
+        self._peaks = [[group["lr"] for group in o.param_groups] for o in self._optimizers]
+        self._factor = partial(
+            SCHEDULES[schedule], steps=steps, warmup_fraction=warmup_fraction, floor_fraction=floor_fraction
+        )
+        self._max_grad_norm = max_grad_norm
+        self._taken = 0
+        self.learning_rate = 0.0
+
+    def step(self) -> float:
+        """Clip, update, clear; returns the gradient norm before clipping. A non-finite one raises."""
+        norm = clip(self._parameters, self._max_grad_norm)
+        if not norm.isfinite():
+            raise NotFinite("the gradient norm", float(norm))
+        self._taken += 1
+        factor = self._factor(self._taken)
+        for optimizer, peaks in zip(self._optimizers, self._peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.learning_rate = self._peaks[-1][0] * factor
+        return float(norm)
+
+
+class NotFinite(ChainForgeError):
+    """A loss or gradient that is not a number: nothing may be saved after it."""
+
+    def __init__(self, what: str, value: float) -> None:
+        super().__init__(f"{what} is {value}", "lower the learning rate, or max_grad_norm")
+
+
+def clip(parameters: Iterable[Parameter], max_norm: float) -> Tensor:
+    """Scale the gradients down to this norm in place; returns the norm before."""
+    return torch.nn.utils.clip_grad_norm_(parameters, max_norm)

@@ -1,0 +1,116 @@
+"""What the steps hand to each other: frozen records, one JSON object each."""
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypedDict, TypeVar
+
+Finish = Literal["stop", "length", "error"]
+
+
+class Message(TypedDict):
+    """One turn of a conversation, in the chat format every library shares."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A problem to solve. `columns` reaches the rewards as keyword arguments, beside `answer`."""
+
+    id: str
+    source: str
+    messages: tuple[Message, ...]
+    answer: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a teacher said: its reasoning and its answer, still apart and without any tag."""
+
+    prompt_id: str
+    reasoning: str
+    content: str
+    finish: Finish
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a policy sampled. `logprobs` are natural logarithms, one per token of `token_ids`.
+
+    `token_ids` includes the end-of-sequence token when finish is "stop"; `text` never shows it.
+    """
+
+    prompt_id: str
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Finish
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The weighted sum, and each reward before its weight; None where a reward does not apply."""
+
+    total: float
+    parts: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One prompt with its completions and their scores, in the same order."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One supervised example: loss on `response` only, never on `messages`."""
+
+    prompt_id: str
+    messages: tuple[Message, ...]
+    response: str
+    origin: str
+
+
+Record = TypeVar("Record", Prompt, Trace, Completion, Example)
+
+
+def to_json(record: Prompt | Trace | Completion | Example) -> dict[str, Any]:
+    """The record as JSON-ready values, fields in the order of their definition."""
+    row = {f.name: getattr(record, f.name) for f in fields(record)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
+
+
+def from_json(kind: type[Record], row: Mapping[str, Any]) -> Record:
+    """The inverse of `to_json`. Raises ValueError that names a missing, unknown or mistyped field."""
+    if not isinstance(row, Mapping):
+        raise ValueError(f"expected an object, found {type(row).__name__}")
+    known = {f.name: f.type for f in fields(kind)}
+    if unknown := sorted(set(row) - set(known)):
+        raise ValueError(f"unknown field {unknown[0]!r}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    for name in ("id", "source", "prompt_id", "response", "text", "reasoning", "content", "origin"):
+        if name in values and not isinstance(values[name], str):
+            raise ValueError(f"field {name!r} must be a string, found {values[name]!r:.40}")
+    try:
+        record = kind(**values)
+    except TypeError as error:
+        raise ValueError(str(error).partition("__init__() ")[2]) from error
+    check_messages(values.get("messages", ()))
+    return record
+
+
+def check_messages(messages: Any) -> None:
+    """Raise ValueError unless this is a sequence of {"role": str, "content": str}."""
+    for message in messages if isinstance(messages, tuple) else (messages,):
+        if not (
+            isinstance(message, dict)
+            and set(message) == {"role", "content"}
+            and all(isinstance(value, str) for value in message.values())
+        ):
+            raise ValueError(f'a message must be {{"role": "…", "content": "…"}}, found {message!r:.60}')

@@ -1,0 +1,1 @@
+"""The report: what the graph left behind, as tables, figures and one page that opens offline."""

@@ -1,0 +1,179 @@
+"""The page: results, figures and sample completions in one HTML file that opens without a network."""
+
+import math
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from chainforge.report import figures
+from chainforge.report.figures import BLUE, GREEN, ORANGE, Line, Panel, line
+from chainforge.report.inputs import Curve, Funnel
+from chainforge.report.results import RL_STEPS, SIGNIFICANT, PairedRow, Results, percent
+from chainforge.report.samples import Shown
+from chainforge.report.settings import ReportSettings
+
+CAPTIONS = {
+    "qwen_sft_ckpt": "cold-start SFT",
+    "qwen_rl_ckpt_stage2": "GRPO for reasoning",
+    "qwen_sft_ckpt_stage3": "rejection sampling + second SFT",
+    "qwen_rl_ckpt_final": "final GRPO",
+    "qwen_distilled_student": "distilled student",
+    "qwen_student_cold_start": "same student, cold-start data only",
+}
+CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}  # HTML has none: ␀ is shown
+RUN_COLOURS = {"grpo_reasoning": BLUE, "grpo_final": ORANGE}
+RL_PANELS = (  # column, title, whether it is a share
+    ("reward", "Total reward", False),
+    ("completions/mean_length", "Mean length (tokens)", False),
+    ("entropy", "Entropy (nats per token)", False),
+    ("kl", "KL to the reference (nats per token)", False),
+    ("frac_reward_zero_std", "Groups without a signal", True),
+    ("completions/clipped_ratio", "Completions cut off", True),
+)
+
+
+def render_page(results: Results, samples: Sequence[Shown], settings: ReportSettings) -> str:
+    """The whole `index.html`."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    named = (percent, points, gain, significance, standing, number, breakable)
+    environment.filters.update({function.__name__: function for function in named})
+    numbers = count(1)
+
+    def show(svg: str, description: str) -> Markup:
+        return Markup(figures.inline(svg, f"f{next(numbers)}", description))
+
+    page = environment.get_template("page.html.j2").render(
+        settings=settings,
+        results=results,
+        captions=CAPTIONS,
+        stages={(row.checkpoint, row.bench): row for row in results.stages},
+        paired={(row.checkpoint, row.bench): row for row in results.paired},
+        heat={(row.bench, row.family, row.checkpoint): row for row in results.families},
+        families={
+            bench: sorted({row.family for row in results.families if row.bench == bench})
+            for bench in settings.benches
+        },
+        aha=[
+            show(figures.panel(c, t, percent=p, width=460, height=280), t)
+            for t, c, p in aha(results, settings)
+        ],
+        change=change(results, settings),
+        rl=[show(figures.panel(c, t, percent=p), t) for t, c, p in rl_panels(results)],
+        absent_rl=[step for step in RL_STEPS if step not in results.rl],
+        without_kl=[name for name, curve in results.rl.items() if not curve.has("kl")],
+        accuracy=[show(*accuracy(results, bench)) for bench in settings.benches if results.stages],
+        sft=[show(figures.panel(sft_lines(c), c.name), f"Loss of {c.name}") for c in results.sft],
+        funnels=[(funnel, funnel_rows(funnel)) for funnel in results.funnels],
+        samples=samples,
+    )
+    return page.translate(CONTROLS)
+
+
+def overview(results: Results, settings: ReportSettings) -> str:
+    """`curves.svg`: the RL step that reasons, and held-out accuracy on the first bench."""
+    bench = settings.benches[0] if settings.benches else None
+    rows = [row for row in results.stages if row.bench == bench]
+    return figures.overview("grpo_reasoning", aha(results, settings), rows, CAPTIONS)
+
+
+def aha(results: Results, settings: ReportSettings) -> list[Panel]:
+    """Accuracy and length during `grpo_reasoning`."""
+    curve = results.rl.get("grpo_reasoning")
+    if curve is None:
+        return []
+    panels = (
+        (f"rewards/{settings.reward}/mean", "Accuracy on training prompts", BLUE, True),
+        ("completions/mean_length", "Mean length (tokens)", ORANGE, False),
+    )
+    return [(title, [line(curve, c, "", colour)], p) for c, title, colour, p in panels if curve.has(c)]
+
+
+def change(results: Results, settings: ReportSettings) -> dict[str, tuple[float, float]]:
+    """Means over the first and the last tenth of `grpo_reasoning`, for the sentence above the figure."""
+    curve = results.rl.get("grpo_reasoning")
+    columns = {"accuracy": f"rewards/{settings.reward}/mean", "length": "completions/mean_length"}
+    return {key: ends(curve, column) for key, column in columns.items() if curve and curve.has(column)}
+
+
+def ends(curve: Curve, column: str) -> tuple[float, float]:
+    values = [value for value in curve.columns[column] if not math.isnan(value)]
+    tenth = max(1, len(values) // 10)
+    return math.fsum(values[:tenth]) / tenth, math.fsum(values[-tenth:]) / tenth
+
+
+def rl_panels(results: Results) -> list[Panel]:
+    panels: list[Panel] = []
+    for column, title, share in RL_PANELS:
+        runs = [(name, curve) for name, curve in results.rl.items() if curve.has(column)]
+        if runs:
+            lines = [line(curve, column, name, RUN_COLOURS[name]) for name, curve in runs]
+            panels.append((title, lines, share))
+    return panels
+
+
+def accuracy(results: Results, bench: str) -> tuple[str, str]:
+    """The figure, and its description for those who cannot see it."""
+    rows = [row for row in results.stages if row.bench == bench]
+    said = ", ".join(f"{row.checkpoint} {percent(row.pass_at_1)}" for row in rows)
+    return figures.accuracy_panel(rows, CAPTIONS, f"pass@1 on {bench}"), f"pass@1 on {bench}: {said}"
+
+
+def sft_lines(curve: Curve) -> list[Line]:
+    pairs = (("loss", "training", BLUE), ("eval_loss", "held out", GREEN))
+    return [line(curve, c, label, colour, smooth=c == "loss") for c, label, colour in pairs if curve.has(c)]
+
+
+def funnel_rows(funnel: Funnel) -> list[tuple[str, int, str]]:
+    """Label, count and kind of each bar; what the counts leave unexplained gets a bar of its own."""
+    dropped = sorted(funnel.dropped.items(), key=lambda item: (-item[1], item[0]))
+    rows = [("read", funnel.read, "read"), *((reason, n, "dropped") for reason, n in dropped)]
+    rest = funnel.read - funnel.kept - sum(funnel.dropped.values())
+    if rest > 0:
+        rows.append(("not accounted for", rest, "dropped"))
+    return [*rows, ("kept", funnel.kept, "kept")]
+
+
+def points(fraction: float) -> str:
+    """+16.2, in percentage points, with a true minus sign."""
+    value = f"{100 * fraction:+.1f}"
+    return value.replace("-", "−") if float(value) else "0.0"
+
+
+def gain(row: PairedRow) -> str:
+    """+16.2 points [13.9, 18.5]"""
+    lo, hi = (points(limit).removeprefix("+") for limit in (row.ci95_lo, row.ci95_hi))
+    return f"{points(row.difference)} points [{lo}, {hi}]"
+
+
+def significance(row: PairedRow) -> str:
+    """The comparison in words."""
+    p = "p < 0.001" if row.p_value < 0.001 else f"p = {row.p_value:.2g}"
+    words = {"better": "better than", "worse": "worse than", "same": "no significant difference from"}
+    return f"{words[standing(row)]} {row.parent} ({p})"
+
+
+def standing(row: PairedRow) -> str:
+    """better, worse or same: the class of the words above."""
+    if row.p_value >= SIGNIFICANT:
+        return "same"
+    return "better" if row.difference > 0 else "worse"
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken after an underscore where space is short."""
+    return escape(name).replace("_", Markup("_<wbr>"))
+
+
+def number(value: float | None) -> str:
+    """A reward or a count, short."""
+    return "–" if value is None else f"{value:,.6g}"

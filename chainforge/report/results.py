@@ -1,0 +1,178 @@
+"""What the numbers say: the stage table, paired comparisons with the parent, accuracy per family."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from chainforge.algorithms.statistics import mean_interval, paired_difference
+from chainforge.errors import ChainForgeError
+from chainforge.report.inputs import Cell, Curve, Funnel, Problem, read_cell, read_curve, read_funnels
+from chainforge.report.settings import ReportSettings
+
+SIGNIFICANT = 0.05
+RL_STEPS = ("grpo_reasoning", "grpo_final")
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """One checkpoint on one bench, the fields of `stages.json`. Fractions 0…1; None is unknown."""
+
+    checkpoint: str
+    bench: str
+    n: int
+    pass_at_1: float
+    ci95_lo: float | None
+    ci95_hi: float | None
+    maj_at_k: float | None
+    k: int
+    format_rate: float | None
+    mean_tokens: float | None
+    truncated_rate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PairedRow:
+    """A checkpoint less its parent on the same `n` problems, the fields of `paired.json`."""
+
+    bench: str
+    checkpoint: str
+    parent: str
+    n: int
+    difference: float
+    ci95_lo: float
+    ci95_hi: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyRow:
+    """A checkpoint's pass@1 on one family of problems, the fields of `families.json`."""
+
+    bench: str
+    family: str
+    checkpoint: str
+    n: int
+    pass_at_1: float
+    ci95_lo: float
+    ci95_hi: float
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Everything the report shows but the sample completions."""
+
+    cells: tuple[Cell, ...]  # recipe order, then bench
+    stages: tuple[StageRow, ...]
+    paired: tuple[PairedRow, ...]
+    families: tuple[FamilyRow, ...]
+    rl: Mapping[str, Curve]  # the RL steps that ran
+    sft: tuple[Curve, ...]
+    funnels: tuple[Funnel, ...]
+
+
+def read_results(root: Path, settings: ReportSettings) -> Results:
+    """Read and compute. Raises ChainForgeError if a listed checkpoint was not evaluated."""
+    cells = tuple(
+        read_cell(root, checkpoint, bench, settings.reward)
+        for checkpoint in settings.checkpoints
+        for bench in settings.benches
+    )
+    plots = root / "plots"
+    rl = {name: curve for name in RL_STEPS if (curve := read_curve(plots / f"{name}.csv"))}
+    sft_files = [*sorted(plots.glob("sft_*.csv")), *sorted(plots.glob("distill-*.csv"))]
+    sft = tuple(curve for path in sft_files if (curve := read_curve(path)))
+    return Results(
+        cells,
+        tuple(map(stage_row, cells)),
+        tuple(compare_with_parents(cells, settings.parents)),
+        tuple(row for cell in cells for row in family_rows(cell)),
+        rl,
+        sft,
+        read_funnels(root),
+    )
+
+
+def stage_row(cell: Cell) -> StageRow:
+    known = cell.metrics
+    return StageRow(
+        checkpoint=cell.checkpoint,
+        bench=cell.bench,
+        n=int(cell.required("n")),
+        pass_at_1=cell.required("pass_at_1"),
+        ci95_lo=known["ci95_lo"],
+        ci95_hi=known["ci95_hi"],
+        maj_at_k=known["maj_at_k"],
+        k=int(cell.required("k")),
+        format_rate=known["format_rate"],
+        mean_tokens=known["mean_tokens"],
+        truncated_rate=known["truncated_rate"],
+    )
+
+
+def compare_with_parents(cells: Sequence[Cell], parents: Mapping[str, str]) -> Iterable[PairedRow]:
+    """Each checkpoint against its parent where both were evaluated, over the problems graded in both."""
+    by_name = {(cell.checkpoint, cell.bench): cell for cell in cells}
+    for cell in cells:
+        parent = by_name.get((parents.get(cell.checkpoint, ""), cell.bench))
+        if parent is not None:
+            yield compare(cell, parent)
+
+
+def compare(cell: Cell, parent: Cell) -> PairedRow:
+    mine, theirs = graded(cell.problems.values()), graded(parent.problems.values())
+    shared = [prompt_id for prompt_id in mine if prompt_id in theirs]
+    if not shared:
+        raise ChainForgeError(
+            f"{cell.checkpoint} and {parent.checkpoint} have no graded problem of {cell.bench} in common",
+            "evaluate both on the same held-out prompts",
+        )
+    paired = paired_difference([mine[i] for i in shared], [theirs[i] for i in shared])
+    numbers = (paired.mean_difference, paired.lo, paired.hi, paired.p_value)
+    return PairedRow(cell.bench, cell.checkpoint, parent.checkpoint, len(shared), *map(rounded, numbers))
+
+
+def family_rows(cell: Cell) -> Iterable[FamilyRow]:
+    families: dict[str, list[float]] = {}
+    for problem in cell.problems.values():
+        if problem.correct is not None:
+            families.setdefault(problem.family, []).append(problem.correct)
+    for family, values in sorted(families.items()):
+        mean, lo, hi = map(rounded, mean_interval(values))
+        yield FamilyRow(cell.bench, family, cell.checkpoint, len(values), mean, lo, hi)
+
+
+def graded(problems: Iterable[Problem]) -> dict[str, float]:
+    """Correctness by prompt id, without the problems that no grader could judge."""
+    return {p.prompt_id: p.correct for p in problems if p.correct is not None}
+
+
+def rounded(value: float) -> float:
+    """Six significant digits: enough to read, and the same on machines that differ in the last bit."""
+    return float(f"{value:.6g}")
+
+
+def format_table(rows: Sequence[StageRow]) -> str:
+    """The stage table for a terminal, without a line break at the end."""
+    lines = [("checkpoint", "bench", "n", "pass@1", "95% interval", "maj@k", "format", "tokens", "truncated")]
+    for row in rows:
+        interval = f"[{percent(row.ci95_lo)}, {percent(row.ci95_hi)}]" if row.ci95_lo is not None else "–"
+        tokens = "–" if row.mean_tokens is None else f"{row.mean_tokens:.1f}"
+        rates = (percent(row.maj_at_k), percent(row.format_rate), tokens, percent(row.truncated_rate))
+        lines.append((row.checkpoint, row.bench, f"{row.n:,}", percent(row.pass_at_1), interval, *rates))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(pad(cell, widths[i], left=i < 2) for i, cell in enumerate(line)) for line in lines]
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+
+
+def pad(cell: str, width: int, *, left: bool) -> str:
+    return cell.ljust(width) if left else cell.rjust(width)
+
+
+def percent(fraction: float | None) -> str:
+    """38.3%, or a dash where it is unknown."""
+    return "–" if fraction is None else f"{100 * fraction:.1f}%"
+
+
+def as_rows(rows: Iterable[StageRow | PairedRow | FamilyRow]) -> list[dict[str, str | float | None]]:
+    """JSON-ready, in the order of the fields."""
+    return [asdict(row) for row in rows]

@@ -1,0 +1,68 @@
+"""Write the report: tables for machines, one figure for the README, one page for people."""
+
+import csv
+import io
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from chainforge.report.page import overview, render_page
+from chainforge.report.results import Results, StageRow, as_rows, read_results
+from chainforge.report.samples import read_samples
+from chainforge.report.settings import ReportSettings
+
+__all__ = ["ReportSettings", "write_report"]
+
+
+def write_report(*, root: Path, out: Path, settings: ReportSettings) -> Results:
+    """Read `root`, write `out`: the same inputs give the same bytes.
+
+    What a trimmed graph lacks is left out, with a note in the page. Raises ChainForgeError if a listed
+    checkpoint was not evaluated; then nothing is written.
+    """
+    results = read_results(root, settings)
+    samples = read_samples(root, results.cells, settings)
+    files = {
+        "stages.json": as_json(as_rows(results.stages)),
+        "stages.csv": as_csv(results.stages),
+        "summary.json": as_json(summary(results)),
+        "paired.json": as_json(as_rows(results.paired)),
+        "families.json": as_json(as_rows(results.families)),
+        "curves.svg": overview(results, settings),
+        "index.html": render_page(results, samples, settings),
+    }
+    for name, text in files.items():
+        write_whole(out / name, text)
+    return results
+
+
+def summary(results: Results) -> dict[str, dict[str, float]]:
+    """pass@1 by bench and checkpoint, for `dvc metrics diff`."""
+    by_bench: dict[str, dict[str, float]] = {}
+    for row in results.stages:
+        by_bench.setdefault(row.bench, {})[row.checkpoint] = row.pass_at_1
+    return by_bench
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_csv(rows: tuple[StageRow, ...]) -> str:
+    buffer = io.StringIO(newline="")
+    table = csv.DictWriter(buffer, [f.name for f in fields(StageRow)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(as_rows(rows))
+    return buffer.getvalue()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Through a temporary file, so that `path` is never half written. Lone surrogates become `?`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(text.encode("utf-8", "replace"))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

@@ -1,0 +1,75 @@
+"""A key-value cache that is allocated once: decoding writes in place and never concatenates."""
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class PreallocatedLayer(CacheLayerMixin):
+    """One layer's keys and values: [rows, heads, capacity, head size], filled up to `length`."""
+
+    is_sliding = False
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take rows, heads and type from the first keys."""
+        rows, heads, _, size = key_states.shape
+        self.keys = key_states.new_zeros(rows, heads, self.capacity, size)
+        self.values = value_states.new_zeros(rows, heads, self.capacity, value_states.shape[-1])
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Write the new states after the old ones; return views of all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
+        end = self.length + key_states.shape[-2]
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset that a mask over this cache has."""
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Positions written so far."""
+        return self.length
+
+    def get_max_length(self) -> int:
+        """Positions there is room for."""
+        return self.capacity
+
+    get_max_cache_shape = get_max_length  # the name in transformers before 5.20
+
+    def take_rows(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be taken several times."""
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+class PreallocatedCache(Cache):
+    """All layers."""
+
+    def __init__(self, layers: int, capacity: int) -> None:
+        super().__init__(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
+
+    def take_rows(self, rows: Tensor) -> None:
+        """Keep these rows in every layer."""
+        for layer in self.layers:
+            layer.take_rows(rows)
+
+
+def left_padded_mask(is_token_NP: Tensor) -> Tensor:
+    """mask_N1PP for a prefill with left padding: causal, on real tokens; padding sees only itself."""
+    width = is_token_NP.shape[1]
+    square = torch.ones(width, width, dtype=torch.bool, device=is_token_NP.device)
+    return ((square.tril() & is_token_NP[:, None]) | torch.eye(width, dtype=torch.bool, device=square.device))[:, None]

@@ -1,0 +1,1 @@
+"""What surrounds a loop: seeds, outputs that appear whole, metrics, progress, the record of what ran."""

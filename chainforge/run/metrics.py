@@ -1,0 +1,39 @@
+"""A row per optimizer step: watchable in logs/ while it runs, whole in plots/ when it is done."""
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from chainforge.run.outputs import write_text
+
+
+class StepTable:
+    """Columns are fixed at the start; an unknown one raises, an absent or non-finite one stays empty."""
+
+    def __init__(self, live: Path, columns: Sequence[str]) -> None:
+        live.parent.mkdir(parents=True, exist_ok=True)
+        self._live = live
+        self._columns = ("step", *columns)
+        live.write_text(self._line({name: name for name in self._columns}), encoding="utf-8")
+
+    def add(self, step: int, **values: float | None) -> None:
+        """Append one row; floats to six significant digits."""
+        if unknown := set(values) - set(self._columns):
+            raise KeyError(f"no such column: {sorted(unknown)[0]}")
+        cells = {name: _cell(value) for name, value in values.items()}
+        with self._live.open("a", encoding="utf-8", newline="") as file:
+            file.write(self._line({"step": str(step), **cells}))
+
+    def publish(self, path: Path) -> None:
+        """Put the finished table where `dvc plots` reads it."""
+        write_text(path, self._live.read_text(encoding="utf-8"))
+
+    def _line(self, cells: dict[str, str]) -> str:
+        buffer = io.StringIO()
+        csv.DictWriter(buffer, self._columns, restval="", lineterminator="\n").writerow(cells)
+        return buffer.getvalue()
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.6g}"

@@ -1,0 +1,25 @@
+"""One bar, on stderr: a live one on a terminal, a line now and then in a log."""
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+LOG_SECONDS = 30
+
+
+def progress(items: Iterable[T], title: str, *, total: int | None = None, unit: str = "step") -> "tqdm[T]":
+    """Iterate with a progress bar; `set_postfix` shows figures beside it."""
+    live = sys.stderr.isatty()
+    return tqdm(
+        items,
+        title,
+        total=total,
+        unit=unit,
+        file=sys.stderr,
+        dynamic_ncols=live,
+        mininterval=0.5 if live else LOG_SECONDS,
+        maxinterval=10 if live else LOG_SECONDS,
+        ascii=None if live else " .",
+    )

@@ -1,0 +1,89 @@
+"""One run of one step: errors told plainly, its seed, its files, and an untracked record of the run."""
+import errno
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chainforge.config.loading import load_settings
+from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.errors import ChainForgeError
+from chainforge.response import TagFormat, tag_format
+from chainforge.run.metrics import StepTable
+from chainforge.run.outputs import write_json, write_text
+from chainforge.run.seeds import derive
+
+LOGS = Path("logs")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a loop needs to know of the run it is part of."""
+
+    name: str
+    settings: RunSettings
+    runtime: RuntimeSettings
+
+    @property
+    def response_format(self) -> TagFormat:
+        """Which tags surround reasoning and summary."""
+        return tag_format(self.settings.response_format)
+
+    def seed(self, *parts: str | int) -> int:
+        """A seed for one purpose within this step."""
+        return derive(self.settings.seed, self.name, *parts)
+
+    def table(self, columns: Sequence[str]) -> StepTable:
+        """A row per optimizer step, live in logs/."""
+        return StepTable(LOGS / f"{self.file_name}.csv", columns)
+
+    def finish(self, table: StepTable | None = None, **summary: float | int | str) -> None:
+        """Write what DVC reads, the summary last: plots/STEP.csv and metrics/STEP.json."""
+        if table:
+            table.publish(Path("plots") / f"{self.file_name}.csv")
+        write_json(Path("metrics") / f"{self.file_name}.json", summary)
+
+    @property
+    def file_name(self) -> str:
+        """The step's name as a file name: distill@student -> distill-student."""
+        return self.name.replace("@", "-")
+
+
+def open_step(name: str) -> Step:
+    """The step of that name with the settings that every step shares."""
+    return Step(name, load_settings(RunSettings, "run"), load_settings(RuntimeSettings, "runtime"))
+
+
+def stage_main(main: Callable[[str], None]) -> None:
+    """Run `main(step)` for `python -m stages.VERB STEP`: problems in two lines, exit code 1, a time record."""
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python -m {main.__module__} STEP   (dvc.yaml names the steps)")
+    name, started = sys.argv[1], time.monotonic()
+    try:
+        main(name)
+    except ChainForgeError as error:
+        sys.exit(f"\n{name}: {error}\n  -> earlier outputs are safe in the cache: dvc checkout brings them back")
+    except OSError as error:
+        sys.exit(f"\n{name}: {_explain(error)}\n  -> nothing was half written; earlier outputs: dvc checkout")
+    except KeyboardInterrupt:
+        sys.exit(f"\n{name}: stopped; run the same command again to start this step afresh")
+    record = {
+        "step": name,
+        "wall_s": round(time.monotonic() - started, 2),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "cpus": os.cpu_count(),
+    }
+    write_text(LOGS / f"{name.replace('@', '-')}.json", json.dumps(record) + "\n")
+
+
+def _explain(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{where}\n  -> free some space (dvc gc -w, old logs/), then run again"
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"cannot write{where}: {error.strerror}\n  -> make the project folder writable for this user"
+    return f"{error.strerror or error}{where}\n  -> check that path, then run again"

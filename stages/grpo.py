@@ -1,0 +1,44 @@
+"""GRPO: raise the reward of what the policy samples. Steps grpo_reasoning and grpo_final."""
+from collections.abc import Sequence
+
+from chainforge.config.grpo import GrpoSettings
+from chainforge.graph import settings_of
+from chainforge.jsonl import read_records
+from chainforge.loops import grpo
+from chainforge.loops.prompt_mix import PromptMix
+from chainforge.models.checkpoint import load_policy, save_policy, start_torch
+from chainforge.plugins import load_plugins
+from chainforge.records import Group, Prompt
+from chainforge.rollout.complete import complete
+from chainforge.run.outputs import whole_folder
+from chainforge.run.step import open_step, stage_main
+from chainforge.wiring import make_scorer
+
+
+def main(name: str) -> None:
+    step, settings = open_step(name), settings_of(GrpoSettings, name)
+    scorer = make_scorer(load_plugins(), settings.rewards, step)
+    device = start_torch(step.settings, step.runtime)
+    policy = load_policy(settings.start_from, device)
+    reference = load_policy(settings.start_from, device) if settings.kl_coeff > 0 else None
+    extra = read_records(settings.extra_prompts, Prompt) if settings.extra_prompts else []
+    prompts = PromptMix(read_records(settings.prompts, Prompt), extra, settings.extra_share, step.seed("prompts"))
+
+    def rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
+        completions = complete(
+            policy,
+            chosen,
+            settings.group_size,
+            settings,
+            seed=lambda prompt_id, index: step.seed(number, attempt, prompt_id, index),
+            step=step,
+        )
+        return scorer.score(chosen, completions, global_step=number, max_steps=settings.num_rl_steps)
+
+    with whole_folder(settings.output) as folder:
+        grpo.train(policy, reference, prompts, rollout, settings, step)
+        save_policy(policy, folder)
+
+
+if __name__ == "__main__":
+    stage_main(main)

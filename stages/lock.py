@@ -1,0 +1,15 @@
+"""Check all settings, and write down which code, plugins and files every step uses."""
+from pathlib import Path
+
+from chainforge.lock import make_lock
+from chainforge.plugins import load_plugins
+from chainforge.run.outputs import write_json
+from chainforge.run.step import stage_main
+
+
+def main(_step: str) -> None:
+    write_json(Path("plugins.lock.json"), make_lock(load_plugins()))
+
+
+if __name__ == "__main__":
+    stage_main(main)

@@ -1,0 +1,218 @@
+"""Losses, gradients, logged means and advantages agree with TRL 1.16, whose own methods run here.
+
+TRL's methods are called on a minimal stand-in for the trainer: only where its tensors come from is made up.
+"""
+
+import math
+import random
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from chainforge.algorithms.advantages import TIE, advantages, combine_rewards, zero_variance_N
+from chainforge.algorithms.losses import LOSSES, LossSettings, loss_denominator, policy_loss, stat_means
+
+trl = pytest.importorskip("trl", reason="TRL is needed only for this comparison", exc_type=ImportError)
+pytestmark = pytest.mark.peer
+
+CASES_PER_LOSS = 500  # times six losses
+TOLERANCE = 1e-6
+STAT_NAMES = {
+    "kl": "kl",
+    "clip_ratio/low_mean": "clip_low",
+    "clip_ratio/high_mean": "clip_high",
+    "clip_ratio/region_mean": "clip_region",
+    "cispo_clip_ratio": "clip_high",
+}
+
+
+def random_settings(rng: random.Random, loss_type: str) -> LossSettings:
+    """A loss with random clips and KL; k3, because TRL has no other estimator."""
+    clip_ratio = rng.choice((0.05, 0.2, 0.5, 10.0))
+    high = rng.choice((None, 0.1, 0.28, 10.0))
+    if loss_type == "cispo":
+        high = rng.choice((0.9, 1.2, 5.0))
+    start = 1 + (clip_ratio if high is None else high)
+    return LossSettings(
+        loss_type=loss_type,
+        max_tokens=rng.randint(8, 40),
+        clip_ratio=clip_ratio,
+        clip_ratio_high=high,
+        dual_clip=None if loss_type == "cispo" else rng.choice((None, start + 0.01, start + 0.5, start + 3)),
+        kl_coeff=rng.choice((0.0, 0.001, 0.04, 1.0)),
+        kl_importance_weighted=rng.random() < 0.5,
+    )
+
+
+def random_step(rng: random.Random, micro_batches: int) -> dict[str, Tensor | None]:
+    """The tensors of one optimizer step; the micro-batches are of equal size, as TRL's always are."""
+    B, T = micro_batches * rng.randint(1, 4), rng.randint(2, 8)
+    generator = torch.Generator().manual_seed(rng.randrange(2**31))
+    drift = rng.choice((0.0, 0.05, 0.5))
+    logp_BT = -torch.rand(B, T, generator=generator) * 3
+    old_logp_BT = logp_BT + drift * torch.randn(B, T, generator=generator)
+    mask_BT = torch.arange(T) < torch.randint(1, T + 1, (B, 1), generator=generator)
+    if rng.random() < 0.3:  # tokens of a tool, in the middle
+        mask_BT &= torch.rand(B, T, generator=generator) < 0.8
+    if rng.random() < 0.1:  # a truncated completion that is left out
+        mask_BT[0] = False
+    return {
+        "logp": logp_BT,
+        "old": old_logp_BT if drift else None,  # None: on-policy
+        "ref": logp_BT + 0.3 * torch.randn(B, T, generator=generator),
+        "advantage": torch.randn(B, generator=generator) * (torch.rand(B, generator=generator) < 0.8),
+        "mask": mask_BT,
+    }
+
+
+def trl_loss(
+    step: dict[str, Any], settings: LossSettings, logp_BT: Tensor, whole: dict[str, Any], parts: int
+) -> Any:
+    """TRL's loss of a micro-batch, and its metrics."""
+    trainer = SimpleNamespace(
+        _get_per_token_logps_and_entropies=lambda *_, **__: (logp_BT, torch.zeros_like(logp_BT), None),
+        loss_type="grpo" if settings.loss_type == "gspo" else settings.loss_type,
+        importance_sampling_level="sequence" if settings.loss_type == "gspo" else "token",
+        epsilon_low=settings.clip_ratio,
+        epsilon_high=settings.clip_ratio if settings.clip_ratio_high is None else settings.clip_ratio_high,
+        beta=settings.kl_coeff,
+        max_completion_length=settings.max_tokens,
+        args=SimpleNamespace(
+            delta=settings.dual_clip,
+            use_bias_correction_kl=settings.kl_importance_weighted,
+            steps_per_generation=parts,
+        ),
+        accelerator=SimpleNamespace(num_processes=1, reduce=lambda x, reduction: x, gather=lambda x: x),
+        current_gradient_accumulation_steps=parts,
+        model=SimpleNamespace(training=True),
+        aux_loss_enabled=False,
+        top_entropy_quantile=1.0,
+        off_policy_mask_threshold=None,
+        use_vllm=False,
+        vllm_importance_sampling_correction=False,
+        _entropy_bonus_enabled=False,
+        _metrics=defaultdict(lambda: defaultdict(list)),
+    )
+    B, _ = logp_BT.shape
+    inputs = {
+        "prompt_ids": torch.zeros(B, 1, dtype=torch.long),
+        "prompt_mask": torch.ones(B, 1, dtype=torch.long),
+        "completion_ids": torch.zeros_like(logp_BT, dtype=torch.long),
+        "completion_mask": step["mask"].long(),
+        "advantages": step["advantage"],
+        "num_items_in_batch": whole["mask"].sum(),
+        "old_per_token_logps": step["old"],
+        "ref_per_token_logps": step["ref"],
+    }
+    return trl.GRPOTrainer._compute_loss(trainer, None, inputs), trainer._metrics["train"]
+
+
+def deviation(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, relative where values exceed 1."""
+    return ((ours - theirs).abs() / theirs.abs().clamp(min=1)).max().item()
+
+
+def compare(rng: random.Random, loss_type: str) -> dict[str, float]:
+    """Deviation of one random configuration, of the loss, of its gradient and of the logged means."""
+    settings = random_settings(rng, loss_type)
+    micro_batches = (
+        1 if loss_type == "bnpo" else rng.choice((1, 2, 3))
+    )  # TRL's bnpo depends on the micro-batch
+    whole = random_step(rng, micro_batches)
+    ours, theirs = (whole["logp"].clone().requires_grad_() for _ in range(2))
+    denominator = loss_denominator(settings, whole["mask"])
+    size = len(whole["logp"]) // micro_batches
+    stat_deviations, our_loss, their_loss = [], torch.zeros(()), torch.zeros(())
+    for start in range(0, len(whole["logp"]), size):
+        rows = slice(start, start + size)
+        step = {name: None if value is None else value[rows] for name, value in whole.items()}
+        old_logp_BT = ours[rows].detach() if step["old"] is None else step["old"]
+        ref_logp_BT = step["ref"] if settings.kl_coeff else None
+        loss, stats = policy_loss(
+            ours[rows], old_logp_BT, ref_logp_BT, step["advantage"], step["mask"], settings
+        )
+        our_loss = our_loss + loss / denominator
+        loss, metrics = trl_loss(step, settings, theirs[rows], whole, micro_batches)
+        their_loss = their_loss + loss
+        means = stat_means(stats)
+        shared = {name: values[0] for name, values in metrics.items() if name in STAT_NAMES}
+        assert len(shared) == (1 if loss_type == "cispo" else 3) + (settings.kl_coeff != 0)
+        stat_deviations += [abs(means[STAT_NAMES[name]] - value) for name, value in shared.items()]
+    (our_grad_BT,), (their_grad_BT,) = (
+        torch.autograd.grad(our_loss, ours),
+        torch.autograd.grad(their_loss, theirs),
+    )
+    assert our_loss.dtype == their_loss.dtype == torch.float32
+    return {
+        "loss": deviation(our_loss, their_loss),
+        "gradient": deviation(our_grad_BT, their_grad_BT),
+        "logged means": torch.tensor(stat_deviations).max().item(),
+    }
+
+
+@pytest.mark.parametrize("loss_type", sorted(LOSSES))
+def test_loss_gradient_and_logged_means_agree(loss_type: str) -> None:
+    rng = random.Random(loss_type)
+    found = [compare(rng, loss_type) for _ in range(CASES_PER_LOSS)]
+    assert not [case for case in found if not all(value <= TOLERANCE for value in case.values())]
+
+
+def trl_advantages(parts_NGK: Tensor, weights_K: Tensor, scale: str) -> Tensor:
+    """TRL's advantages of these rewards; what it generates and logs on the way is made up."""
+    N, G, K = parts_NGK.shape
+    ids, names = [[0]] * (N * G), [str(k) for k in range(K)]
+    trainer = SimpleNamespace(
+        accelerator=SimpleNamespace(device="cpu", process_index=0, gather=lambda x: x),
+        model=SimpleNamespace(training=True, is_gradient_checkpointing=False),
+        args=SimpleNamespace(
+            per_device_train_batch_size=1,
+            steps_per_generation=1,
+            gradient_accumulation_steps=1,
+            gradient_checkpointing_kwargs=None,
+        ),
+        _generate=lambda prompts: (ids, ids, None, ["x"] * len(prompts), None, {}, None, None),
+        _calculate_rewards=lambda *_: parts_NGK.view(N * G, K),
+        _tokenizer=SimpleNamespace(pad_token_id=0),
+        environment_factories=None,
+        environments=None,
+        tools=None,
+        pad_to_multiple_of=None,
+        mask_truncated_completions=False,
+        num_iterations=1,
+        num_generations=G,
+        beta=0.0,
+        use_vllm=False,
+        vllm_importance_sampling_correction=False,
+        multi_objective_aggregation="sum_then_normalize",
+        reward_weights=weights_K,
+        reward_funcs=names,
+        reward_func_names=names,
+        scale_rewards=scale,
+        log_multimodal=False,
+        _metrics=defaultdict(lambda: defaultdict(list)),
+        _logs=defaultdict(list, rewards=defaultdict(list), extra=defaultdict(list)),
+        _pending_extra_logs={},
+        _pending_metrics={},
+    )
+    output = trl.GRPOTrainer._generate_and_score_completions(trainer, [{"prompt": "x"}] * (N * G))
+    return output["advantages"].view(N, G)
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_advantages_agree(scale: str) -> None:
+    rng, generator = random.Random(scale), torch.Generator().manual_seed(5)
+    for _ in range(100):
+        N, G, K = rng.randint(1, 5), rng.randint(2, 8), rng.randint(1, 3)
+        parts_NGK = torch.randint(0, 3, (N, G, K), generator=generator) / 2
+        parts_NGK[torch.rand(N, G, K, generator=generator) < rng.choice((0.0, 0.2, 0.7))] = math.nan
+        weights_K = torch.tensor([rng.choice((1.0, 0.2, -0.3)) for _ in range(K)])
+        reward_NG = combine_rewards(parts_NGK, weights_K)
+        ours, theirs = advantages(reward_NG, scale=scale), trl_advantages(parts_NGK, weights_K, scale)
+        equal_N = zero_variance_N(reward_NG)  # exactly 0 here; TRL divides the rounding of the mean by 1e-4
+        assert ours[equal_N].eq(0).all()
+        assert theirs[equal_N].abs().le(TIE / 1e-4).all()
+        torch.testing.assert_close(ours[~equal_N], theirs[~equal_N], atol=TOLERANCE, rtol=TOLERANCE)
