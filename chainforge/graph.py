@@ -18,7 +18,7 @@ from chainforge.errors import ChainForgeError, unknown
 
 GRAPH = Path("dvc.yaml")
 LOCK = "plugins.lock.json"
-SHARED = {"run", "profile"}  # sections that every step may read, and that no verb's settings contain
+SHARED = {"run", "profile", "checkpoints", "benches", "evaluate.reward"}  # not settings of one verb
 COMMAND = re.compile(r"python -m stages\.(\w+) ")
 
 S = TypeVar("S", bound=BaseModel)

@@ -39,10 +39,10 @@ def make_lock(plugins: Plugins, root: Path = Path()) -> dict[str, Any]:
 
 
 def _selected(step: GraphStep, plugins: Plugins) -> dict[str, Any]:
-    settings = load_settings(VERBS[step.verb], *step.sections) if step.verb != "report" else None
+    settings = load_settings(VERBS[step.verb], *step.sections)
     found: dict[str, Any] = {}
     files: dict[str, str] = {}
-    for role, choice in selections(settings) if settings else ():
+    for role, choice in selections(settings):
         entry = plugins.pick(role, choice.plugin)
         found[f"{role}:{entry.name}"] = {"source": entry.source, "digest": digest_plugin(entry)}
         if role != "rewards":

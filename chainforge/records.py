@@ -98,7 +98,7 @@ def from_json(kind: type[Record], row: Mapping[str, Any]) -> Record:
         if name in values and not isinstance(values[name], str):
             raise ValueError(f"field {name!r} must be a string, found {values[name]!r:.40}")
     try:
-        record = kind(**values)
+        record = kind(**values)  # type: ignore[arg-type]  # the fields were checked by name above
     except TypeError as error:
         raise ValueError(str(error).partition("__init__() ")[2]) from error
     check_messages(values.get("messages", ()))

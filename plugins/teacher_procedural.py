@@ -6,7 +6,7 @@ what the next one needs, because a small model learns to copy steps long before 
 >>> solve("99+16=?")
 ('9+6=15 write 5 carry 1. 9+1+1=11 write 1 carry 1. write 1.', '115')
 >>> solve("47 mod 6?")
-('6 12 18 24 30 36 42 48. 47-42=5.', '5')
+('47 41 35 29 23 17 11 5.', '5')
 """
 
 import itertools
@@ -79,17 +79,17 @@ def expression(c: int | None, before: str | None, a: int, b: int, after: str, d:
     return f"{a}*{b}={product}. {left}{sign}{right}={value}.", str(value)
 
 
-@solves(r"(\d+)\*x([-+])(\d+)=(\d+), x=\?")
+@solves(r"(\d+)\*[nxy]([-+])(\d+)=(\d+), [nxy]=\?")
 def equation(a: int, sign: str, b: int, c: int) -> Worked:
     product = c - b if sign == "+" else c + b
     back = "-" if sign == "+" else "+"
     return f"{c}{back}{b}={product}. {product}/{a}={product // a}.", str(product // a)
 
 
-@solves(r"(?:Remainder of )?(\d+)(?: mod |/)(\d+)\?")
+@solves(r"(?:Remainder of |What is )?(\d+)(?: mod |/)(\d+)(?: leaves what remainder)?\?")
 def remainder(a: int, b: int) -> Worked:
-    multiples = " ".join(str(b * i) for i in range(1, a // b + 2))
-    return f"{multiples}. {a}-{a - a % b}={a % b}.", str(a % b)
+    """Take away until it goes no more."""
+    return " ".join(map(str, range(a, -1, -b))) + ".", str(a % b)
 
 
 @solves(r"Sort the digits of (\d+)\.")

@@ -3,7 +3,7 @@ from chainforge.config.loading import Settings
 from chainforge.config.types import Count
 
 
-class ReportSettings(Settings):
+class ReportSection(Settings):
     """Verb `report`: the table, the curves, the page."""
 
     note: str = ""

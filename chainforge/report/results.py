@@ -1,5 +1,6 @@
 """What the numbers say: the stage table, paired comparisons with the parent, accuracy per family."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def read_results(root: Path, settings: ReportSettings) -> Results:
     )
     plots = root / "plots"
     rl = {name: curve for name in RL_STEPS if (curve := read_curve(plots / f"{name}.csv"))}
-    sft_files = [*sorted(plots.glob("sft_*.csv")), *sorted(plots.glob("distill-*.csv"))]
+    sft_files = [*sorted(plots.glob("sft_*.csv")), *sorted((plots / "distill").glob("*.csv"))]
     sft = tuple(curve for path in sft_files if (curve := read_curve(path)))
     return Results(
         cells,
@@ -149,6 +150,11 @@ def graded(problems: Iterable[Problem]) -> dict[str, float]:
 def rounded(value: float) -> float:
     """Six significant digits: enough to read, and the same on machines that differ in the last bit."""
     return float(f"{value:.6g}")
+
+
+def stage_rows(path: Path) -> list[StageRow]:
+    """The rows of a finished report's stages.json."""
+    return [StageRow(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def format_table(rows: Sequence[StageRow]) -> str:

@@ -49,8 +49,8 @@ class Step:
 
     @property
     def file_name(self) -> str:
-        """The step's name as a file name: distill@student -> distill-student."""
-        return self.name.replace("@", "-")
+        """The step's name as a file name: distill@student -> distill/student."""
+        return self.name.replace("@", "/")
 
 
 def open_step(name: str) -> Step:
@@ -77,7 +77,7 @@ def stage_main(main: Callable[[str], None]) -> None:
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "cpus": os.cpu_count(),
     }
-    write_text(LOGS / f"{name.replace('@', '-')}.json", json.dumps(record) + "\n")
+    write_text(LOGS / f"{name.replace('@', '/')}.json", json.dumps(record) + "\n")
 
 
 def _explain(error: OSError) -> str:

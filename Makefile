@@ -1,0 +1,74 @@
+# ChainForge: every target works on a fresh machine with python3 (3.11-3.13), git and make.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The steps' commands say `python`: let it be this environment's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export PYTHONHASHSEED := 0
+# Linux without a GPU: PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" saves gigabytes of CUDA.
+PIP_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run setup setup-dev test test-quick lint fix types results exp-show clean
+
+help: ## List all targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+
+run: setup ## Set up and run the whole recipe of params.yaml (default: profile tiny), then show the results
+	@$(BIN)/dvc repro
+	@$(BIN)/chainforge results
+
+setup: $(VENV)/.run-ready .dvc/config ## Make .venv with pinned dependencies
+
+setup-dev: $(VENV)/.dev-ready .dvc/config
+
+test: setup-dev ## Set up and run every test
+	$(BIN)/pytest
+
+test-quick: setup-dev ## The quick tests (under 90 seconds)
+	$(BIN)/pytest -m "not slow and not peer"
+
+lint: setup-dev ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fix: setup-dev ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+results: ## The table of the last run
+	@$(BIN)/chainforge results
+
+exp-show: ## Experiments, with readable columns
+	@$(BIN)/dvc exp show --only-changed --drop '(metrics|data|stages|plugins|plugins.lock.json|params|chainforge).*'
+
+clean: ## Remove everything that a run made (the DVC cache stays)
+	rm -rf data checkpoints logs plots metrics reports
+
+$(VENV)/.python:
+	@command -v git >/dev/null || { echo "git is missing -> install it (apt install git, brew install git)"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing -> install Python 3.11 to 3.13"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "$$($(PYTHON) --version) does not fit -> make PYTHON=python3.12 run (3.11 to 3.13)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing -> apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run-ready: $(VENV)/.python pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) torch==2.13.0
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e .
+	@touch $@
+
+$(VENV)/.dev-ready: $(VENV)/.run-ready
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e '.[dev]'
+	@touch $@
+
+# A git clone brings .dvc/config; a tarball needs one, and DVC told that there is no git.
+.dvc/config: $(VENV)/.run-ready
+	@test -f $@ || $(BIN)/dvc init --no-scm --quiet
+	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
+	@touch $@

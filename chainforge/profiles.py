@@ -1,0 +1,130 @@
+"""Profiles: overlays of the default settings, merged into params.yaml with its comments kept.
+
+A mapping that names a plugin is replaced whole, because its settings belong to that plugin, and so are
+`rewards`; everything else merges key by key.
+"""
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from chainforge.config.loading import PARAMS, read_params
+from chainforge.errors import ChainForgeError, unknown
+from chainforge.run.outputs import write_text
+
+PROFILES = Path("profiles")
+BASE = "tiny"  # the whole set of settings that every other profile overlays
+REPLACED_WHOLE = {"rewards", "parents"}
+
+
+def names() -> list[str]:
+    """Every profile, the base first."""
+    found = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    if BASE not in found:
+        raise ChainForgeError(f"there is no {PROFILES / BASE}.yaml", "run this in the project's folder")
+    return [BASE, *(name for name in found if name != BASE)]
+
+
+def compose(name: str) -> str:
+    """The whole params.yaml of a profile, as text."""
+    if name not in names():
+        raise unknown("profile", name, names())
+    if name == BASE:
+        return (PROFILES / f"{BASE}.yaml").read_text(encoding="utf-8")
+    yaml = _yaml()
+    base = yaml.load((PROFILES / f"{BASE}.yaml").read_text(encoding="utf-8"))
+    overlay = (PROFILES / f"{name}.yaml").read_text(encoding="utf-8")
+    merge(base, yaml.load(overlay))
+    base.yaml_set_start_comment("".join(_head(overlay)).replace("# ", ""))
+    buffer = io.StringIO()
+    yaml.dump(base, buffer)
+    return buffer.getvalue()
+
+
+def use(name: str) -> None:
+    """Write params.yaml."""
+    write_text(PARAMS, compose(name))
+
+
+def changed_by_hand() -> list[str]:
+    """The settings in which params.yaml differs from the profile that it names."""
+    if not PARAMS.is_file():
+        return []
+    active = read_params()
+    if active.get("profile") not in names():
+        return ["profile"]
+    return [key for key, _ in _differences(_plain(active["profile"]), active)]
+
+
+def as_arguments(name: str) -> list[str]:
+    """The -S arguments that lead from the active settings to a profile."""
+    arguments = []
+    for key, value in _differences(read_params(), _plain(name)):
+        if value is _GONE:
+            arguments.append(f"-S '~{key}'")
+        else:
+            arguments.append(f"-S '{'' if _has(read_params(), key) else '+'}{key}={_flow(value)}'")
+    return arguments
+
+
+def merge(base: Any, overlay: Mapping[str, Any]) -> None:
+    """Put the overlay on the base in place."""
+    for key, value in overlay.items():
+        together = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        if together and key not in REPLACED_WHOLE and "plugin" not in value:
+            merge(base[key], value)
+        else:
+            base[key] = value
+
+
+_GONE = object()
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for key in [*new, *(k for k in old if k not in new)]:
+        dotted = f"{at}{key}"
+        if key not in new:
+            yield dotted, _GONE
+        elif isinstance(new[key], Mapping) and isinstance(old.get(key), Mapping):
+            yield from _differences(old[key], new[key], f"{dotted}.")
+        elif key not in old or old[key] != new[key]:
+            yield dotted, new[key]
+
+
+def _has(params: Mapping[str, Any], dotted: str) -> bool:
+    node: Any = params
+    for key in dotted.split("."):
+        if not isinstance(node, Mapping) or key not in node:
+            return False
+        node = node[key]
+    return True
+
+
+def _plain(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = YAML(typ="safe", pure=True).load(compose(name))
+    return loaded
+
+
+def _flow(value: Any) -> str:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = True
+    yaml.width = 10_000
+    buffer = io.StringIO()
+    yaml.dump(value, buffer)
+    return buffer.getvalue().removesuffix("\n").removesuffix("...").strip()
+
+
+def _head(text: str) -> Iterator[str]:
+    for line in text.splitlines(keepends=True):
+        if not line.startswith("#"):
+            return
+        yield line
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.width = 110
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
