@@ -5,7 +5,7 @@ however many are asked for: the text of a question, its numbers put in order, de
 12+35 and 35+12 are always on the same side.
 
 >>> [prompt.messages[0]["content"] for prompt in procedural_reasoning(split="eval", n=3, seed=17)]
-['636+507=?', '412-75=?', '3*53=?']
+['70+228=?', '719-665=?', '78*3=?']
 """
 
 import hashlib
@@ -53,13 +53,9 @@ def multiplication(rng: random.Random) -> Problem:
 
 def expression(rng: random.Random) -> Problem:
     """Three terms, one product among them, never below zero."""
-    a, b = rng.randint(2, 9), rng.randint(2, 9)
-    c = rng.randint(1, 20)
+    a, b, c = rng.randint(2, 9), rng.randint(2, 9), rng.randint(1, 20)
     forms = [(f"{c}+{a}*{b}", c + a * b), (f"{a}*{b}+{c}", a * b + c)]
-    if a * b >= c:
-        forms.append((f"{a}*{b}-{c}", a * b - c))
-    else:
-        forms.append((f"{c}-{a}*{b}", c - a * b))
+    forms.append((f"{a}*{b}-{c}", a * b - c) if a * b >= c else (f"{c}-{a}*{b}", c - a * b))
     text, value = rng.choice(forms)
     return Problem(f"{text}=?", str(value))
 
@@ -116,8 +112,9 @@ def word_problem(rng: random.Random) -> Problem:
 
 def binary(rng: random.Random) -> Problem:
     x = rng.randint(8, rng.choice((31, 63, 127, 255)))
-    forms = ("{} in binary?", "Write {} in binary.", "Binary of {}?", "Turn {} into binary.", "{} as binary?")
-    return Problem(rng.choice(forms).format(x), f"{x:b}")
+    forms = ("{} in binary?", "Write {} in binary.", "Show {} in binary.", "Binary of {}?", "{} as binary?")
+    form = rng.choice((*forms, "Turn {} into binary."))
+    return Problem(form.format(x), f"{x:b}")
 
 
 def countdown(rng: random.Random) -> Problem:

@@ -127,7 +127,7 @@ def sharing(total: int, friends: int) -> Worked:
     return f"{total}/{friends}={total // friends}.", str(total // friends)
 
 
-@solves(r"(?:Write |Binary of |Turn )?(\d+)(?:(?: in| into| as) binary[?.]|\?)")
+@solves(r"(?:Write |Binary of |Turn |Show )?(\d+)(?:(?: in| into| as) binary[?.]|\?)")
 def binary(x: int) -> Worked:
     steps, rest = [], x
     for power in range(x.bit_length() - 1, -1, -1):

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from chainforge.config.loading import load_settings
@@ -41,11 +42,12 @@ class Step:
         """A row per optimizer step, live in logs/."""
         return StepTable(LOGS / f"{self.file_name}.csv", columns)
 
-    def finish(self, table: StepTable | None = None, **summary: float | int | str) -> None:
-        """Write what DVC reads, the summary last: plots/STEP.csv and metrics/STEP.json."""
+    def finish(self, table: StepTable | None = None, **summary: float | None) -> None:
+        """Write what DVC reads, the summary last: plots/STEP.csv and metrics/STEP.json (unknown is null)."""
         if table:
             table.publish(Path("plots") / f"{self.file_name}.csv")
-        write_json(Path("metrics") / f"{self.file_name}.json", summary)
+        known = {name: value if value is None or isfinite(value) else None for name, value in summary.items()}
+        write_json(Path("metrics") / f"{self.file_name}.json", known)
 
     @property
     def file_name(self) -> str:
