@@ -1,4 +1,5 @@
 """ChainForge's public API: all that a plugin may import. `import chainforge as cf`."""
+
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import API_VERSION, Reward, StudentModel, Teacher, hookimpl
 from chainforge.jsonl import read_rows

@@ -1,4 +1,5 @@
 """The command line: profiles, plugins, results. The steps themselves run under `dvc repro`."""
+
 import json
 from pathlib import Path
 
@@ -83,7 +84,10 @@ def list_plugins(role: str | None, as_json: bool) -> None:
     """List what can be named in params.yaml, and where it comes from."""
     found = load_plugins()
     entries = [e for e in found.entries.values() if role in (None, e.role)]
-    rows = [{"role": e.role, "name": e.name, "source": e.source} for e in sorted(entries, key=lambda e: (e.role, e.name))]
+    rows = [
+        {"role": e.role, "name": e.name, "source": e.source}
+        for e in sorted(entries, key=lambda e: (e.role, e.name))
+    ]
     if as_json:
         click.echo(json.dumps({"plugins": rows, "broken": found.broken}, indent=2, sort_keys=True))
         return
@@ -108,7 +112,9 @@ def results() -> None:
 @cli.command()
 def timings() -> None:
     """Print how long each step took when it last ran here."""
-    records = [json.loads(path.read_text()) for path in Path("logs").rglob("*.json") if "not-finite" not in path.name]
+    records = [
+        json.loads(path.read_text()) for path in Path("logs").rglob("*.json") if "not-finite" not in path.name
+    ]
     for record in records:
         click.echo(f"{record['step']:<48}{record['wall_s']:>9.1f} s{record['peak_mb']:>8} MB")
     click.echo(f"{'all':<48}{sum(r['wall_s'] for r in records):>9.1f} s")

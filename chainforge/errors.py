@@ -1,4 +1,5 @@
 """Errors that say what is wrong, then what to do."""
+
 import difflib
 from collections.abc import Iterable
 
@@ -17,4 +18,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ChainForgeError:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {close[0]!r}? " if close else ""
-    return ChainForgeError(f"there is no {kind} called {name!r}", f"{guess}known: {', '.join(names) or 'none'}")
+    return ChainForgeError(
+        f"there is no {kind} called {name!r}", f"{guess}known: {', '.join(names) or 'none'}"
+    )

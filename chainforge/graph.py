@@ -3,6 +3,7 @@
 dvc.yaml is the only place that says so: a step loads its settings from the sections declared there, so
 it cannot read a setting that DVC does not watch.
 """
+
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ S = TypeVar("S", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class GraphStep:
-    """One step: `sections` of params.yaml from general to special, `lock_key` its place in plugins.lock.json."""
+    """One step: `sections` of params.yaml from general to special, and its place in plugins.lock.json."""
 
     name: str
     verb: str

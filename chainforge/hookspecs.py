@@ -3,6 +3,7 @@
 A hook receives `register` and calls it once per name. Names are what params.yaml selects; a plugin
 module must not import torch at its top level, because `dvc repro` imports every plugin each time.
 """
+
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 

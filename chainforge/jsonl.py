@@ -1,4 +1,5 @@
 """JSONL files: read with errors that name the line, write whole or not at all."""
+
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

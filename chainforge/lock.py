@@ -3,6 +3,7 @@
 `dvc repro` watches a step's own subtree only, so that an edit re-runs exactly the steps that use it.
 Comments and docstrings do not count. Nothing here imports torch.
 """
+
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -110,7 +111,7 @@ def _files(root: Path, name: str) -> Iterator[Path]:
 
 
 def digest_code(files: Iterable[Path]) -> str:
-    """A digest of what the files do: their syntax trees without comments, docstrings and annotations' prose."""
+    """A digest of what the files do: their syntax trees without comments and docstrings."""
     hasher = hashlib.sha256()
     for file in files:
         if file.suffix == ".py":

@@ -3,6 +3,7 @@
 A plugin that fails to import, raises while it registers, misspells a hook or claims a taken name
 never breaks the others: it is reported, and is an error only where a step selects it.
 """
+
 import importlib.util
 import inspect
 import os
@@ -137,7 +138,9 @@ def plugin_settings(entry: Entry, settings: Mapping[str, Any]) -> dict[str, Any]
     """The settings of a factory, checked against its signature; `Path` ones become paths."""
     where = f"{entry.role.removesuffix('s').replace('_', ' ')} {entry.name!r} ({entry.source})"
     parameters = inspect.signature(entry.component).parameters
-    known = {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name not in CALL_ARGUMENTS}
+    known = {
+        name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name not in CALL_ARGUMENTS
+    }
     hints = get_type_hints(entry.component)
     checked: dict[str, Any] = {}
     for name, value in settings.items():
@@ -148,8 +151,12 @@ def plugin_settings(entry: Entry, settings: Mapping[str, Any]) -> dict[str, Any]
             checked[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
-            raise ChainForgeError(f"{where}: {name} is {value!r}: {message}", "correct it in params.yaml") from None
+            raise ChainForgeError(
+                f"{where}: {name} is {value!r}: {message}", "correct it in params.yaml"
+            ) from None
     missing = [name for name, p in known.items() if p.default is p.empty and name not in settings]
     if missing:
-        raise ChainForgeError(f"{where} needs the setting {missing[0]!r}", "add it beside `plugin` in params.yaml")
+        raise ChainForgeError(
+            f"{where} needs the setting {missing[0]!r}", "add it beside `plugin` in params.yaml"
+        )
     return checked

@@ -3,6 +3,7 @@
 A mapping that names a plugin is replaced whole, because its settings belong to that plugin, and so are
 `rewards`; everything else merges key by key.
 """
+
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path

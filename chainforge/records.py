@@ -1,4 +1,5 @@
 """What the steps hand to each other: frozen records, one JSON object each."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict, TypeVar
@@ -89,7 +90,9 @@ def to_json(record: Prompt | Trace | Completion | Example) -> dict[str, Any]:
 def from_json(kind: type[Record], row: Mapping[str, Any]) -> Record:
     """The inverse of `to_json`. Raises ValueError that names a missing, unknown or mistyped field."""
     if not isinstance(row, Mapping):
-        raise ValueError(f"expected an object, found {type(row).__name__}")
+        raise ValueError(  # noqa: TRY004 - one kind of error for one kind of caller
+            f"expected an object, found {type(row).__name__}"
+        )
     known = {f.name: f.type for f in fields(kind)}
     if unknown := sorted(set(row) - set(known)):
         raise ValueError(f"unknown field {unknown[0]!r}")

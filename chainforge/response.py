@@ -2,6 +2,7 @@
 
 One parser serves SFT data, rewards, sampling, evaluation and the report.
 """
+
 import re
 from dataclasses import dataclass
 from functools import cached_property

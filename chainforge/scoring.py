@@ -1,4 +1,5 @@
 """Rewards on completions: TRL's call convention, every answer checked, no silent zero."""
+
 import asyncio
 import inspect
 import math
@@ -61,7 +62,9 @@ class Scorer:
             "response_format": self.response_format,
         }
         values = {reward.name: self._call(reward, flat, offered) for reward in self.rewards}
-        scores = iter(self._score({name: column[i] for name, column in values.items()}) for i in range(len(flat)))
+        scores = iter(
+            self._score({name: column[i] for name, column in values.items()}) for i in range(len(flat))
+        )
         return [
             Group(prompt, tuple(group), tuple(next(scores) for _ in group))
             for prompt, group in zip(prompts, completions, strict=True)

@@ -1,4 +1,5 @@
 """From plugin names in params.yaml to the objects that loops take as arguments."""
+
 from collections.abc import Mapping
 
 from chainforge.plugins import Plugins
@@ -11,7 +12,9 @@ def make_scorer(plugins: Plugins, rewards: Mapping[str, float], step: Step) -> S
     chosen = [(plugins.pick("rewards", name), weight) for name, weight in rewards.items()]
     return Scorer(
         tuple(
-            WeightedReward(entry.name, weight, entry.component, entry.options.get("conversational", False), entry.source)
+            WeightedReward(
+                entry.name, weight, entry.component, entry.options.get("conversational", False), entry.source
+            )
             for entry, weight in chosen
         ),
         step.response_format,

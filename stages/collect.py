@@ -1,4 +1,5 @@
 """Ask the teacher for chains of thought."""
+
 from chainforge.config.collect import CollectSettings
 from chainforge.graph import settings_of
 from chainforge.jsonl import read_records, write_records

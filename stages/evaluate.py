@@ -1,4 +1,5 @@
 """Evaluate one checkpoint on one bench: `evaluate@CHECKPOINT-BENCH`."""
+
 from pathlib import Path
 
 from chainforge.config.evaluate import EvaluateSettings

@@ -1,4 +1,5 @@
 """Keep the traces that are worth copying."""
+
 from chainforge.config.filter import FilterSettings
 from chainforge.errors import ChainForgeError
 from chainforge.graph import settings_of
@@ -18,7 +19,7 @@ def main(name: str) -> None:
     if not examples:
         raise ChainForgeError(f"no trace was accepted: {counts}", "look at the traces, then at filter.reward")
     write_records(settings.output, examples)
-    step.finish(**counts)
+    step.finish(counts)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """GRPO: raise the reward of what the policy samples. Steps grpo_reasoning and grpo_final."""
+
 from collections.abc import Sequence
 
 from chainforge.config.grpo import GrpoSettings
@@ -22,7 +23,9 @@ def main(name: str) -> None:
     policy = load_policy(settings.start_from, device)
     reference = load_policy(settings.start_from, device) if settings.kl_coeff > 0 else None
     extra = read_records(settings.extra_prompts, Prompt) if settings.extra_prompts else []
-    prompts = PromptMix(read_records(settings.prompts, Prompt), extra, settings.extra_share, step.seed("prompts"))
+    prompts = PromptMix(
+        read_records(settings.prompts, Prompt), extra, settings.extra_share, step.seed("prompts")
+    )
 
     def rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
         completions = complete(

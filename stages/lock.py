@@ -1,4 +1,5 @@
 """Check all settings, and write down which code, plugins and files every step uses."""
+
 from pathlib import Path
 
 from chainforge.lock import make_lock

@@ -1,4 +1,5 @@
 """Materialise the training and evaluation prompts of both sets."""
+
 from pathlib import Path
 
 from chainforge.config.prompts import PromptsSettings

@@ -1,4 +1,5 @@
 """The result a person looks at: table, curves, page."""
+
 from pathlib import Path
 
 from chainforge.config.loading import read_params

@@ -1,4 +1,5 @@
 """Rejection sampling: accepted completions of a checkpoint, as examples to train on."""
+
 from chainforge.config.sample import SampleSettings
 from chainforge.errors import ChainForgeError
 from chainforge.graph import settings_of
@@ -29,9 +30,11 @@ def main(name: str) -> None:
     )
     examples, counts = accept(scorer.score(prompts, completions), settings)
     if not examples:
-        raise ChainForgeError(f"no completion was accepted: {counts}", "lower min_reward, or train longer before")
+        raise ChainForgeError(
+            f"no completion was accepted: {counts}", "lower min_reward, or train longer before"
+        )
     write_records(settings.output, examples)
-    step.finish(**counts)
+    step.finish(counts)
 
 
 if __name__ == "__main__":

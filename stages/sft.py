@@ -1,4 +1,5 @@
 """Supervised fine-tuning: the cold start, the refinement, and every student."""
+
 from collections.abc import Sequence
 
 import torch
@@ -7,7 +8,7 @@ from chainforge.config.sft import SftSettings
 from chainforge.graph import settings_of
 from chainforge.jsonl import read_records
 from chainforge.loops import sft
-from chainforge.models.checkpoint import Policy, load_policy, save_policy, start_torch
+from chainforge.models.checkpoint import Policy, load_policy, place, save_policy, start_torch
 from chainforge.plugins import load_plugins, plugin_settings
 from chainforge.records import Example
 from chainforge.run.outputs import whole_folder
@@ -20,7 +21,9 @@ def main(name: str) -> None:
     files = [path for path in (settings.examples, settings.extra_examples) if path]
     examples = [example for path in files for example in read_records(path, Example)]
     policy = starting_policy(settings, examples, step, device)
-    teacher = load_policy(settings.teacher, device) if settings.teacher and settings.logit_kd_weight > 0 else None
+    teacher = (
+        load_policy(settings.teacher, device) if settings.teacher and settings.logit_kd_weight > 0 else None
+    )
     if teacher:
         sft.check_same_vocabulary(policy, teacher)
     with whole_folder(settings.output) as folder:
@@ -38,7 +41,7 @@ def starting_policy(
     student = entry.component(**plugin_settings(entry, settings.model.settings))
     texts = ["\n".join([*(m["content"] for m in e.messages), e.response]) for e in examples]
     model, tokenizer = student.load(seed=step.seed("model"), texts=texts)
-    return Policy(model.to(device).eval(), tokenizer)
+    return Policy(place(model, device), tokenizer)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""params.yaml -> frozen, validated settings: one module per verb, so that a change of one re-runs only its own."""
+"""params.yaml -> frozen, validated settings: one module per verb, so that an edit re-runs only its own."""

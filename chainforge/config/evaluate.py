@@ -1,4 +1,5 @@
 """Settings of the verb `evaluate`."""
+
 from pydantic import model_validator
 
 from chainforge.config.loading import Impossible

@@ -1,4 +1,5 @@
 """Settings of the verb `filter`."""
+
 from chainforge.config.loading import Settings
 from chainforge.config.types import File, Positive
 

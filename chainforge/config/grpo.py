@@ -1,4 +1,5 @@
 """Settings of the verb `grpo`."""
+
 from typing import Annotated, Literal
 
 from pydantic import Field

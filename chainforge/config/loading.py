@@ -1,4 +1,5 @@
 """params.yaml -> frozen, validated settings; every error names the file, the key and the fix."""
+
 import difflib
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -97,7 +98,9 @@ def _section(params: Mapping[str, Any], dotted: str, path: Path) -> Mapping[str,
     if node is None:
         return {}
     if not isinstance(node, Mapping):
-        raise ChainForgeError(f"{path}: {dotted} must be a section, found {node!r}", "indent its settings below")
+        raise ChainForgeError(
+            f"{path}: {dotted} must be a section, found {node!r}", "indent its settings below"
+        )
     return node
 
 

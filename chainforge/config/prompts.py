@@ -1,4 +1,5 @@
 """Settings of the verb `prompts`."""
+
 from typing import Annotated
 
 from chainforge.config.loading import Choice, Role, Settings

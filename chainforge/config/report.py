@@ -1,4 +1,7 @@
 """Settings of the verb `report`."""
+
+from pydantic import Field
+
 from chainforge.config.loading import Settings
 from chainforge.config.types import Count
 
@@ -8,7 +11,7 @@ class ReportSection(Settings):
 
     note: str = ""
     """One honest sentence above the table: what this run is, and is not."""
-    parents: dict[str, str] = {}
+    parents: dict[str, str] = Field(default_factory=dict)
     """Checkpoint -> the checkpoint it is compared with, problem by problem."""
     samples_per_bench: Count = 6
     """Held-out problems shown with every checkpoint's completion."""

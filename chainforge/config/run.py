@@ -1,4 +1,5 @@
 """Settings that every step shares."""
+
 from typing import Literal
 
 from chainforge.config.loading import Device, Settings

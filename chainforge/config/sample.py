@@ -1,4 +1,5 @@
 """Settings of the verb `sample`."""
+
 from typing import Literal
 
 from chainforge.config.sampling import SamplingSettings

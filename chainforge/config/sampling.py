@@ -1,4 +1,5 @@
 """How tokens are drawn, for every verb that samples."""
+
 from typing import Annotated
 
 from pydantic import Field

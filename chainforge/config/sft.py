@@ -1,4 +1,5 @@
 """Settings of the verb `sft`."""
+
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -33,7 +34,7 @@ class SftSettings(Settings):
     learning_rate: Above0 = 1e-5
     """AdamW's peak rate."""
     muon_learning_rate: AtLeast0 = 0.0
-    """Above 0: Muon with this rate for the hidden matrices, AdamW for the rest (small models from scratch)."""
+    """Above 0: Muon for the hidden matrices at this rate, AdamW for the rest (small models from scratch)."""
     beta2: Fraction = 0.95
     """AdamW's second-moment decay."""
     weight_decay: AtLeast0 = 0.0
@@ -54,7 +55,9 @@ class SftSettings(Settings):
     @model_validator(mode="after")
     def _possible(self) -> "SftSettings":
         if (self.start_from is None) == (self.model is None):
-            raise Impossible("start_from and model exclude each other", "set exactly one of them, the other null")
+            raise Impossible(
+                "start_from and model exclude each other", "set exactly one of them, the other null"
+            )
         if self.logit_kd_weight > 0 and self.teacher is None:
             raise Impossible("logit_kd_weight needs a teacher", "set teacher to a checkpoint folder")
         return self

@@ -1,4 +1,5 @@
 """Ranges that settings have in common."""
+
 from pathlib import Path
 from typing import Annotated
 

@@ -1,4 +1,5 @@
 """Every verb and its settings class, for those that look at the whole graph."""
+
 from collections.abc import Mapping
 
 from pydantic import BaseModel

@@ -1,4 +1,5 @@
 """Collect chains of thought: every prompt asked, every answer checked to be one that was asked for."""
+
 from collections import Counter
 from collections.abc import Sequence
 
@@ -15,7 +16,9 @@ def collect(teacher: Teacher, prompts: Sequence[Prompt], samples: int, step: Ste
     answers = teacher.generate(prompts, n=samples, seed=step.seed("teacher"))
     traces = list(progress(answers, step.name, total=len(prompts) * samples, unit="trace"))
     if strangers := sorted({trace.prompt_id for trace in traces} - set(place)):
-        raise ChainForgeError(f"the teacher answered {strangers[0]!r}, which nobody asked", "mend the teacher plugin")
+        raise ChainForgeError(
+            f"the teacher answered {strangers[0]!r}, which nobody asked", "mend the teacher plugin"
+        )
     short = Counter(trace.prompt_id for trace in traces)
     if missing := [prompt.id for prompt in prompts if short[prompt.id] != samples]:
         raise ChainForgeError(

@@ -1,4 +1,5 @@
 """Evaluate one checkpoint on one bench: outcomes per problem, and the figures with their intervals."""
+
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -68,7 +69,7 @@ def figures(rows: Sequence[Row], settings: EvaluateSettings, response: TagFormat
 
 
 def passes(a: Mapping[str, Any], reward: str) -> float:
-    """1.0 where the reward is full. A bench whose problems the reward does not apply to is refused earlier."""
+    """1.0 where the reward is full; `check_bench` made sure that it applies."""
     return float(a["rewards"][reward] == 1.0)
 
 
@@ -77,7 +78,11 @@ def majority_passes(row: Row, reward: str, response: TagFormat) -> float:
     summaries = [summary(a["text"], response) for a in row["samples"]]
     winner = maj_at_k(summaries)
     return next(
-        (passes(a, reward) for a, s in zip(row["samples"], summaries, strict=True) if s is not None and s == winner),
+        (
+            passes(a, reward)
+            for a, s in zip(row["samples"], summaries, strict=True)
+            if s is not None and s == winner
+        ),
         0.0,
     )
 

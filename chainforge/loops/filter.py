@@ -1,4 +1,5 @@
 """Filter a teacher's traces: keep what is whole, safe to tag, right, and short enough."""
+
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -20,9 +21,7 @@ def select_traces(
             reasons[reason] += 1
         else:
             whole.append((prompts[trace.prompt_id], trace, response.render(trace.reasoning, trace.content)))
-    completions = [
-        (Completion(t.prompt_id, text, (), (), t.finish, t.origin),) for _, t, text in whole
-    ]
+    completions = [(Completion(t.prompt_id, text, (), (), t.finish, t.origin),) for _, t, text in whole]
     groups = scorer.score([prompt for prompt, _, _ in whole], completions) if whole else []
     kept: Counter[str] = Counter()
     examples = []

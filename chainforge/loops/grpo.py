@@ -2,6 +2,7 @@
 
 Source: DeepSeekMath, arXiv 2402.03300, algorithm 1. N prompts, G completions each.
 """
+
 from collections.abc import Callable, Sequence
 
 from chainforge.algorithms.advantages import zero_variance_N
@@ -19,7 +20,12 @@ Rollout = Callable[[Sequence[Prompt], int, int], list[Group]]  # (prompts, step,
 
 
 def train(
-    policy: Policy, reference: Policy | None, prompts: PromptMix, rollout: Rollout, settings: GrpoSettings, step: Step
+    policy: Policy,
+    reference: Policy | None,
+    prompts: PromptMix,
+    rollout: Rollout,
+    settings: GrpoSettings,
+    step: Step,
 ) -> None:
     """One turn of the body is one rollout and its optimizer steps. Changes the policy in place."""
     table = step.table(columns(settings.rewards))
@@ -38,8 +44,10 @@ def train(
             reference.model.load_state_dict(policy.model.state_dict())
         metrics = rollout_metrics(groups, settings.rewards) | update_metrics(updates)
         table.add(number, **metrics)
-        bar.set_postfix({k: f"{metrics[k]:.3f}" for k in ("reward", "completions/mean_length")}, refresh=False)
-    step.finish(table, **{name.replace("/", "_"): round(value, 6) for name, value in metrics.items()})
+        bar.set_postfix(
+            {k: f"{metrics[k]:.3f}" for k in ("reward", "completions/mean_length")}, refresh=False
+        )
+    step.finish({name.replace("/", "_"): round(value, 6) for name, value in metrics.items()}, table)
 
 
 def rollout_with_spread(

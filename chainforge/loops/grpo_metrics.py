@@ -1,4 +1,5 @@
 """One row of figures per RL step, under the names that TRL's users know."""
+
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 

@@ -2,6 +2,7 @@
 
 N completions of an optimizer step, B of a micro-batch, T completion tokens.
 """
+
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -60,7 +61,7 @@ def make_rows(policy: Policy, groups: Sequence[Group], settings: GrpoSettings, s
 def add_logprobs(
     policy: Policy, reference: Policy | None, rows: Sequence[Row], settings: GrpoSettings, step: Step
 ) -> None:
-    """Reference log-probabilities where the KL counts; the policy's own where the sampler's are too coarse."""
+    """Reference log-probabilities where the KL counts; the policy's where the sampler's are too coarse."""
     learning = [row for row in rows if row.learns]
     if reference:
         for row, logp in zip(learning, logprobs_of(reference, learning, settings, step), strict=True):
@@ -98,7 +99,9 @@ def update(
         return {}
     loss_settings = loss_settings_of(settings)
     lengths = [0 if row.masked else len(row.tokens.completion) for row in rows]
-    denominator = loss_denominator(loss_settings, (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]))
+    denominator = loss_denominator(
+        loss_settings, (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
+    )
     totals: dict[str, Tensor] = {}
     for indices in micro_batches([len(row.tokens) for row in learning], step.runtime.micro_batch_tokens):
         chosen = [learning[i] for i in indices]

@@ -1,4 +1,5 @@
 """Which prompts a step trains on: a pure function of the seed and the step, with nothing to save."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,4 +1,5 @@
 """Materialise the prompts: deduplicate, and refuse any overlap of training and evaluation."""
+
 from collections.abc import Iterable, Mapping
 
 from chainforge.errors import ChainForgeError
@@ -21,7 +22,7 @@ def materialise(
     for held_out in splits["eval"]:
         if twin := trained.get(normal(held_out)):
             raise ChainForgeError(
-                f"prompts.{name}: the evaluation prompt {held_out.id!r} is also the training prompt {twin.id!r}",
+                f"prompts.{name}: evaluation prompt {held_out.id!r} is also training prompt {twin.id!r}",
                 "remove it from one of the two: scores on trained problems mean nothing",
             )
     return splits

@@ -1,4 +1,5 @@
 """Rejection sampling: many completions per prompt in, the ones worth training on out."""
+
 from collections import Counter
 from collections.abc import Iterable
 

@@ -1,4 +1,5 @@
 """Supervised fine-tuning: loss on the response only; optionally KL to a teacher's logits."""
+
 from collections.abc import Iterator, Sequence
 from random import Random
 
@@ -39,16 +40,16 @@ def train(
             number, loss=loss, eval_loss=eval_loss, learning_rate=optimizer.learning_rate, grad_norm=grad_norm
         )
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-    step.finish(
-        table,
-        examples=len(training),
-        held_out=len(held_out),
-        too_long=too_long,
-        steps=steps,
-        parameters=policy.num_parameters,
-        loss=round(loss, 6),
-        eval_loss=None if eval_loss is None else round(eval_loss, 6),
-    )
+    summary = {
+        "examples": len(training),
+        "held_out": len(held_out),
+        "too_long": too_long,
+        "steps": steps,
+        "parameters": policy.num_parameters,
+        "loss": round(loss, 6),
+        "eval_loss": None if eval_loss is None else round(eval_loss, 6),
+    }
+    step.finish(summary, table)
 
 
 def tokenize(
@@ -130,7 +131,8 @@ def evaluation_loss(policy: Policy, held_out: Sequence[Tokens], step: Step) -> f
         return None
     with mixed_precision(step.settings.precision, policy.device):
         total = sum(
-            -completion_logprobs(policy.model, piece)[0].sum().item() for piece in pieces(held_out, policy, step)
+            -completion_logprobs(policy.model, piece)[0].sum().item()
+            for piece in pieces(held_out, policy, step)
         )
     return total / sum(len(t.completion) for t in held_out)
 
@@ -165,5 +167,5 @@ def check_same_vocabulary(student: Policy, teacher: Policy) -> None:
         raise ChainForgeError(
             f"teacher and student do not share a vocabulary ({rows[1]} and {rows[0]} logits, "
             f"{len(ours.items() ^ theirs.items())} tokens differ)",
-            "set distill.logit_kd_weight to 0 (distill by samples), or choose a student with the teacher's tokenizer",
+            "set logit_kd_weight to 0 (distill by samples), or give the student its teacher's tokenizer",
         )

@@ -3,6 +3,7 @@
 B sequences, S whole length, T completion length. Right padding: under causal attention no real token
 sees it, so it needs no attention mask and changes no result.
 """
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

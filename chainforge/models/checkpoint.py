@@ -1,4 +1,5 @@
 """The one loader and the one saver: a checkpoint is always a plain Hugging Face folder."""
+
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,6 @@ class Policy:
         return self.model.device
 
     @property
-    def eos_id(self) -> int:
-        """The token that ends a response."""
-        return int(self.tokenizer.convert_tokens_to_ids(str(self.tokenizer.eos_token)))
-
-    @property
     def num_parameters(self) -> int:
         """Distinct weights; tied ones count once."""
         return int(self.model.num_parameters())
@@ -43,7 +39,9 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda", "mps"]) -> torch.device
     if wanted == "auto":
         return torch.device(next(name for name, here in present.items() if here))
     if not present[wanted]:
-        raise ChainForgeError(f"there is no {wanted} device on this machine", "set runtime.device to auto or cpu")
+        raise ChainForgeError(
+            f"there is no {wanted} device on this machine", "set runtime.device to auto or cpu"
+        )
     return torch.device(wanted)
 
 
@@ -56,7 +54,7 @@ def start_torch(settings: RunSettings, runtime: RuntimeSettings) -> torch.device
 
 
 def load_policy(folder: Path, device: torch.device) -> Policy:
-    """A checkpoint folder in float32 (master weights), in evaluation mode: there is no dropout anywhere."""
+    """A checkpoint folder, in float32: master weights."""
     if not (folder / "config.json").is_file():
         raise ChainForgeError(
             f"{folder} is not a model folder: it has no config.json",
@@ -67,8 +65,17 @@ def load_policy(folder: Path, device: torch.device) -> Policy:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise ChainForgeError(f"{folder} cannot be loaded: {reason}", "rebuild it with dvc repro --force") from error
-    return Policy(model.to(device).eval(), tokenizer)
+        raise ChainForgeError(
+            f"{folder} cannot be loaded: {reason}", "rebuild it with dvc repro --force"
+        ) from error
+    return Policy(place(model, device), tokenizer)
+
+
+def place(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """The model on the device, in evaluation mode: there is no dropout anywhere."""
+    torch.nn.Module.to(model, device)
+    model.eval()
+    return model
 
 
 def save_policy(policy: Policy, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 B sequences, S whole length, T completion tokens, M completion tokens of all rows, V vocabulary.
 """
+
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -17,14 +18,14 @@ CHUNK_ELEMENTS = 2**26  # logits kept at once: 256 MB in float32
 
 def hidden_at_targets(model: PreTrainedModel, batch: Batch) -> Tensor:
     """hidden_MH: the last hidden state at the position before each completion token."""
-    hidden_BSH = model.get_decoder()(input_ids=batch.tokens_BS, use_cache=False).last_hidden_state
+    hidden_BSH: Tensor = model.get_decoder()(input_ids=batch.tokens_BS, use_cache=False).last_hidden_state
     return hidden_BSH[:, :-1][batch.target_BS[:, 1:]]
 
 
 def completion_logprobs(
     model: PreTrainedModel, batch: Batch, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """(logp_BT, entropy_BT) in nats under logits / temperature; 0 where padded. The entropy has no gradient."""
+    """(logp_BT, entropy_BT) in nats under logits / temperature; 0 where padded. Entropy has no gradient."""
     hidden_MH = hidden_at_targets(model, batch)
     targets_M = batch.tokens_BS[batch.target_BS]
     head = model.get_output_embeddings()
@@ -60,7 +61,9 @@ def distillation_kl(student: PreTrainedModel, teacher: PreTrainedModel, batch: B
 
     Source: Hinton et al., arXiv 1503.02531, at temperature 1, per token.
     """
-    logp_student_MV = student.get_output_embeddings()(hidden_at_targets(student, batch)).float().log_softmax(-1)
+    logp_student_MV = (
+        student.get_output_embeddings()(hidden_at_targets(student, batch)).float().log_softmax(-1)
+    )
     with torch.no_grad():
         logits_MV = teacher.get_output_embeddings()(hidden_at_targets(teacher, batch)).float()
         logp_teacher_MV = logits_MV.log_softmax(-1)

@@ -1,4 +1,5 @@
 """The optimizer, its learning-rate schedule, and a guarded step."""
+
 from collections.abc import Iterable
 from functools import partial
 

@@ -1,4 +1,5 @@
 """A key-value cache that is allocated once: decoding writes in place and never concatenates."""
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -10,7 +11,7 @@ class PreallocatedLayer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(self, capacity: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.capacity = capacity
         self.length = 0
 
@@ -60,11 +61,12 @@ class PreallocatedCache(Cache):
     """All layers."""
 
     def __init__(self, layers: int, capacity: int) -> None:
-        super().__init__(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
+        self._filled = [PreallocatedLayer(capacity) for _ in range(layers)]
+        super().__init__(layers=list(self._filled))
 
     def take_rows(self, rows: Tensor) -> None:
         """Keep these rows in every layer."""
-        for layer in self.layers:
+        for layer in self._filled:
             layer.take_rows(rows)
 
 
@@ -72,4 +74,6 @@ def left_padded_mask(is_token_NP: Tensor) -> Tensor:
     """mask_N1PP for a prefill with left padding: causal, on real tokens; padding sees only itself."""
     width = is_token_NP.shape[1]
     square = torch.ones(width, width, dtype=torch.bool, device=is_token_NP.device)
-    return ((square.tril() & is_token_NP[:, None]) | torch.eye(width, dtype=torch.bool, device=square.device))[:, None]
+    return (
+        (square.tril() & is_token_NP[:, None]) | torch.eye(width, dtype=torch.bool, device=square.device)
+    )[:, None]

@@ -1,4 +1,5 @@
 """Prompts in, completions out: the chat format around the sampler."""
+
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 
@@ -6,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from chainforge.config.sampling import SamplingSettings
-from chainforge.models.chat import decode_response, encode_prompt
+from chainforge.models.chat import decode_response, encode_prompt, eos_id
 from chainforge.models.checkpoint import Policy
 from chainforge.records import Completion, Prompt
 from chainforge.rollout.sampler import Request, sample
@@ -29,9 +30,7 @@ def complete(
     """`count` completions per prompt, in order. `seed(prompt id, number)` seeds each of them."""
     prefill = step.response_format.prefill
     requests = [
-        Request(
-            encode_prompt(policy.tokenizer, p.messages, prefill), [seed(p.id, i) for i in range(count)]
-        )
+        Request(encode_prompt(policy.tokenizer, p.messages, prefill), [seed(p.id, i) for i in range(count)])
         for p in prompts
     ]
     model = sampling_model(policy.model, step.settings.precision)
@@ -41,7 +40,7 @@ def complete(
     groups = []
     for start in progress(calls, f"{step.name} x{count}", unit="batch") if show_progress else calls:
         chunk = requests[start : start + per_call]
-        sampled = sample(model, chunk, settings, eos_id=policy.eos_id, max_rows=rows)
+        sampled = sample(model, chunk, settings, eos_id=eos_id(policy.tokenizer), max_rows=rows)
         for prompt, answers in zip(prompts[start : start + per_call], sampled, strict=True):
             texts = [prefill + decode_response(policy.tokenizer, a.token_ids) for a in answers]
             groups.append(

@@ -1,4 +1,5 @@
 """Drawing tokens: B rows, V vocabulary. One uniform number per row and token decides."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,11 +8,13 @@ from torch import Tensor
 
 
 def uniforms(seed: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """`count` numbers in [0, 1) that depend on the seed alone. Source: Philox, doi 10.1145/2063384.2063405."""
+    """`count` numbers in [0, 1) that depend on the seed alone (Philox, doi 10.1145/2063384.2063405)."""
     return np.random.Generator(np.random.Philox(key=seed)).random(count)
 
 
-def draw_tokens(logits_BV: Tensor, uniform_B: Tensor, *, temperature: float, top_p: float, top_k: int) -> Tensor:
+def draw_tokens(
+    logits_BV: Tensor, uniform_B: Tensor, *, temperature: float, top_p: float, top_k: int
+) -> Tensor:
     """token_B by inverting the cumulative distribution; temperature 0 takes the likeliest.
 
     Sums are in float64, so that the choice does not hang on the order of summation.

@@ -2,6 +2,7 @@
 
 R requests, B rows (sequences being decoded), P prompt width, V vocabulary.
 """
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One completion: token ids with the EOS token if it stopped, their log-probabilities, and how it ended."""
+    """One completion: token ids with the EOS token if it stopped, log-probabilities, and how it ended."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]

@@ -1,4 +1,5 @@
 """A row per optimizer step: watchable in logs/ while it runs, whole in plots/ when it is done."""
+
 import csv
 import io
 import math

@@ -1,4 +1,5 @@
 """Outputs appear whole or not at all: written beside their place, then renamed into it."""
+
 import json
 import os
 import shutil

@@ -1,4 +1,5 @@
 """One bar, on stderr: a live one on a terminal, a line now and then in a log."""
+
 import sys
 from collections.abc import Iterable
 from typing import TypeVar

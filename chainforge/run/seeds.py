@@ -1,4 +1,5 @@
 """Every random choice derives from (seed, names…): no global generator, no order to depend on."""
+
 import hashlib
 
 

@@ -1,11 +1,12 @@
 """One run of one step: errors told plainly, its seed, its files, and an untracked record of the run."""
+
 import errno
 import json
 import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -42,7 +43,7 @@ class Step:
         """A row per optimizer step, live in logs/."""
         return StepTable(LOGS / f"{self.file_name}.csv", columns)
 
-    def finish(self, table: StepTable | None = None, **summary: float | None) -> None:
+    def finish(self, summary: Mapping[str, float | None], table: StepTable | None = None) -> None:
         """Write what DVC reads, the summary last: plots/STEP.csv and metrics/STEP.json (unknown is null)."""
         if table:
             table.publish(Path("plots") / f"{self.file_name}.csv")
@@ -61,14 +62,16 @@ def open_step(name: str) -> Step:
 
 
 def stage_main(main: Callable[[str], None]) -> None:
-    """Run `main(step)` for `python -m stages.VERB STEP`: problems in two lines, exit code 1, a time record."""
+    """Run `main(step)` for `python -m stages.VERB STEP`: problems in two lines and exit code 1."""
     if len(sys.argv) != 2:
         sys.exit(f"usage: python -m {main.__module__} STEP   (dvc.yaml names the steps)")
     name, started = sys.argv[1], time.monotonic()
     try:
         main(name)
     except ChainForgeError as error:
-        sys.exit(f"\n{name}: {error}\n  -> earlier outputs are safe in the cache: dvc checkout brings them back")
+        sys.exit(
+            f"\n{name}: {error}\n  -> earlier outputs are safe in the cache: dvc checkout brings them back"
+        )
     except OSError as error:
         sys.exit(f"\n{name}: {_explain(error)}\n  -> nothing was half written; earlier outputs: dvc checkout")
     except KeyboardInterrupt:
