@@ -110,6 +110,14 @@ def results() -> None:
 
 
 @cli.command()
+def settings() -> None:
+    """Print docs/settings.md: every setting with its type, default and meaning."""
+    from chainforge.settings_page import settings_page
+
+    click.echo(settings_page(), nl=False)
+
+
+@cli.command()
 def timings() -> None:
     """Print how long each step took when it last ran here."""
     records = [

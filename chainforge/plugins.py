@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any
 
 import pluggy
 from pydantic import TypeAdapter, ValidationError
@@ -66,7 +66,7 @@ def load_plugins(folder: Path = FOLDER) -> Plugins:
     for source, module in _modules(folder, plugins.broken):
         try:
             new = _registered(source, module, plugins.entries)
-        except Exception as error:  # whatever a stranger's plugin does, the others must live
+        except (Exception, SystemExit) as error:  # whatever a stranger's plugin does, the others must live
             plugins.broken[source] = _reason(error)
         else:
             plugins.entries.update(new)
@@ -78,7 +78,7 @@ def _modules(folder: Path, broken: dict[str, str]) -> Iterator[tuple[str, Module
         source = path.as_posix()
         try:
             yield source, _import_file(path)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             broken[source] = _reason(error)
     blocked = {name.strip() for name in os.environ.get("CHAINFORGE_DISABLE_PLUGINS", "").split(",")}
     for entry_point in sorted(entry_points(group=hookspecs.PROJECT), key=lambda e: e.name):
@@ -86,8 +86,8 @@ def _modules(folder: Path, broken: dict[str, str]) -> Iterator[tuple[str, Module
         if entry_point.name in blocked:
             continue
         try:
-            yield source, entry_point.load()
-        except Exception as error:
+            yield source, _load(entry_point)
+        except (Exception, SystemExit) as error:
             broken[source] = _reason(error)
 
 
@@ -100,6 +100,13 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _load(entry_point: EntryPoint) -> ModuleType:
+    loaded = entry_point.load()
+    if not isinstance(loaded, ModuleType):
+        raise TypeError(f"the entry point must name a module, not {entry_point.value!r}")
+    return loaded
 
 
 def _source(entry_point: EntryPoint) -> str:
@@ -130,25 +137,29 @@ def _registered(
     return new
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
 
 
 def plugin_settings(entry: Entry, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a factory, checked against its signature; `Path` ones become paths."""
     where = f"{entry.role.removesuffix('s').replace('_', ' ')} {entry.name!r} ({entry.source})"
-    parameters = inspect.signature(entry.component).parameters
+    try:
+        parameters = inspect.signature(entry.component, eval_str=True).parameters
+    except NameError as error:
+        raise ChainForgeError(
+            f"{where}: {error} in an annotation", "import it at the top of the plugin"
+        ) from error
     known = {
         name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name not in CALL_ARGUMENTS
     }
-    hints = get_type_hints(entry.component)
     checked: dict[str, Any] = {}
     for name, value in settings.items():
         if name not in known:
             error = unknown("setting", name, known)
             raise ChainForgeError(f"{where}: {error.problem}", error.fix)
         try:
-            checked[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
+            checked[name] = TypeAdapter(_annotation(known[name])).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
             raise ChainForgeError(
@@ -160,3 +171,7 @@ def plugin_settings(entry: Entry, settings: Mapping[str, Any]) -> dict[str, Any]
             f"{where} needs the setting {missing[0]!r}", "add it beside `plugin` in params.yaml"
         )
     return checked
+
+
+def _annotation(parameter: inspect.Parameter) -> Any:
+    return Any if parameter.annotation is parameter.empty else parameter.annotation

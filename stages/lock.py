@@ -5,10 +5,11 @@ from pathlib import Path
 from chainforge.lock import make_lock
 from chainforge.plugins import load_plugins
 from chainforge.run.outputs import write_json
-from chainforge.run.step import stage_main
+from chainforge.run.step import open_step, stage_main
 
 
-def main(_step: str) -> None:
+def main(name: str) -> None:
+    open_step(name)  # checks the sections that every step shares
     write_json(Path("plugins.lock.json"), make_lock(load_plugins()))
 
 

@@ -108,7 +108,7 @@ def update(
         loss, stats = micro_batch_loss(policy, chosen, loss_settings, settings, step)
         if not loss.isfinite():
             dump(chosen, step)
-            raise NotFinite("the loss", float(loss))
+            raise NotFinite("the loss", loss.item())
         (loss / denominator).backward()
         stats["loss"] = torch.stack([loss.detach() / denominator, torch.ones_like(loss.detach())])
         for name, value in stats.items():

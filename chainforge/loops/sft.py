@@ -106,7 +106,7 @@ def backward(
         with mixed_precision(step.settings.precision, policy.device):
             loss = piece_loss(policy, teacher, piece, settings) / total
         if not loss.isfinite():
-            raise NotFinite("the loss", float(loss))
+            raise NotFinite("the loss", loss.item())
         loss.backward()
         loss_sum += loss.item()
     return loss_sum

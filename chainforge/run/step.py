@@ -87,7 +87,7 @@ def stage_main(main: Callable[[str], None]) -> None:
 
 def _explain(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
-    if error.errno == errno.ENOSPC:
+    if error.errno == errno.ENOSPC or "No space left" in str(error):  # safetensors gives no number
         return f"the disk is full{where}\n  -> free some space (dvc gc -w, old logs/), then run again"
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"cannot write{where}: {error.strerror}\n  -> make the project folder writable for this user"

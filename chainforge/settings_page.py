@@ -1,0 +1,119 @@
+"""docs/settings.md, written from the settings classes: `chainforge settings > docs/settings.md`."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from chainforge.config.loading import Choice, Role
+from chainforge.config.prompts import PromptSetSettings
+from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.config.sampling import SamplingSettings
+from chainforge.config.verbs import VERBS
+
+SECTIONS = {name: f"`{name}`" for name in ("prompts", "report")} | {
+    "collect": "`collect`, then `collect_cot` or `collect_general`",
+    "filter": "`filter`, then `filter_cot` or `filter_general`",
+    "sft": "`sft`, then `sft_cold_start`, `sft_refine`, or `distill` and `students.NAME`",
+    "grpo": "`grpo`, then `grpo_reasoning` or `grpo_final`",
+    "sample": "`sample`, then `rejection_sampling` or `distill_data`",
+    "evaluate": "`evaluate`, then `benches.NAME`",
+}
+NAMES: dict[Any, str] = {
+    Path: "path", str: "text", bool: "true or false", int: "whole number", float: "number", NoneType: "null",
+    dict[str, float]: "reward: weight, …", dict[str, str]: "name: name, …", PromptSetSettings: "a prompt set",
+}  # fmt: skip
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+HEAD = """\
+# Settings
+
+Written by `chainforge settings > docs/settings.md` from the classes in `chainforge/config/`: edit those.
+A step reads the sections of `params.yaml` that `dvc.yaml` lists under its `params`, from general to
+special: `grpo_reasoning` reads `grpo`, then `grpo_reasoning`, and the later one counts where both have a
+setting. One that is left out has the default below. A wrong name, type or range stops the run before any
+work, with the nearest known name. A plugin is given as `{plugin: NAME, …}` with its own settings beside
+the name (its file says which), or as `NAME` alone. Rewards have no settings but their weight.
+
+Also there: `profile`, the name of the active profile; `students`, a section for each; `checkpoints`, the
+folders to evaluate, in the order of the report; `benches`, the held-out prompts to evaluate them on.
+"""
+LOSSES = """\
+## Losses
+
+What `grpo.loss_type` selects, computed in `chainforge/algorithms/losses.py`. An optimizer step has N
+completions i of n_i tokens t. ρ = exp(log p − log p_old) is a token's ratio, A its completion's advantage,
+β = `kl_coeff`, L = `max_new_tokens`; clip(ρ) holds ρ between 1 − `clip_ratio` and 1 + `clip_ratio_high`
+(`clip_ratio` where that is null). Every loss is −(sum over i and t of w·(g − β·KL)) / D.
+
+| loss_type | gain g | weight w | divisor D | arXiv |
+|---|---|---|---|---|
+| `grpo` | min(ρ·A, clip(ρ)·A) | 1 / n_i | N | 2402.03300 |
+| `dapo`, `bnpo` | as grpo | 1 | Σ n_i | 2503.14476 |
+| `dr_grpo` | as grpo; use `scale_rewards: none` | 1 / L | N | 2503.20783 |
+| `cispo` | min(ρ, `clip_ratio_high`)·A·log p, the minimum without gradient | 1 | Σ n_i | 2506.13585 |
+| `gspo` | as grpo, one ratio per completion: exp(mean over t of log ρ) | 1 / n_i | N | 2507.18071 |
+
+D is always that of the whole optimizer step, so `bnpo` and `dapo` are one. `dual_clip` c replaces the
+unclipped ρ by min(ρ, c). A completion that `mask_truncated` leaves out counts nowhere but in N.
+KL, with d = log p_ref − log p: k1 is −d, k2 is d² / 2, k3 is exp(d) − 1 − d, each times ρ if
+`kl_importance_weighted`.
+
+A = (r − mean of the group) / (s + 1e-4). s is the standard deviation, with n − 1, of the group's rewards or
+of the batch's (`scale_rewards: batch`); `none` divides by nothing. Where a group's rewards are equal, A is 0.
+"""
+
+
+def settings_page() -> str:
+    """The whole page as Markdown."""
+    tables: list[tuple[str, type[BaseModel]]] = [
+        ("`run`: what every step shares", RunSettings),
+        ("`runtime`: changes no result, and is not watched", RuntimeSettings),
+        *((f"`{verb}`\n\nSections: {SECTIONS[verb]}.", kind) for verb, kind in VERBS.items()),
+        ("A prompt set: `prompts.reasoning` and `prompts.general`", PromptSetSettings),
+        ("Sampling: part of `grpo`, `sample` and `evaluate`", SamplingSettings),
+    ]
+    sections = ["\n".join([f"## {title}", "", *rows(kind), ""]) for title, kind in tables]
+    return "\n".join([HEAD, *sections, LOSSES])
+
+
+def rows(kind: type[BaseModel]) -> Iterator[str]:
+    """A table of the settings that the class itself defines."""
+    yield "| setting | type | default | meaning |"
+    yield "|---|---|---|---|"
+    for name, field in kind.model_fields.items():
+        if name in kind.__annotations__:
+            meaning = " ".join(str(field.description).split()).replace("|", "\\|")
+            shown = type_name(field.annotation, field.metadata)
+            yield f"| `{name}` | {shown} | {default(field)} | {meaning} |"
+    if SamplingSettings in kind.__bases__:
+        yield "\nThe sampling settings below belong here too."
+
+
+def type_name(annotation: Any, marks: Iterable[Any] = ()) -> str:
+    """The type in words, with its range."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_name(arguments[0], arguments[1:])
+    if origin in (Union, UnionType):
+        return " or ".join(map(type_name, arguments))
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    flat = [mark for m in marks for mark in (m.metadata if isinstance(m, FieldInfo) else [m])]
+    if annotation is Choice:
+        return "plugin: " + next(str(mark).replace("_", " ") for mark in flat if isinstance(mark, Role))
+    limits = [f"{sign} {getattr(m, key)}" for m in flat for key, sign in SIGNS.items() if hasattr(m, key)]
+    return f"{NAMES[annotation]} {', '.join(limits)}".strip()
+
+
+def default(field: FieldInfo) -> str:
+    """The default as params.yaml would write it."""
+    if field.is_required():
+        return "–"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, float):
+        return f"`{value:g}`".replace("e-0", "e-")
+    return f"`{value}`" if isinstance(value, str) and value else f"`{json.dumps(value)}`"

@@ -1,0 +1,114 @@
+"""Stand-ins that several tests share: random models, a tokenizer, a policy, groups, a step, a graph's settings."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.models.checkpoint import Policy
+from chainforge.plugins import load_plugins
+from chainforge.records import Completion, Finish, Group, Prompt, Score
+from chainforge.response import TagFormat, tag_format
+from chainforge.run.step import Step
+
+torch.set_num_threads(1)  # tiny models: more threads only wait for each other
+
+ROOT = Path(__file__).resolve().parents[1]
+SUPERCOT = tag_format("supercot")
+SIZES = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,  # fewer than heads: grouped
+    "max_position_embeddings": 512,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+TEXTS = [
+    "user\n12+35=?assistant\n" + SUPERCOT.render("12+35: 2+5=7, 1+3=4", "The answer is 47."),
+    "user\nWhat is 6 times 7?assistant\n" + SUPERCOT.render("6*7=42", "The answer is 42."),
+]
+
+
+def qwen2(vocab: int = 11, *, seed: int = 0, sharpness: float = 0.4, **changes: Any) -> PreTrainedModel:
+    """A random Qwen2 with grouped key-value heads; `sharpness` is the deviation of its weights."""
+    config = Qwen2Config(vocab_size=vocab, initializer_range=sharpness, **SIZES | changes)
+    return _seeded(Qwen2ForCausalLM, config, seed)
+
+
+def llama(vocab: int = 11, *, seed: int = 0, sharpness: float = 0.4, **changes: Any) -> PreTrainedModel:
+    """A random Llama with grouped key-value heads."""
+    config = LlamaConfig(vocab_size=vocab, initializer_range=sharpness, **SIZES | changes)
+    return _seeded(LlamaForCausalLM, config, seed)
+
+
+def _seeded(kind: type[PreTrainedModel], config: Any, seed: int) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind(config).eval()
+
+
+@cache
+def tokenizer(tags: tuple[str, ...] = SUPERCOT.tags) -> PreTrainedTokenizerBase:
+    """The tokenizer of the bundled tiny model: byte-level, ChatML, a token per digit and per tag."""
+    factory = load_plugins(ROOT / "plugins").pick("student_models", "tiny_qwen2").component
+    made: PreTrainedTokenizerBase = factory(vocab=300, tags=list(tags)).new_tokenizer(TEXTS)
+    return made
+
+
+def policy(*, seed: int = 0, sharpness: float = 0.2, **changes: Any) -> Policy:
+    """A tiny random model with a tokenizer that fits it."""
+    return Policy(qwen2(len(tokenizer()), seed=seed, sharpness=sharpness, **changes), tokenizer())
+
+
+def weights(of: Policy) -> list[torch.Tensor]:
+    """A copy of every weight."""
+    return [weight.detach().clone() for weight in of.model.parameters()]
+
+
+def make_step(
+    name: str = "grpo_reasoning", *, response_format: Any = "supercot", seed: int = 17, **runtime: Any
+) -> Step:
+    """A step as `open_step` would make it, on the CPU."""
+    return Step(
+        name,
+        RunSettings(response_format=response_format, seed=seed),
+        RuntimeSettings(**{"device": "cpu"} | runtime),
+    )
+
+
+def prompt(number: int = 1, text: str | None = None, answer: str | None = "42", **columns: Any) -> Prompt:
+    """A prompt with an id made of its number."""
+    content = f"What is {number} times 7?" if text is None else text
+    return Prompt(f"p{number}", "toy", ({"role": "user", "content": content},), answer, columns)
+
+
+def completion(
+    of: Prompt, text: str = "", token_ids: Sequence[int] = (), finish: Finish = "stop"
+) -> Completion:
+    """A completion whose log-probabilities are made up."""
+    return Completion(of.id, text, tuple(token_ids), (-1.0,) * len(token_ids), finish, "toy")
+
+
+def group(of: Prompt, completions: Sequence[Completion], rewards: Sequence[float]) -> Group:
+    """Completions with their rewards under the one name `correct`."""
+    scores = tuple(Score(reward, {"correct": reward}) for reward in rewards)
+    return Group(of, tuple(completions), scores)
+
+
+def response(reasoning: str = "6*7=42", summary: str = "42", form: TagFormat = SUPERCOT) -> str:
+    """A well-formed response."""
+    return form.render(reasoning, summary)

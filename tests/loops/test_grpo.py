@@ -1,0 +1,426 @@
+"""Laws of the GRPO loop: what may change the weights, and what may not."""
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import completion, group, make_step, policy, prompt, weights
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chainforge.algorithms.losses import LOSSES
+from chainforge.config.grpo import GrpoSettings
+from chainforge.loops.grpo import make_optimizer, rollout_with_spread, train
+from chainforge.loops.grpo_update import Row, add_logprobs, logprobs_of, make_rows, mini_batches, update
+from chainforge.loops.prompt_mix import PromptMix
+from chainforge.models.checkpoint import Policy
+from chainforge.models.optimizer import NotFinite
+from chainforge.records import Group, Prompt
+from chainforge.rollout.complete import complete
+from chainforge.run.step import Step
+from chainforge.scoring import Scorer, WeightedReward
+
+PROMPTS = [prompt(n) for n in range(1, 9)]
+STEP = make_step()
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # logs/, plots/ and metrics/ are relative
+
+
+def settings_of(loss_type: str = "grpo", **changes: Any) -> GrpoSettings:
+    needed = {"clip_ratio_high": 1.5} if loss_type == "cispo" else {}
+    small = {"group_size": 4, "prompts_per_step": 2, "num_rl_steps": 3, "max_new_tokens": 16, "kl_coeff": 0.0}
+    paths = {"output": "out", "start_from": "in", "prompts": "prompts", "rewards": {"correct": 1.0}}
+    return GrpoSettings(**paths | small | needed | {"loss_type": loss_type} | changes)
+
+
+def random_groups(
+    seed: int = 0, finish: Callable[[int], str] = lambda n: "stop", reward: Any = None
+) -> list[Group]:
+    """Three groups of four completions of random tokens and lengths, with random rewards."""
+    generator = torch.Generator().manual_seed(seed)
+    groups = []
+    for number in range(3):
+        p = prompt(number, "x" * 7 * number)
+        lengths = torch.randint(1, 17, (4,), generator=generator).tolist()
+        answers = [
+            completion(p, token_ids=torch.randint(3, 290, (n,), generator=generator).tolist(), finish=finish(i))
+            for i, n in enumerate(lengths)
+        ]
+        rewards = torch.rand(4, generator=generator).tolist() if reward is None else [reward] * 4
+        groups.append(group(p, answers, rewards))
+    return groups
+
+
+def figures() -> list[dict[str, str]]:
+    return list(csv.DictReader(Path("plots/grpo_reasoning.csv").read_text().splitlines()))
+
+
+class Recording:
+    """In the place of the optimizer: keeps the gradient, changes no weight."""
+
+    learning_rate = 0.0
+
+    def __init__(self, of: Policy) -> None:
+        self.parameters = list(of.model.parameters())
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def step(self) -> float:
+        self.gradient = torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
+        return float(self.gradient.norm())
+
+
+def gradient_of(
+    toy: Policy, rows: Sequence[Row], settings: GrpoSettings, step: Step = STEP
+) -> tuple[torch.Tensor, dict[str, float]]:
+    recording = Recording(toy)
+    metrics = update(toy, recording, rows, settings, step)  # type: ignore[arg-type]
+    return recording.gradient, metrics
+
+
+def rows_of(toy: Policy, groups: Sequence[Group], settings: GrpoSettings, reference: Policy | None) -> list[Row]:
+    """Rows whose sampling log-probabilities are those of a policy a little off, so that clipping happens."""
+    rows = make_rows(toy, groups, settings, STEP)
+    add_logprobs(toy, reference, rows, settings, STEP)
+    older = policy(seed=0, sharpness=0.21)
+    for row, logp in zip(rows, logprobs_of(older, rows, settings, STEP), strict=True):
+        row.old_logp = logp
+    return rows
+
+
+@pytest.mark.parametrize("on_policy", [True, False])
+@pytest.mark.parametrize("kl_coeff", [0.0, 0.3])
+@pytest.mark.parametrize("loss_type", sorted(LOSSES))
+def test_an_update_does_not_depend_on_the_size_of_a_micro_batch(
+    loss_type: str, kl_coeff: float, on_policy: bool
+) -> None:
+    toy, reference = policy(), policy(seed=1)
+    settings = settings_of(
+        loss_type, kl_coeff=kl_coeff, mini_batches=1 if on_policy else 2, temperature=0.8, mask_truncated=True
+    )
+    groups = random_groups(finish=lambda n: "length" if n == 2 else "stop")
+    rows = rows_of(toy, groups, settings, reference if kl_coeff else None)
+    whole, metrics = gradient_of(toy, rows, settings, make_step(micro_batch_tokens=10**6))
+    assert whole.norm() > 1e-3
+    for tokens in (1, 100, 300):
+        gradient, again = gradient_of(toy, rows, settings, make_step(micro_batch_tokens=tokens))
+        torch.testing.assert_close(gradient, whole, atol=1e-6, rtol=1e-5)
+        assert again == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+
+
+def test_weights_after_training_do_not_depend_on_the_size_of_a_micro_batch() -> None:
+    found = []
+    for tokens in (10**6, 64):
+        toy = policy()
+        train(toy, None, mix(PROMPTS), canned_rollout, settings_of(), make_step(micro_batch_tokens=tokens))
+        found.append(weights(toy))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
+def mix(prompts: Sequence[Prompt], extra: Sequence[Prompt] = (), share: float = 0.5, seed: int = 3) -> PromptMix:
+    return PromptMix(prompts, extra, share, seed)
+
+
+def canned_rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
+    """Completions that are made up, with rewards that depend on the tokens."""
+    generator = torch.Generator().manual_seed(1000 * number + attempt)
+    groups = []
+    for p in chosen:
+        answers = [
+            completion(p, token_ids=torch.randint(3, 290, (5,), generator=generator).tolist()) for _ in range(4)
+        ]
+        groups.append(group(p, answers, [float(c.token_ids[0] % 3) for c in answers]))
+    return groups
+
+
+def flat_rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
+    return [
+        group(g.prompt, g.completions, [1.0] * len(g.completions))
+        for g in canned_rollout(chosen, number, attempt)
+    ]
+
+
+@pytest.mark.parametrize("loss_type", sorted(LOSSES))
+def test_equal_rewards_leave_the_weights_untouched(loss_type: str) -> None:
+    toy = policy()
+    before = weights(toy)
+    train(toy, None, mix(PROMPTS), flat_rollout, settings_of(loss_type, weight_decay=0.5), STEP)
+    assert all(torch.equal(a, b) for a, b in zip(weights(toy), before, strict=True))
+
+
+def test_equal_rewards_with_a_kl_pull_the_policy_to_its_reference() -> None:
+    toy, reference = policy(seed=0, sharpness=0.3), policy(seed=0)
+    settings = settings_of(kl_coeff=1.0, num_rl_steps=30, learning_rate=1e-2)
+    before, kl_before = weights(reference), kl_between(toy, reference, settings)
+    train(toy, reference, mix(PROMPTS), flat_rollout, settings, STEP)
+    assert kl_between(toy, reference, settings) < 0.6 * kl_before
+    assert all(torch.equal(a, b) for a, b in zip(weights(reference), before, strict=True))
+
+
+def kl_between(toy: Policy, reference: Policy, settings: GrpoSettings) -> float:
+    rows = make_rows(toy, flat_rollout(PROMPTS, 0, 0), settings, STEP)
+    add_logprobs(toy, reference, rows, settings, STEP)
+    return gradient_of(toy, rows, settings)[1]["kl"]
+
+
+def test_a_kl_to_itself_pulls_nowhere() -> None:
+    toy, reference = policy(), policy()
+    settings = settings_of(kl_coeff=1.0)
+    groups = random_groups(reward=1.0)
+    rows = make_rows(toy, groups, settings, STEP)
+    add_logprobs(toy, reference, rows, settings, STEP)
+    gradient, metrics = gradient_of(toy, rows, settings)
+    assert metrics["kl"] == pytest.approx(0, abs=1e-6)
+    assert float(gradient.abs().max()) < 1e-5
+
+
+def test_the_kl_changes_the_gradient() -> None:
+    toy, reference = policy(), policy(seed=1)
+    groups = random_groups()
+    without, metrics = gradient_of(toy, make_rows(toy, groups, settings_of(), STEP), settings_of())
+    assert "kl" not in metrics
+    settings = settings_of(kl_coeff=0.5)
+    rows = make_rows(toy, groups, settings, STEP)
+    add_logprobs(toy, reference, rows, settings, STEP)
+    with_kl, metrics = gradient_of(toy, rows, settings)
+    assert metrics["kl"] > 0
+    assert not torch.allclose(without, with_kl, atol=1e-4)
+
+
+def test_a_reference_that_is_synchronised_ends_as_the_policy() -> None:
+    toy, reference = policy(), policy()
+    settings = settings_of(kl_coeff=0.1, ref_sync_steps=3, learning_rate=1e-3)
+    train(toy, reference, mix(PROMPTS), canned_rollout, settings, STEP)
+    assert not all(torch.equal(a, b) for a, b in zip(weights(toy), weights(policy()), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights(toy), weights(reference), strict=True))
+
+
+@pytest.mark.parametrize("kl_coeff", [0.0, 0.1])
+@pytest.mark.parametrize("loss_type", sorted(LOSSES))
+def test_what_a_masked_completion_says_has_no_influence(loss_type: str, kl_coeff: float) -> None:
+    toy, reference = policy(), policy(seed=1) if kl_coeff else None
+    settings = settings_of(loss_type, mask_truncated=True, kl_coeff=kl_coeff)
+    one, other = random_groups(0), random_groups(1)
+    found = []
+    for truncated in (one, other):
+        groups = [
+            group(
+                g.prompt,
+                [completion(g.prompt, token_ids=t.completions[0].token_ids, finish="length"), *g.completions[1:]],
+                [score.total for score in g.scores],
+            )
+            for g, t in zip(one, truncated, strict=True)
+        ]
+        rows = make_rows(toy, groups, settings, STEP)
+        add_logprobs(toy, reference, rows, settings, STEP)
+        found.append(gradient_of(toy, rows, settings)[0])
+    torch.testing.assert_close(*found, atol=1e-7, rtol=1e-6)
+
+
+def test_a_masked_completion_still_shapes_the_baseline_of_its_group() -> None:
+    toy, settings = policy(), settings_of(mask_truncated=True)
+    p = prompt()
+    answers = [
+        completion(p, token_ids=[5, 6, 7], finish=finish) for finish in ("length", "stop", "stop", "stop")
+    ]
+    low, high = (
+        make_rows(toy, [group(p, answers, [reward, 0.0, 0.5, 1.0])], settings, STEP) for reward in (0.0, 1.0)
+    )
+    assert not low[0].learns
+    assert low[2].advantage > 0 > high[2].advantage
+
+
+def test_all_masked_is_no_step_at_all() -> None:
+    toy, settings = policy(), settings_of(mask_truncated=True)
+    before = weights(toy)
+    rows = make_rows(toy, random_groups(finish=lambda n: "length"), settings, STEP)
+    assert update(toy, make_optimizer(toy, settings), rows, settings, STEP) == {}
+    assert all(torch.equal(a, b) for a, b in zip(weights(toy), before, strict=True))
+
+
+@given(
+    rounds=st.integers(0, 3),
+    wanted=st.integers(1, 5),
+    number=st.integers(1, 4),
+    flat=st.sets(st.integers(0, 79)),
+)
+def test_groups_without_spread_are_replaced_at_most_so_many_times(
+    rounds: int, wanted: int, number: int, flat: set[int]
+) -> None:
+    prompts = [prompt(n) for n in range(80)]
+    is_flat = {f"p{n}" for n in flat}
+    asked: list[list[str]] = []
+
+    def rollout(chosen: Sequence[Prompt], at: int, attempt: int) -> list[Group]:
+        assert (at, attempt) == (number, len(asked))
+        asked.append([p.id for p in chosen])
+        answers = [[completion(p), completion(p)] for p in chosen]
+        return [
+            group(p, a, [0.0, 0.0 if p.id in is_flat else 1.0]) for p, a in zip(chosen, answers, strict=True)
+        ]
+
+    settings = settings_of(group_size=2, prompts_per_step=wanted, resample_rounds=rounds)
+    groups = rollout_with_spread(rollout, mix(prompts), settings, number)
+    everyone = [name for names in asked for name in names]
+    good = [name for name in everyone if name not in is_flat]
+    assert len(groups) == wanted
+    assert len(set(everyone)) == len(everyone)  # a replacement is another prompt
+    assert 1 <= len(asked) <= rounds + 1
+    assert [g.prompt.id for g in groups][: len(good)] == good  # whoever has spread is kept
+    assert len(good) == wanted or len(asked) == rounds + 1
+    for turn, names in enumerate(asked):
+        kept_before = sum(name not in is_flat for earlier in asked[:turn] for name in earlier)
+        assert len(names) == wanted - kept_before
+
+
+@given(size=st.integers(1, 12), count=st.integers(1, 9), draws=st.integers(1, 12), seed=st.integers(0, 2**31))
+def test_every_prompt_comes_once_per_pass(size: int, count: int, draws: int, seed: int) -> None:
+    prompts = [prompt(n) for n in range(size)]
+    drawn = Counter(p.id for position in range(draws) for p in mix(prompts, seed=seed).draw(count, position))
+    assert drawn.total() == draws * count
+    often = [drawn[p.id] for p in prompts]
+    assert max(often) - min(often) <= 1
+
+
+@given(
+    share=st.floats(0, 1), count=st.integers(1, 20), position=st.integers(0, 50), seed=st.integers(0, 2**31)
+)
+def test_a_draw_has_its_share_of_extra_prompts_and_depends_on_nothing_before(
+    share: float, count: int, position: int, seed: int
+) -> None:
+    extra = [prompt(n) for n in range(100, 107)]
+    mixed = mix(PROMPTS, extra, share, seed)
+    drawn = mixed.draw(count, position)
+    assert len(drawn) == count
+    assert sum(p in extra for p in drawn) == round(count * share)
+    mixed.draw(count, position + 1)
+    assert mixed.draw(count, position) == drawn == mix(PROMPTS, extra, share, seed).draw(count, position)
+
+
+def test_passes_and_seeds_have_orders_of_their_own() -> None:
+    orders = {tuple(p.id for p in mix(PROMPTS, seed=s).draw(8, n)) for s in range(4) for n in range(4)}
+    assert len(orders) == 16
+
+
+@given(groups=st.integers(1, 12), size=st.integers(2, 4), parts=st.integers(1, 5))
+def test_mini_batches_are_even_and_split_no_group(groups: int, size: int, parts: int) -> None:
+    rows: Any = [(g, i) for g in range(groups) for i in range(size)]
+    settings = settings_of(group_size=size, mini_batches=parts)
+    found: Any = mini_batches(rows, settings)
+    assert sorted(row for part in found for row in part) == rows
+    assert all(set(Counter(g for g, _ in part).values()) <= {size} for part in found)
+    sizes = [len(part) for part in found]
+    assert max(sizes) - min(sizes) <= size
+
+
+def test_a_loss_that_is_not_a_number_leaves_its_batch_to_look_at() -> None:
+    toy, settings = policy(), settings_of()
+    rows = make_rows(toy, random_groups(), settings, STEP)
+    with torch.no_grad():
+        toy.model.get_output_embeddings().weight[7, 3] = math.nan
+    before = weights(toy)
+    with pytest.raises(NotFinite, match="the loss is nan"):
+        update(toy, make_optimizer(toy, settings), rows, settings, STEP)
+    dumped = json.loads(Path("logs/grpo_reasoning.not-finite.json").read_text())
+    assert len(dumped) == len(rows)
+    assert sorted(row["tokens"]["completion"] for row in dumped) == sorted(
+        list(row.tokens.completion) for row in rows
+    )
+    for a, b in zip(weights(toy), before, strict=True):
+        assert torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def test_a_gradient_that_is_not_a_number_leaves_its_batch_and_the_weights_alone() -> None:
+    toy, settings = policy(), settings_of(learning_rate=0.1)
+    before = weights(toy)
+    toy.model.get_output_embeddings().weight.register_hook(lambda gradient: gradient * math.inf)
+    rows = make_rows(toy, random_groups(), settings, STEP)
+    with pytest.raises(NotFinite, match=r"the gradient norm is (nan|inf)"):
+        update(toy, make_optimizer(toy, settings), rows, settings, STEP)
+    assert Path("logs/grpo_reasoning.not-finite.json").is_file()
+    assert all(torch.equal(a, b) for a, b in zip(weights(toy), before, strict=True))
+
+
+def bandit(toy: Policy, settings: GrpoSettings, token: int, step: Step) -> Callable[..., list[Group]]:
+    """A rollout by the real sampler, whose reward is whether the first token is the one."""
+    reward = WeightedReward(
+        "correct", 1.0, lambda completion_ids: [float(ids[0] == token) for ids in completion_ids], False, "toy"
+    )
+    scorer = Scorer((reward,), step.response_format, 10.0)
+
+    def rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
+        answers = complete(
+            toy,
+            chosen,
+            settings.group_size,
+            settings,
+            seed=lambda p, i: step.seed(number, attempt, p, i),
+            step=step,
+        )
+        return scorer.score(chosen, answers)
+
+    return rollout
+
+
+def chance(toy: Policy, token: int) -> float:
+    """How likely the token is at the start of a response, on average over the prompts."""
+    rows = [
+        make_rows(toy, [group(p, [completion(p, token_ids=[token])] * 2, [0.0, 0.0])], settings_of(), STEP)[0]
+        for p in PROMPTS[:4]
+    ]
+    return sum(math.exp(logp[0]) for logp in logprobs_of(toy, rows, settings_of(), STEP)) / len(rows)
+
+
+@pytest.mark.parametrize("loss_type", sorted(LOSSES))
+def test_training_raises_the_probability_of_what_is_rewarded(loss_type: str) -> None:
+    toy = policy(sharpness=0.4)
+    token = max(range(3, 290), key=lambda t: chance(toy, t) if t % 40 == 0 else 0.0)
+    before = chance(toy, token)
+    assert before < 0.2
+    settings = settings_of(
+        loss_type,
+        max_new_tokens=2,
+        group_size=32,
+        prompts_per_step=4,
+        num_rl_steps=12,
+        learning_rate=1e-2,
+        num_iterations=2,
+    )
+    train(toy, None, mix(PROMPTS[:4]), bandit(toy, settings, token, STEP), settings, STEP)
+    assert chance(toy, token) > max(2 * before, 0.3)
+
+
+def test_training_twice_gives_the_same_bytes_and_one_row_of_figures_per_step() -> None:
+    found = []
+    for _ in range(2):
+        toy, settings = policy(), settings_of(max_new_tokens=6, learning_rate=1e-3)
+        token = int(toy.tokenizer.encode("a")[0])
+        rollout = bandit(toy, settings, token, STEP)
+        train(toy, None, mix(PROMPTS), lambda c, n, a, r=rollout: half_right(r(c, n, a)), settings, STEP)
+        files = [
+            Path(name).read_bytes() for name in ("plots/grpo_reasoning.csv", "metrics/grpo_reasoning.json")
+        ]
+        found.append((weights(toy), files))
+    assert all(torch.equal(a, b) for a, b in zip(found[0][0], found[1][0], strict=True))
+    assert found[0][1] == found[1][1]
+    rows = figures()
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert all(float(row["reward"]) == 0.5 for row in rows)
+    assert float(rows[0]["sampling/sampling_logp_difference/mean"]) < 1e-4  # the sampler's agree with ours
+    assert "kl" in rows[0]
+    assert rows[0]["kl"] == ""  # never computed
+    assert json.loads(Path("metrics/grpo_reasoning.json").read_text())["reward"] == 0.5
+
+
+def half_right(groups: Sequence[Group]) -> list[Group]:
+    return [group(g.prompt, g.completions, [1.0, 0.0] * (len(g.completions) // 2)) for g in groups]

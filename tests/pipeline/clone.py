@@ -1,0 +1,121 @@
+"""A clone of the working tree as it is, committed or not, and DVC run in it as a user does."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+BIN = Path(sys.executable).parent
+FOREIGN = ("PYTHONPATH", "PYTHONHOME", "DVC_", "GIT_", "CHAINFORGE_")
+AUTHOR = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+
+
+def environment() -> dict[str, str]:
+    """What a user's shell has after `source .venv/bin/activate`: nothing of this test run."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+    return kept | {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "200",
+    }
+
+
+@dataclass(frozen=True)
+class Clone:
+    """One folder with the whole project."""
+
+    folder: Path
+
+    def run(self, *command: str, fails: bool = False) -> str:
+        """Run a command here; its output, stderr included."""
+        ended = subprocess.run(
+            command, cwd=self.folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert (ended.returncode != 0) == fails, ended.stdout[-5000:]
+        return ended.stdout
+
+    def repro(self, *targets: str) -> list[str]:
+        """`dvc repro`: the steps that really ran, in order."""
+        return ran(self.run("dvc", "repro", *targets))
+
+    def sha256(self, *folders: str) -> dict[str, str]:
+        """Digest of every file below the folders, by path."""
+        files = (path for top in folders for path in (self.folder / top).rglob("*") if path.is_file())
+        return {str(f.relative_to(self.folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replace a piece of text that occurs once."""
+        text = (self.folder / path).read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{path} has {old!r} {text.count(old)} times"
+        (self.folder / path).write_text(text.replace(old, new), encoding="utf-8")
+
+    def set(self, dotted: str, value: object) -> None:
+        """Change one setting of params.yaml."""
+        yaml = YAML()
+        params = yaml.load((self.folder / "params.yaml").read_text(encoding="utf-8"))
+        *path, leaf = dotted.split(".")
+        node = params
+        for key in path:
+            node = node[key]
+        assert leaf in node
+        node[leaf] = value
+        with (self.folder / "params.yaml").open("w", encoding="utf-8") as file:
+            yaml.dump(params, file)
+
+    def changed(self) -> set[str]:
+        """The steps of which an input is not what it was when they last ran: `dvc status`, bar the lock."""
+        self.run("python", "-m", "stages.lock", "lock")
+        status = self.run("dvc", "status", "--json")
+        return set(YAML(typ="safe", pure=True).load(status[status.index("{") :])) - {"lock"}
+
+
+def ran(output: str) -> list[str]:
+    """The steps that DVC says it ran."""
+    return re.findall(r"^Running stage '([^']+)'", output, flags=re.MULTILINE)
+
+
+def copy_tree(root: Path, folder: Path) -> None:
+    """Every file that git tracks or would track, as it is now."""
+    listed = subprocess.run(
+        ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
+        cwd=root,
+        env=environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (root / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, folder / name)
+
+
+def make_clone(root: Path, folder: Path) -> Clone:
+    """A git repository with one commit, profile smoke active."""
+    copy_tree(root, folder)
+    clone = Clone(folder)
+    clone.run("git", "init", "--quiet")
+    clone.run("chainforge", "profile", "use", "smoke", "--force")
+    clone.run("git", "add", "--all")
+    clone.run("git", *AUTHOR, "commit", "--quiet", "--message", "as it is")
+    return clone
+
+
+def copy_clone(clone: Clone, folder: Path) -> Clone:
+    """A copy with the same results and the same cache."""
+    shutil.copytree(clone.folder, folder, symlinks=True)
+    return Clone(folder)
+
+
+def require_git() -> None:
+    """Skip where the tests run from a tarball: there is nothing to clone."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
