@@ -11,7 +11,7 @@ export PYTHONHASHSEED := 0
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test test-quick lint fix types results exp-show clean
+.PHONY: help run setup setup-dev test test-quick lint fix results exp-show clean
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14

@@ -97,9 +97,9 @@ def register_prompt_sources(register: Register) -> None:
 
 @hookspec
 def register_teachers(register: Register) -> None:
-    """Teachers by the name used under `collect.teacher.plugin`."""
+    """Teachers by the name used under `collect_*.teacher.plugin`."""
 
 
 @hookspec
 def register_student_models(register: Register) -> None:
-    """Models to start from, by the name used under `base_model.plugin` and `students.*.model.plugin`."""
+    """Models to start from, by the name used under `sft_cold_start.model.plugin` and `students.*.model.plugin`."""

@@ -16,14 +16,14 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
     if not path.is_file():
         raise ChainForgeError(f"there is no file {path}", "check the path, or run the step that writes it")
     empty = True
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             empty = False
             try:
                 yield number, jsonlines.Reader([line]).read()
-            except (jsonlines.InvalidLineError, UnicodeDecodeError) as error:
+            except jsonlines.InvalidLineError as error:
                 reason = str(error).partition(" (line")[0]
                 raise ChainForgeError(
                     f"{path}, line {number}: not JSON: {reason}", "write one JSON object per line (JSONL)"

@@ -7,6 +7,7 @@ Comments and docstrings do not count. Nothing here imports torch.
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,14 @@ def _selected(step: GraphStep, plugins: Plugins) -> dict[str, Any]:
         found[f"{role}:{entry.name}"] = {"source": entry.source, "digest": digest_plugin(entry)}
         if role != "rewards":
             arguments = plugin_settings(entry, choice.settings)
-            files |= {str(path): digest_path(path) for path in arguments.values() if is_input(path)}
+            files |= {str(path): digest_path(Path(path)) for path in arguments.values() if is_input(path)}
     return {"plugins": found} | ({"files": files} if files else {})
 
 
 def is_input(value: Any) -> bool:
     """A file or folder that comes from outside; what the graph itself makes, DVC watches already."""
-    return isinstance(value, Path) and value.parts[:1] not in {("checkpoints",), ("data",)}
+    path = Path(value) if isinstance(value, str) and Path(value).is_dir() else value
+    return isinstance(path, Path) and path.parts[:1] not in {("checkpoints",), ("data",)}
 
 
 def selections(settings: BaseModel) -> Iterator[tuple[str, Choice]]:
@@ -78,7 +80,8 @@ def _role_in_union(annotation: Any) -> str:
 
 
 def closure(root: Path, entry: Path) -> list[Path]:
-    """The file and every module of this project that it imports, directly or not, sorted."""
+    """The file and every module of this project that it imports, directly or not, with the templates beside
+    them, sorted."""
     found: set[Path] = set()
     waiting = [entry]
     while waiting:
@@ -86,9 +89,10 @@ def closure(root: Path, entry: Path) -> list[Path]:
         if path in found or not path.is_file():
             continue
         found.add(path)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        waiting += [file for name in imported(tree) for file in _files(root, name)]
-    return sorted(found)
+        imports, _ = _analysed(path.read_text(encoding="utf-8"))
+        waiting += [file for name in imports for file in _files(root, name)]
+    templates = {file for folder in {path.parent for path in found} for file in folder.glob("*.j2")}
+    return sorted(found | templates)
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -115,17 +119,24 @@ def digest_code(files: Iterable[Path]) -> str:
     hasher = hashlib.sha256()
     for file in files:
         if file.suffix == ".py":
-            tree = _WithoutProse().visit(ast.parse(file.read_text(encoding="utf-8")))
-            hasher.update(file.name.encode() + b"\0" + ast.unparse(tree).encode() + b"\0")
+            _, code = _analysed(file.read_text(encoding="utf-8"))
+            hasher.update(file.name.encode() + b"\0" + code.encode() + b"\0")
         else:
             hasher.update(file.name.encode() + b"\0" + file.read_bytes())
     return hasher.hexdigest()[:16]
 
 
+@cache
+def _analysed(text: str) -> tuple[tuple[str, ...], str]:
+    """What a module imports, and its code without prose. Most modules belong to several steps."""
+    tree = ast.parse(text)
+    return tuple(imported(tree)), ast.unparse(_WithoutProse().visit(tree))
+
+
 class _WithoutProse(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         is_prose = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return ast.Pass() if is_prose else node
+        return None if is_prose else node
 
 
 def digest_plugin(entry: Entry) -> str:

@@ -156,8 +156,8 @@ def plugin_settings(entry: Entry, settings: Mapping[str, Any]) -> dict[str, Any]
     checked: dict[str, Any] = {}
     for name, value in settings.items():
         if name not in known:
-            error = unknown("setting", name, known)
-            raise ChainForgeError(f"{where}: {error.problem}", error.fix)
+            stranger = unknown("setting", name, known)
+            raise ChainForgeError(f"{where}: {stranger.problem}", stranger.fix)
         try:
             checked[name] = TypeAdapter(_annotation(known[name])).validate_python(value)
         except ValidationError as error:

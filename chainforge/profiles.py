@@ -5,6 +5,9 @@ A mapping that names a plugin is replaced whole, because its settings belong to 
 """
 
 import io
+import json
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +41,8 @@ def compose(name: str) -> str:
     base = yaml.load((PROFILES / f"{BASE}.yaml").read_text(encoding="utf-8"))
     overlay = (PROFILES / f"{name}.yaml").read_text(encoding="utf-8")
     merge(base, yaml.load(overlay))
-    base.yaml_set_start_comment("".join(_head(overlay)).replace("# ", ""))
+    head = "".join(line[1:].removeprefix(" ") for line in _head(overlay))
+    base.yaml_set_start_comment(head or f"Profile {name}\n")
     buffer = io.StringIO()
     yaml.dump(base, buffer)
     return buffer.getvalue()
@@ -64,9 +68,10 @@ def as_arguments(name: str) -> list[str]:
     arguments = []
     for key, value in _differences(read_params(), _plain(name)):
         if value is _GONE:
-            arguments.append(f"-S '~{key}'")
+            override = f"~{key}"
         else:
-            arguments.append(f"-S '{'' if _has(read_params(), key) else '+'}{key}={_flow(value)}'")
+            override = f"{'' if _has(read_params(), key) else '+'}{key}={_override_value(value)}"
+        arguments.append(f"-S {shlex.quote(override)}")
     return arguments
 
 
@@ -76,8 +81,10 @@ def merge(base: Any, overlay: Mapping[str, Any]) -> None:
         together = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
         if together and key not in REPLACED_WHOLE and "plugin" not in value:
             merge(base[key], value)
-        else:
+        elif key in base or not base:
             base[key] = value
+        else:  # before the last key, to which the comment of the next section belongs
+            base.insert(len(base) - 1, key, value)
 
 
 _GONE = object()
@@ -108,13 +115,16 @@ def _plain(name: str) -> dict[str, Any]:
     return loaded
 
 
-def _flow(value: Any) -> str:
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = True
-    yaml.width = 10_000
-    buffer = io.StringIO()
-    yaml.dump(value, buffer)
-    return buffer.getvalue().removesuffix("\n").removesuffix("...").strip()
+def _override_value(value: Any) -> str:
+    """In the grammar that -S reads: https://hydra.cc/docs/1.3/advanced/override_grammar/basic/"""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_override_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_override_value, value)) + "]"
+    if isinstance(value, str):  # backslashes count only before a quote
+        escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
+        return f"'{escaped}'"
+    return json.dumps(value)
 
 
 def _head(text: str) -> Iterator[str]:

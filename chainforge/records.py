@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 Finish = Literal["stop", "length", "error"]
 
@@ -80,6 +80,14 @@ class Example:
 
 Record = TypeVar("Record", Prompt, Trace, Completion, Example)
 
+FIELD_TYPES: Mapping[str, tuple[Any, str]] = {  # of values as JSON has them; every other field is a string
+    "messages": (tuple, "a list"),
+    "answer": (str | None, "a string or null"),
+    "columns": (Mapping, "an object"),
+    "token_ids": (tuple, "a list"),
+    "logprobs": (tuple, "a list"),
+}
+
 
 def to_json(record: Prompt | Trace | Completion | Example) -> dict[str, Any]:
     """The record as JSON-ready values, fields in the order of their definition."""
@@ -97,20 +105,26 @@ def from_json(kind: type[Record], row: Mapping[str, Any]) -> Record:
     if unknown := sorted(set(row) - set(known)):
         raise ValueError(f"unknown field {unknown[0]!r}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-    for name in ("id", "source", "prompt_id", "response", "text", "reasoning", "content", "origin"):
-        if name in values and not isinstance(values[name], str):
-            raise ValueError(f"field {name!r} must be a string, found {values[name]!r:.40}")
+    for name, value in values.items():
+        types, wanted = FIELD_TYPES.get(name, (str, "a string"))
+        if not isinstance(value, types):
+            raise ValueError(f"field {name!r} must be {wanted}, found {value!r:.40}")
+    if "finish" in values and values["finish"] not in get_args(Finish):
+        raise ValueError(f"field 'finish' must be one of {get_args(Finish)}, found {values['finish']!r:.40}")
     try:
         record = kind(**values)  # type: ignore[arg-type]  # the fields were checked by name above
     except TypeError as error:
         raise ValueError(str(error).partition("__init__() ")[2]) from error
-    check_messages(values.get("messages", ()))
+    if "messages" in values:
+        check_messages(values["messages"])
     return record
 
 
-def check_messages(messages: Any) -> None:
-    """Raise ValueError unless this is a sequence of {"role": str, "content": str}."""
-    for message in messages if isinstance(messages, tuple) else (messages,):
+def check_messages(messages: tuple[Any, ...]) -> None:
+    """Raise ValueError unless these are {"role": str, "content": str}, at least one."""
+    if not messages:
+        raise ValueError("field 'messages' is empty")
+    for message in messages:
         if not (
             isinstance(message, dict)
             and set(message) == {"role", "content"}

@@ -34,6 +34,9 @@ class Scorer:
     rewards: tuple[WeightedReward, ...]
     response_format: TagFormat
     timeout_s: float
+    log: Callable[[str, Any], None] = lambda name, value: (
+        None
+    )  # where `log_metric` and `log_extra` of a reward go
 
     @property
     def weights(self) -> dict[str, float]:
@@ -47,7 +50,6 @@ class Scorer:
         *,
         global_step: int = 0,
         max_steps: int = 0,
-        log: Callable[[str, Any], None] = lambda name, value: None,
     ) -> list[Group]:
         """Groups in the order of the prompts: each reward is called once for all completions."""
         flat = [
@@ -57,8 +59,8 @@ class Scorer:
         ]
         offered = self._columns(flat) | {
             "trainer_state": SimpleNamespace(global_step=global_step, max_steps=max_steps),
-            "log_metric": log,
-            "log_extra": log,
+            "log_metric": self.log,
+            "log_extra": self.log,
             "response_format": self.response_format,
         }
         values = {reward.name: self._call(reward, flat, offered) for reward in self.rewards}

@@ -19,4 +19,5 @@ def make_scorer(plugins: Plugins, rewards: Mapping[str, float], step: Step) -> S
         ),
         step.response_format,
         step.runtime.reward_timeout_s,
+        step.log,
     )

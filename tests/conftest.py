@@ -1,4 +1,5 @@
 """What every test shares: quiet Hypothesis, and the project's folder."""
+
 import os
 from pathlib import Path
 

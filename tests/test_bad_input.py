@@ -180,7 +180,11 @@ def test_a_wrong_setting_stops_before_any_work(project: Project, key: str, value
         ("prompts.general.source", "procedual_reasoning", "no prompt source called 'procedual_reasoning'"),
         ("collect_cot.teacher.plugin", "procedura", "no teacher called 'procedura'\n  -> did you mean"),
         ("sft_cold_start.model.plugin", "qwen9", "no student model called 'qwen9'.*\n.*known: pretrained"),
-        ("sft_cold_start.model.hiden", 64, "tiny_qwen2.*no setting called 'hiden'\n  -> did you mean 'hidden'"),
+        (
+            "sft_cold_start.model.hiden",
+            64,
+            "tiny_qwen2.*no setting called 'hiden'\n  -> did you mean 'hidden'",
+        ),
         ("collect_cot.teacher.wrong_fraction", "few", "wrong_fraction is 'few'"),
         ("prompts.reasoning.source", {"plugin": "jsonl", "train": "a"}, "needs the setting 'eval'"),
     ],

@@ -24,13 +24,13 @@ BROKEN = {
     "not_callable": "TypeError: teachers 'constant' is not callable",
     "half_way": "KeyError: 'the other half'",
 }
-WHOLE = '''
+WHOLE = """
 import chainforge as cf
 
 @cf.hookimpl
 def register_rewards(register):
     register({name!r}, lambda completions: [1.0] * len(completions), conversational={conversational})
-'''
+"""
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_a_broken_installed_package_breaks_no_other(
     assert plugins.broken["toy_broken 1.2.3"].startswith(complaint)
 
 
-SETTINGS = '''
+SETTINGS = """
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,10 +224,12 @@ def register_teachers(register):
     register("source", source)
     register("dataclass", AsDataclass)
     register("class", AsClass)
-'''
+"""
 
 
-@pytest.fixture(params=[(way, future) for way in ("source", "dataclass", "class") for future in (False, True)])
+@pytest.fixture(
+    params=[(way, future) for way in ("source", "dataclass", "class") for future in (False, True)]
+)
 def factory(request: pytest.FixtureRequest, folder: Path) -> Entry:
     """One factory, written in each of the ways a factory can be written."""
     way, future = request.param

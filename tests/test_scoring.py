@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +28,9 @@ COMPLETIONS = [
 ]
 
 
-def scorer_of(*functions: Any, timeout_s: float = 10.0, weights: Sequence[float] = (), **options: Any) -> Scorer:
+def scorer_of(
+    *functions: Any, timeout_s: float = 10.0, weights: Sequence[float] = (), **options: Any
+) -> Scorer:
     return Scorer(
         tuple(
             WeightedReward(
@@ -118,10 +121,8 @@ def test_a_reward_learns_the_step_and_can_log() -> None:
         log_metric("step", trainer_state.global_step / trainer_state.max_steps)
         return [0.0] * len(completions)
 
-    scorer = scorer_of(reward)
-    scorer.score(
-        PROMPTS, COMPLETIONS, global_step=3, max_steps=4, log=lambda name, value: logged.append((name, value))
-    )
+    scorer = replace(scorer_of(reward), log=lambda name, value: logged.append((name, value)))
+    scorer.score(PROMPTS, COMPLETIONS, global_step=3, max_steps=4)
     assert logged == [("step", 0.75)]
 
 

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from chainforge.config.loading import Impossible
 from chainforge.config.sampling import SamplingSettings
 from chainforge.config.types import Above0, AtLeast0, Count, File, Fraction, Positive, Rewards
 
@@ -11,6 +12,8 @@ from chainforge.config.types import Above0, AtLeast0, Count, File, Fraction, Pos
 class GrpoSettings(SamplingSettings):
     """Verb `grpo`: raise the reward of sampled completions, group by group."""
 
+    temperature: Above0 = 1.0
+    """Of sampling and of the log-probabilities; greedy completions have nothing to compare."""
     output: File
     """Checkpoint folder to write."""
     start_from: File
@@ -67,3 +70,9 @@ class GrpoSettings(SamplingSettings):
     """Leave completions cut at max_new_tokens out of the loss; they still shape the baseline."""
     resample_rounds: Count = 0
     """Dynamic sampling: how often groups whose rewards are all equal may be replaced."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "GrpoSettings":
+        if self.loss_type == "cispo" and self.clip_ratio_high is None:
+            raise Impossible("cispo needs clip_ratio_high, its cap on the ratio", "set it, e.g. to 5.0")
+        return self

@@ -48,18 +48,21 @@ S = TypeVar("S", bound=BaseModel)
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
     """The whole file under YAML 1.2 rules (1e-6 is a number)."""
-    return _read(path, path.stat().st_mtime_ns if path.is_file() else 0)
-
-
-@cache
-def _read(path: Path, _mtime: int) -> dict[str, Any]:
     if not path.is_file():
         raise ChainForgeError(
             f"there is no {path} in {Path.cwd()}",
             "run this in the project's folder, or make one with: chainforge profile use tiny",
         )
     try:
-        params = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return _read(path, path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ChainForgeError(f"{path} is not UTF-8: {error}", "save it as UTF-8") from error
+
+
+@cache
+def _read(path: Path, text: str) -> dict[str, Any]:
+    try:
+        params = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -82,7 +85,10 @@ def load_settings(kind: type[S], *sections: str, path: Path = PARAMS) -> S:
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
-        raise _explain(error.errors()[0], kind, owner, sections, path) from None
+        errors = sorted(
+            error.errors(), key=lambda e: e["type"] != "extra_forbidden"
+        )  # misspelt before missing
+        raise _explain(errors[0], kind, owner, sections, path) from None
 
 
 def _section(params: Mapping[str, Any], dotted: str, path: Path) -> Mapping[str, Any]:

@@ -2,6 +2,9 @@
 
 from typing import Literal
 
+from pydantic import model_validator
+
+from chainforge.config.loading import Impossible
 from chainforge.config.sampling import SamplingSettings
 from chainforge.config.types import File, Positive, Rewards
 
@@ -29,3 +32,12 @@ class SampleSettings(SamplingSettings):
     """best: the one best per prompt; distinct: up to `keep_per_prompt` different ones."""
     keep_per_prompt: Positive = 1
     """Accepted completions per prompt."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "SampleSettings":
+        if self.policy == "best" and self.keep_per_prompt != 1:
+            raise Impossible(
+                f"policy best keeps one completion per prompt, not {self.keep_per_prompt}",
+                "set keep_per_prompt to 1, or policy to distinct",
+            )
+        return self

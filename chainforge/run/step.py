@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from chainforge.config.loading import load_settings
 from chainforge.config.run import RunSettings, RuntimeSettings
@@ -42,6 +43,13 @@ class Step:
     def table(self, columns: Sequence[str]) -> StepTable:
         """A row per optimizer step, live in logs/."""
         return StepTable(LOGS / f"{self.file_name}.csv", columns)
+
+    def log(self, name: str, value: Any) -> None:
+        """Append what a reward wants to be seen to logs/STEP.rewards.jsonl, which nothing depends on."""
+        path = LOGS / f"{self.file_name}.rewards.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"name": name, "value": value}, default=str) + "\n")
 
     def finish(self, summary: Mapping[str, float | None], table: StepTable | None = None) -> None:
         """Write what DVC reads, the summary last: plots/STEP.csv and metrics/STEP.json (unknown is null)."""

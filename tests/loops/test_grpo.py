@@ -52,7 +52,9 @@ def random_groups(
         p = prompt(number, "x" * 7 * number)
         lengths = torch.randint(1, 17, (4,), generator=generator).tolist()
         answers = [
-            completion(p, token_ids=torch.randint(3, 290, (n,), generator=generator).tolist(), finish=finish(i))
+            completion(
+                p, token_ids=torch.randint(3, 290, (n,), generator=generator).tolist(), finish=finish(i)
+            )
             for i, n in enumerate(lengths)
         ]
         rewards = torch.rand(4, generator=generator).tolist() if reward is None else [reward] * 4
@@ -87,7 +89,9 @@ def gradient_of(
     return recording.gradient, metrics
 
 
-def rows_of(toy: Policy, groups: Sequence[Group], settings: GrpoSettings, reference: Policy | None) -> list[Row]:
+def rows_of(
+    toy: Policy, groups: Sequence[Group], settings: GrpoSettings, reference: Policy | None
+) -> list[Row]:
     """Rows whose sampling log-probabilities are those of a policy a little off, so that clipping happens."""
     rows = make_rows(toy, groups, settings, STEP)
     add_logprobs(toy, reference, rows, settings, STEP)
@@ -127,7 +131,9 @@ def test_weights_after_training_do_not_depend_on_the_size_of_a_micro_batch() -> 
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 
-def mix(prompts: Sequence[Prompt], extra: Sequence[Prompt] = (), share: float = 0.5, seed: int = 3) -> PromptMix:
+def mix(
+    prompts: Sequence[Prompt], extra: Sequence[Prompt] = (), share: float = 0.5, seed: int = 3
+) -> PromptMix:
     return PromptMix(prompts, extra, share, seed)
 
 
@@ -137,7 +143,8 @@ def canned_rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[
     groups = []
     for p in chosen:
         answers = [
-            completion(p, token_ids=torch.randint(3, 290, (5,), generator=generator).tolist()) for _ in range(4)
+            completion(p, token_ids=torch.randint(3, 290, (5,), generator=generator).tolist())
+            for _ in range(4)
         ]
         groups.append(group(p, answers, [float(c.token_ids[0] % 3) for c in answers]))
     return groups
@@ -216,7 +223,10 @@ def test_what_a_masked_completion_says_has_no_influence(loss_type: str, kl_coeff
         groups = [
             group(
                 g.prompt,
-                [completion(g.prompt, token_ids=t.completions[0].token_ids, finish="length"), *g.completions[1:]],
+                [
+                    completion(g.prompt, token_ids=t.completions[0].token_ids, finish="length"),
+                    *g.completions[1:],
+                ],
                 [score.total for score in g.scores],
             )
             for g, t in zip(one, truncated, strict=True)
@@ -354,7 +364,11 @@ def test_a_gradient_that_is_not_a_number_leaves_its_batch_and_the_weights_alone(
 def bandit(toy: Policy, settings: GrpoSettings, token: int, step: Step) -> Callable[..., list[Group]]:
     """A rollout by the real sampler, whose reward is whether the first token is the one."""
     reward = WeightedReward(
-        "correct", 1.0, lambda completion_ids: [float(ids[0] == token) for ids in completion_ids], False, "toy"
+        "correct",
+        1.0,
+        lambda completion_ids: [float(ids[0] == token) for ids in completion_ids],
+        False,
+        "toy",
     )
     scorer = Scorer((reward,), step.response_format, 10.0)
 

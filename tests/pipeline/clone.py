@@ -9,11 +9,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from ruamel.yaml import YAML
 
 BIN = Path(sys.executable).parent
 FOREIGN = ("PYTHONPATH", "PYTHONHOME", "DVC_", "GIT_", "CHAINFORGE_")
+LIVELY = '''"""Reward `lively`: differs between completions of a model that can do nothing yet."""
+import chainforge as cf
+
+def lively(*, completions, **_):
+    return [len(text) % 7 / 7 for text in completions]
+
+@cf.hookimpl
+def register_rewards(register):
+    register("lively", lively)
+'''
 AUTHOR = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
 
 
@@ -37,7 +46,12 @@ class Clone:
     def run(self, *command: str, fails: bool = False) -> str:
         """Run a command here; its output, stderr included."""
         ended = subprocess.run(
-            command, cwd=self.folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=self.folder,
+            env=environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         assert (ended.returncode != 0) == fails, ended.stdout[-5000:]
         return ended.stdout
@@ -57,7 +71,7 @@ class Clone:
         assert text.count(old) == 1, f"{path} has {old!r} {text.count(old)} times"
         (self.folder / path).write_text(text.replace(old, new), encoding="utf-8")
 
-    def set(self, dotted: str, value: object) -> None:
+    def put(self, dotted: str, value: object) -> None:
         """Change one setting of params.yaml."""
         yaml = YAML()
         params = yaml.load((self.folder / "params.yaml").read_text(encoding="utf-8"))
@@ -75,6 +89,14 @@ class Clone:
         self.run("python", "-m", "stages.lock", "lock")
         status = self.run("dvc", "status", "--json")
         return set(YAML(typ="safe", pure=True).load(status[status.index("{") :])) - {"lock"}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A clone in which `dvc repro` ran to the end, and the steps that it ran."""
+
+    clone: Clone
+    steps: tuple[str, ...]
 
 
 def ran(output: str) -> list[str]:
@@ -99,11 +121,14 @@ def copy_tree(root: Path, folder: Path) -> None:
 
 
 def make_clone(root: Path, folder: Path) -> Clone:
-    """A git repository with one commit, profile smoke active."""
+    """A git repository with one commit, profile smoke active, and a reward that gives RL a gradient."""
     copy_tree(root, folder)
     clone = Clone(folder)
     clone.run("git", "init", "--quiet")
     clone.run("chainforge", "profile", "use", "smoke", "--force")
+    (folder / "plugins/reward_lively.py").write_text(LIVELY, encoding="utf-8")
+    for step in ("grpo_reasoning", "grpo_final"):
+        clone.put(f"{step}.rewards", {"correct": 1.0, "format": 0.2, "lively": 1.0})
     clone.run("git", "add", "--all")
     clone.run("git", *AUTHOR, "commit", "--quiet", "--message", "as it is")
     return clone
@@ -115,7 +140,9 @@ def copy_clone(clone: Clone, folder: Path) -> Clone:
     return Clone(folder)
 
 
-def require_git() -> None:
-    """Skip where the tests run from a tarball: there is nothing to clone."""
-    if shutil.which("git") is None:
-        pytest.skip("git is not installed")
+def fake_environment(folder: Path) -> None:
+    """A .venv that `make setup` believes to be ready: its programs are those of this test run."""
+    (folder / ".venv").mkdir()
+    (folder / ".venv/bin").symlink_to(BIN)
+    for stamp in (".python", ".run-ready"):
+        (folder / ".venv" / stamp).touch()

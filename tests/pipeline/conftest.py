@@ -1,18 +1,9 @@
 """The whole pipeline at its smallest, run once for all these tests."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from clone import Clone, copy_clone, make_clone, ran
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A clone in which `dvc repro` ran to the end, and the steps that it ran."""
-
-    clone: Clone
-    steps: tuple[str, ...]
+from clone import Clone, Finished, copy_clone, make_clone, ran
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from clone import Clone, copy_tree, environment, make_clone, ran
-from conftest import Finished
+from clone import Clone, Finished, copy_tree, environment, fake_environment, make_clone, ran
 from ruamel.yaml import YAML
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -50,7 +49,9 @@ def cells(*names: str) -> set[str]:
 
 
 def test_a_clone_uses_its_own_code(finished: Finished) -> None:
-    said = finished.clone.run("python", "-c", "import chainforge, stages; print(chainforge.__file__, stages.__file__)")
+    said = finished.clone.run(
+        "python", "-c", "import chainforge, stages; print(chainforge.__file__, stages.__file__)"
+    )
     for file in said.split():
         assert Path(file).is_relative_to(finished.clone.folder)
 
@@ -125,7 +126,7 @@ def test_an_experiment_reruns_the_rl_steps_and_what_follows(finished: Finished, 
 
 
 def test_a_killed_step_leaves_no_half_written_output(copy: Clone) -> None:
-    copy.set("sft_cold_start.num_epochs", 5000.0)
+    copy.put("sft_cold_start.num_epochs", 5000.0)
     live = copy.folder / "logs/sft_cold_start.csv"
     live.unlink()
     command = ("dvc", "repro", "--single-item", "sft_cold_start")
@@ -144,7 +145,7 @@ def test_a_killed_step_leaves_no_half_written_output(copy: Clone) -> None:
     assert training.wait() == -signal.SIGKILL
     assert live.read_text().count("\n") > 5, "it was killed before it trained"
     assert not (copy.folder / "checkpoints/qwen_sft_ckpt").exists()
-    copy.set("sft_cold_start.num_epochs", 2.5)
+    copy.put("sft_cold_start.num_epochs", 2.5)
     assert copy.repro("--single-item", "sft_cold_start") == ["sft_cold_start"]
     assert (copy.folder / "checkpoints/qwen_sft_ckpt/model.safetensors").is_file()
     assert list(copy.folder.rglob("*.partial")) == []
@@ -158,13 +159,3 @@ def test_a_tarball_without_git_works_after_setup(tmp_path: Path, root: Path) -> 
     assert "no_scm = true" in (tmp_path / ".dvc/config.local").read_text()
     tarball.run("chainforge", "profile", "use", "smoke", "--force")
     assert tarball.repro("lock", "prompts") == ["lock", "prompts"]
-
-
-def fake_environment(folder: Path) -> None:
-    """A .venv that `make setup` believes to be ready: its programs are those of this test run."""
-    from clone import BIN
-
-    (folder / ".venv").mkdir()
-    (folder / ".venv/bin").symlink_to(BIN)
-    for stamp in (".python", ".run-ready"):
-        (folder / ".venv" / stamp).touch()

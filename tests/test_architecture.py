@@ -1,0 +1,153 @@
+"""The shape of the house: who may import whom, how long a file may be, and that nothing dangles."""
+
+import ast
+import inspect
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+import chainforge
+from chainforge import hookspecs
+from chainforge.config import loading
+from chainforge.config.verbs import VERBS
+from chainforge.graph import COMMAND
+from chainforge.lock import closure, make_lock
+from chainforge.plugins import ROLES, load_plugins
+from chainforge.profiles import compose
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = [path for top in ("chainforge", "plugins", "stages") for path in sorted((ROOT / top).rglob("*.py"))]
+STAGES = [path for path in CODE if path.parent.name == "stages" and path.name != "__init__.py"]
+PLUGINS = [path for path in CODE if path.parent == ROOT / "plugins"]
+NOT_OURS = {".venv", ".git", ".dvc", "data", "checkpoints", "logs", "inputs", "node_modules"}
+SLOW_TO_IMPORT = {"torch", "transformers", "tokenizers", "safetensors"}
+
+# What each part of chainforge/ may import of the others. A new part needs a line.
+GROUND = {"records", "errors"}
+FLOOR = GROUND | {"algorithms", "config", "hookspecs", "jsonl", "response"}
+WALLS = {"models", "rollout", "run", "report", "scoring"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "records": set(),
+    "errors": set(),
+    "algorithms": GROUND,
+    "response": GROUND,
+    "jsonl": GROUND,
+    "config": GROUND | {"response"},
+    "hookspecs": GROUND | {"response"},
+    "__init__": FLOOR - {"algorithms", "config"},
+    "models": FLOOR,
+    "run": FLOOR,
+    "scoring": FLOOR,
+    "report": FLOOR,
+    "rollout": FLOOR | {"models", "run"},
+    "loops": FLOOR | WALLS - {"report"},
+    "plugins": FLOOR,
+    "graph": FLOOR,
+    "profiles": FLOOR | {"run"},
+    "settings_page": FLOOR,
+    "wiring": FLOOR | {"plugins", "run", "scoring"},
+    "lock": FLOOR | {"graph", "plugins"},
+    "cli": FLOOR | {"graph", "lock", "plugins", "profiles", "report", "run", "settings_page"},
+}
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """Dotted names that these nodes import; `from chainforge import x` is chainforge.x."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import hides who is meant"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT / "chainforge").with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", [path for path in CODE if ROOT / "chainforge" in path.parents], ids=str)
+def test_imports_go_one_way(path: Path) -> None:
+    own = part(path)
+    assert own in MAY_IMPORT, f"{own} is new: give it a line in MAY_IMPORT"
+    used = {name.split(".")[1] for name in imports(ast.walk(tree(path))) if name.startswith("chainforge.")}
+    assert used - {own} <= MAY_IMPORT[own]
+
+
+@pytest.mark.parametrize("path", CODE, ids=str)
+def test_nothing_imports_stages_or_the_plugins_folder(path: Path) -> None:
+    assert {name.split(".")[0] for name in imports(ast.walk(tree(path)))}.isdisjoint({"stages", "plugins"})
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=str)
+def test_a_plugin_uses_the_public_api_only_and_is_quick_to_import(path: Path) -> None:
+    top = tree(path)
+    ours = {name for name in imports(ast.walk(top)) if name.split(".")[0] == "chainforge"}
+    assert ours == {"chainforge"}, "import chainforge as cf"
+    used = {n.attr for n in ast.walk(top) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "cf"}
+    assert used <= set(chainforge.__all__)
+    assert {name.split(".")[0] for name in imports(iter(top.body))}.isdisjoint(SLOW_TO_IMPORT)
+
+
+def test_the_lock_step_never_waits_for_torch() -> None:
+    files = closure(ROOT, ROOT / "stages/lock.py")
+    assert len(files) > 10
+    for path in [*files, *PLUGINS]:
+        quick = {name.split(".")[0] for name in imports(iter(tree(path).body))}
+        assert quick.isdisjoint(SLOW_TO_IMPORT), path
+
+
+@pytest.mark.parametrize("path", CODE, ids=str)
+def test_files_and_functions_stay_small_enough_to_read(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= (60 if path in STAGES else 200)
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_hook_is_documented(role: str) -> None:
+    hook = getattr(hookspecs, f"register_{role}")
+    assert inspect.getdoc(hook)
+    assert f"`{hook.__name__}`" in (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
+
+
+def test_every_hook_has_a_role() -> None:
+    assert {name for name in vars(hookspecs) if name.startswith("register_")} == {f"register_{r}" for r in ROLES}
+
+
+def test_every_yaml_file_loads() -> None:
+    found = [path for pattern in ("*.yaml", "*.yml") for path in ROOT.rglob(pattern)]
+    ours = [path for path in found if NOT_OURS.isdisjoint(path.relative_to(ROOT).parts)]
+    assert {ROOT / "dvc.yaml", ROOT / "params.yaml", ROOT / "profiles/tiny.yaml"} <= set(ours)
+    for path in ours:
+        assert isinstance(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")), dict), path
+
+
+def test_every_step_has_a_stage_script_and_every_script_a_step() -> None:
+    graph = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    commands = {name: stanza.get("do", stanza)["cmd"] for name, stanza in graph.items()}
+    verbs = {name: match[1] for name, command in commands.items() if (match := COMMAND.match(command))}
+    assert set(verbs) == set(graph)
+    assert set(verbs.values()) == {path.stem for path in STAGES} == {*VERBS, "lock"}
+    for name, command in commands.items():
+        assert command.split()[-1].partition("@")[0] == name
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml")))
+def test_every_plugin_and_setting_that_a_profile_names_exists(profile: str, tmp_path: Path) -> None:
+    with chdir(ROOT):
+        (tmp_path / "params.yaml").write_text(compose(profile), encoding="utf-8")
+    (tmp_path / "dvc.yaml").symlink_to(ROOT / "dvc.yaml")
+    (tmp_path / "plugins").symlink_to(ROOT / "plugins")
+    loading._read.cache_clear()
+    with chdir(tmp_path):
+        lock = make_lock(load_plugins())
+    assert {"prompts", "sft_cold_start", "grpo_final", "evaluate", "report"} <= set(lock)

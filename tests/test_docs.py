@@ -1,0 +1,219 @@
+"""The documentation says what the code does: trees, commands, settings, snippets and links are compared."""
+
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from fakes import SUPERCOT, completion, prompt, response, tokenizer
+from ruamel.yaml import YAML
+
+from chainforge import hookspecs
+from chainforge.algorithms.losses import LOSSES
+from chainforge.cli import cli
+from chainforge.graph import read_graph
+from chainforge.plugins import Plugins, load_plugins, plugin_settings
+from chainforge.records import Prompt, Trace
+from chainforge.scoring import Scorer, WeightedReward
+from chainforge.settings_page import SECTIONS, settings_page
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+MADE_BY_A_RUN = {"data", "checkpoints", "logs", "metrics", "plots", "reports", "dvc.lock", "inputs"}
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TINY = YAML(typ="safe", pure=True).load((ROOT / "profiles/tiny.yaml").read_text(encoding="utf-8"))
+
+
+def between(text: str, mark: str) -> str:
+    found = re.search(rf"<!-- {mark} -->(.*?)<!-- /{mark} -->", text, re.DOTALL)
+    assert found, f"no {mark}"
+    return found[1]
+
+
+def fences(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def cells(table: str) -> Iterator[list[str]]:
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    yield from ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:])
+
+
+def test_the_tree_in_the_readme_is_the_real_one() -> None:
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line[:1] != "#"]
+    said, folder = set(), ""
+    for line in between(README, "TREE").strip("`\n").splitlines()[1:]:
+        name = line.split()[0]
+        folder = folder if line[0] == " " else ""
+        said.add(folder + name)
+        folder = folder or name
+    here = [
+        path
+        for path in [*ROOT.iterdir(), *(ROOT / "chainforge").iterdir()]
+        if path.name[0] != "." and path.name not in MADE_BY_A_RUN
+        if not any(fnmatch(path.name, pattern) for pattern in ignored)
+    ]
+    names = {path.relative_to(ROOT).as_posix() + "/" * path.is_dir(): path for path in here}
+    committed = {name for name, path in names.items() if path.is_file() or any(path.rglob("*.*"))}
+    assert committed <= said <= set(names)  # git knows no empty folders
+
+
+def commands(tool: str) -> set[str]:
+    """What the pages tell to type, without the tool's name."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        typed = [line for block in fences(text, "bash") for line in block.splitlines()]
+        typed += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+        found += [line.removeprefix(f"{tool} ") for line in typed if line.startswith(f"{tool} ")]
+    assert found
+    return set(found)
+
+
+@pytest.mark.parametrize("command", sorted(commands("make")))
+def test_every_make_target_that_the_pages_name_exists(command: str) -> None:
+    assert re.search(rf"^{re.escape(command.split()[0])}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", sorted(commands("chainforge")))
+def test_every_chainforge_command_that_the_pages_name_exists(command: str) -> None:
+    group: click.Command = cli
+    for word in command.split():
+        if not isinstance(group, click.Group):
+            break
+        assert word in group.commands, f"there is no command {word}"
+        group = group.commands[word]
+    assert not isinstance(group, click.Group)
+
+
+def test_every_setting_that_an_experiment_changes_exists() -> None:
+    changed = [match for c in commands("dvc") for match in re.findall(r"-S '?([+~]?)([\w.]+)(?:=|')", c)]
+    assert len(changed) >= 3
+    for sign, dotted in changed:
+        parent, _, leaf = dotted.rpartition(".")
+        assert (leaf in value_of(parent)) == (sign != "+"), dotted
+
+
+def value_of(dotted: str) -> Any:
+    node = TINY
+    for key in dotted.split("."):
+        node = node[key]
+    return node
+
+
+@pytest.mark.parametrize("row", list(cells(between(README, "SETTINGS"))), ids=lambda row: row[0])
+def test_the_settings_in_the_readme_have_the_values_of_tiny(row: list[str]) -> None:
+    value = value_of(row[0].strip("`"))
+    if isinstance(value, dict):
+        value = value.get("plugin") or ", ".join(f"{name} {weight}" for name, weight in value.items())
+    assert row[1] == str(value)
+
+
+def test_the_settings_page_is_the_generated_one() -> None:
+    page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    assert page == settings_page(), "chainforge settings > docs/settings.md"
+    assert set(re.findall(r"`(\w+)`", "".join(row[0] for row in cells(page.split("## Losses")[1])))) == {
+        *LOSSES
+    }
+
+
+def test_the_settings_page_names_every_section_of_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for step in read_graph().values():
+        for section in step.sections:
+            named = re.sub(r"^(students|benches)[.].*", r"\1.NAME", section)
+            assert f"`{named}`" in SECTIONS[step.verb]
+
+
+def test_the_graph_in_the_readme_has_every_step() -> None:
+    stages = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert set(stages) <= set(re.findall(r"\w+", fences(README, "mermaid")[0]))
+
+
+def test_every_hook_is_documented() -> None:
+    hooks = {name for name in vars(hookspecs) if name.startswith("register_")}
+    assert hooks
+    assert hooks <= set(re.findall(r"\w+", (ROOT / "docs/plugins.md").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def snippets(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
+    """Every Python snippet of the pages, as a plugin file."""
+    folder = tmp_path_factory.mktemp("snippets")
+    found = [s for page in PAGES for s in fences(page.read_text(encoding="utf-8"), "python")]
+    for number, snippet in enumerate(found):
+        (folder / f"snippet_{number}.py").write_text(snippet, encoding="utf-8")
+    plugins = load_plugins(folder)
+    assert not plugins.broken
+    assert len({entry.source for entry in plugins.entries.values() if "snippet" in entry.source}) == len(
+        found
+    )
+    return plugins
+
+
+@pytest.mark.parametrize(("name", "expected"), [("short", 0.8), ("steps", 1 / 3), ("exact", 1.0)])
+def test_the_rewards_in_the_pages_work(snippets: Plugins, name: str, expected: float) -> None:
+    entry = snippets.pick("rewards", name)
+    reward = WeightedReward(name, 1.0, entry.component, entry.options.get("conversational", False), "docs")
+    problem = prompt(1, "6*7=?", "42")
+    text = response("6*7=42. So".ljust(80 - len(response("", "42"))), "42")
+    (group,) = Scorer((reward,), SUPERCOT, 10.0).score([problem], [[completion(problem, text)]])
+    assert group.scores[0].total == pytest.approx(expected)
+
+
+def test_the_prompt_source_in_the_pages_works(snippets: Plugins, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("question,answer,level\n6*7=?,42,easy\n")
+    source = snippets.pick("prompt_sources", "csv_problems")
+    settings = plugin_settings(source, {split: str(tmp_path / f"{split}.csv") for split in ("train", "eval")})
+    (found,) = source.component(split="train", n=5, seed=17, **settings)
+    asked = ({"role": "user", "content": "6*7=?"},)
+    assert found == Prompt("train-1", "train", asked, "42", {"level": "easy"})
+
+
+def test_the_teacher_in_the_pages_works(snippets: Plugins, tmp_path: Path) -> None:
+    (tmp_path / "said.jsonl").write_text('{"question": "6*7=?", "reasoning": "So.", "answer": "42"}\n')
+    entry = snippets.pick("teachers", "written")
+    teacher = entry.component(**plugin_settings(entry, {"file": str(tmp_path / "said.jsonl")}))
+    asked = [prompt(1, "6*7=?"), prompt(2, "6*8=?")]
+    right, missing = Trace("p1", "So.", "42", "stop", "written"), Trace("p2", "", "", "error", "written")
+    assert list(teacher.generate(asked, n=1, seed=17)) == [right, missing]
+
+
+def test_the_student_model_in_the_pages_works(snippets: Plugins, tmp_path: Path) -> None:
+    tokenizer().save_pretrained(tmp_path)
+    entry = snippets.pick("student_models", "small_llama")
+    model, its = entry.component(**plugin_settings(entry, {"tokenizer": str(tmp_path)})).load(
+        seed=17, texts=[]
+    )
+    assert model(input_ids=its("6*7=?", return_tensors="pt").input_ids).logits.shape[-1] == len(its)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(
+        r"^```.*?^```|<!--(?! /?[A-Z]).*?-->", "", page.read_text(encoding="utf-8"), flags=re.S | re.M
+    )
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        titles = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w-]", "", t.lower().replace(" ", "-")) for t in titles]
+
+
+def test_the_changelog_has_a_place_for_the_next_change() -> None:
+    first, *_ = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert first == "Unreleased"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("profiles/*.yaml")), ids=lambda path: path.stem)
+def test_every_profile_is_described_and_named_in_the_pages(path: Path) -> None:
+    assert re.match(r"# [A-Z].+[.:,]\n", path.read_text(encoding="utf-8")), (
+        "`chainforge profile list` shows it"
+    )
+    assert f"`{path.stem}`" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -1,0 +1,213 @@
+"""plugins.lock.json: an edit changes the digest of exactly the steps that use what was edited."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import ROOT
+
+from chainforge.lock import closure, digest_code, digest_path, make_lock
+from chainforge.plugins import load_plugins
+from chainforge.profiles import use
+
+Lock = dict[str, Any]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project's code, graph and settings, which is the current folder."""
+    for name in ("chainforge", "stages", "plugins", "profiles"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    use("smoke")
+    return tmp_path
+
+
+def lock() -> Lock:
+    return make_lock(load_plugins())
+
+
+def changed(before: Lock, after: Lock, at: str = "") -> set[str]:
+    """The steps whose part of the lock differs."""
+    found = set()
+    for key in before.keys() | after.keys():
+        old, new = before.get(key, {}), after.get(key, {})
+        if "code" in old or "code" in new:
+            found |= {f"{at}{key}"} if old != new else set()
+        else:
+            found |= changed(old, new, f"{at}{key}.")
+    return found
+
+
+def edit(path: str, change: Callable[[str], str]) -> None:
+    file = Path(path)
+    text = file.read_text()
+    assert change(text) != text
+    file.write_text(change(text))
+
+
+def replacing(old: str, new: str) -> Callable[[str], str]:
+    return lambda text: text.replace(old, new, 1)
+
+
+def test_the_lock_is_the_same_each_time_and_has_every_step(project: Path) -> None:
+    first = lock()
+    assert first == lock() == json.loads(json.dumps(first))
+    assert changed({}, first) >= {
+        "prompts", "collect_cot", "filter_cot", "sft_cold_start", "grpo_reasoning", "rejection_sampling",
+        "sft_refine", "grpo_final", "distill_data", "distill.qwen_distilled_student", "evaluate.reasoning",
+        "evaluate.general", "report",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("chainforge/loops/grpo.py", lambda text: "# a comment\n" + text),
+        ("chainforge/loops/grpo.py", lambda text: text.replace("\n\n\n", "\n\n\n\n\n# a comment\n\n")),
+        ("chainforge/loops/grpo.py", replacing('"""One turn of the body', '"""A turn of the body')),
+        ("chainforge/loops/grpo.py", lambda text: "'''Another one.'''\n" + text),
+        ("chainforge/models/chat.py", replacing("    ids = list(", '    """Said here."""\n    ids = list(')),
+        ("chainforge/config/grpo.py", replacing('"""Completions per prompt, G', '"""Completions, G')),
+        ("plugins/reward_format.py", lambda text: text + "\n\n# the end\n"),
+        ("plugins/reward_format.py", replacing('"""1.0 or 0.0', '"""One or nothing')),
+        ("stages/grpo.py", replacing('"""GRPO', '"""The loop GRPO')),
+    ],
+)
+def test_comments_docstrings_and_layout_change_nothing(
+    project: Path, path: str, change: Callable[[str], str]
+) -> None:
+    before = lock()
+    edit(path, change)
+    assert changed(before, lock()) == set()
+
+
+GRPO = {"grpo_reasoning", "grpo_final"}
+DISTILL = {"distill.qwen_distilled_student", "distill.qwen_student_cold_start"}
+SFT = {"sft_cold_start", "sft_refine"} | DISTILL
+SAMPLE = {"rejection_sampling", "distill_data"}
+EVALUATE = {"evaluate.reasoning", "evaluate.general"}
+FILTER = {"filter_cot", "filter_general"}
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "steps"),
+    [
+        ("chainforge/loops/grpo.py", replacing("number % settings", "(number + 1) % settings"), GRPO),
+        ("chainforge/loops/prompt_mix.py", replacing('"order"', '"rank"'), GRPO),
+        ("chainforge/algorithms/kl.py", replacing("/ 2", "/ 3"), GRPO),
+        ("chainforge/loops/sft.py", replacing("POOL = 32", "POOL = 33"), SFT),
+        ("chainforge/algorithms/schedule.py", replacing("math.cos(", "math.sin("), SFT | GRPO),
+        ("chainforge/rollout/draw.py", replacing("right=True", "right=False"), GRPO | SAMPLE | EVALUATE),
+        ("chainforge/models/chat.py", replacing("[*ids, ", "[*ids, 0, "), GRPO | SFT | SAMPLE | EVALUATE),
+        ("chainforge/config/filter.py", replacing("= 32768", "= 32767"), FILTER),
+        ("stages/evaluate.py", replacing("answers(1,", "answers(2,"), EVALUATE),
+        ("chainforge/report/page.html.j2", lambda text: text + "<!-- signed -->", {"report"}),
+        ("plugins/reward_format.py", replacing("float(", "1.0 - float("), GRPO | SAMPLE | EVALUATE),
+        ("plugins/teacher_procedural.py", lambda text: text + "\nSPEED = 3\n", {"collect_cot"}),
+        ("plugins/model_tiny_qwen2.py", lambda text: text + "\nSPEED = 3\n", {"sft_cold_start"} | DISTILL),
+        ("plugins/teacher_recorded.py", lambda text: text + "\nSPEED = 3\n", set()),  # nobody selects it
+    ],
+)
+def test_an_edit_changes_exactly_the_steps_that_use_the_code(
+    project: Path, path: str, change: Callable[[str], str], steps: set[str]
+) -> None:
+    before = lock()
+    edit(path, change)
+    assert changed(before, lock()) == steps
+
+
+def test_an_edit_of_what_all_share_changes_every_step(project: Path) -> None:
+    before = lock()
+    edit("chainforge/records.py", lambda text: text + "\nSPEED = 3\n")
+    assert changed(before, lock()) == changed({}, before)
+
+
+def test_the_closure_follows_imports_of_imports_inside_functions_and_of_names(tmp_path: Path) -> None:
+    files = {
+        "stages/verb.py": "import torch\nfrom chainforge.loops import verb\nimport chainforge.errors as e\n",
+        "chainforge/__init__.py": "",
+        "chainforge/errors.py": "",
+        "chainforge/unused.py": "",
+        "chainforge/loops/__init__.py": "from chainforge.far import away\n",
+        "chainforge/loops/verb.py": "def run():\n    from chainforge.deep.down import thing\n",
+        "chainforge/far.py": "away = 1\n",
+        "chainforge/deep/__init__.py": "",
+        "chainforge/deep/down.py": "import chainforge.loops.verb\nthing = 1\n",  # a circle
+    }
+    for name, code in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(code)
+    found = closure(tmp_path, tmp_path / "stages/verb.py")
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == sorted(
+        name for name in files if "unused" not in name
+    )
+
+
+def test_moving_code_to_another_module_is_seen(tmp_path: Path) -> None:
+    for name, code in {"a": "x = 1\n", "b": "y = 2\n"}.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    before = digest_code([tmp_path / "a.py", tmp_path / "b.py"])
+    (tmp_path / "a.py").write_text("x = 1\ny = 2\n")
+    (tmp_path / "b.py").write_text("")
+    assert digest_code([tmp_path / "a.py", tmp_path / "b.py"]) != before
+
+
+def test_a_plugin_s_own_input_file_is_watched_and_what_the_graph_makes_is_not(project: Path) -> None:
+    rows = [{"id": f"p{n}", "question": f"{n}?", "answer": str(n), "split": "train"} for n in range(3)]
+    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (project / "plugins/mine.py").write_text(
+        "from pathlib import Path\nimport chainforge as cf\n"
+        "def mine(*, split, n, seed, file: Path): return []\n"
+        "@cf.hookimpl\ndef register_prompt_sources(register): register('mine', mine)\n"
+    )
+    edit("params.yaml", replacing("plugin: procedural_reasoning", "plugin: mine\n      file: mine.jsonl"))
+    before = lock()
+    assert before["prompts"]["files"] == {"mine.jsonl": digest_path(Path("mine.jsonl"))}
+    edit("mine.jsonl", lambda text: text + "{}\n")
+    assert changed(before, lock()) == {"prompts"}
+    Path("mine.jsonl").unlink()
+    assert lock()["prompts"]["files"] == {"mine.jsonl": "missing"}
+    assert "files" not in before["distill"]["qwen_distilled_student"]  # checkpoints/… is DVC's
+
+
+def test_a_large_file_is_known_by_its_size_its_head_and_its_tail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chainforge.lock.LARGE", 100)
+    file = tmp_path / "weights"
+    digests = set()
+    for content in (b"a" * 300, b"b" + b"a" * 299, b"a" * 299 + b"b", b"a" * 301, b"a" * 99, b"a" * 100):
+        file.write_bytes(content)
+        digests.add(digest_path(file))
+    assert len(digests) == 6
+
+
+def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    one = digest_path(tmp_path)
+    (tmp_path / "b").write_text("1")
+    two = digest_path(tmp_path)
+    (tmp_path / "b").unlink()
+    assert one != two
+    assert digest_path(tmp_path) == one
+
+
+def test_making_the_lock_imports_neither_torch_nor_transformers(project: Path) -> None:
+    code = (
+        "import json, sys\n"
+        "from stages import lock\n"
+        "lock.main('lock')\n"
+        "print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=project, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    assert json.loads(Path("plugins.lock.json").read_text()) == lock()

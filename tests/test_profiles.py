@@ -1,0 +1,182 @@
+"""Profiles: whole sets of settings, laid over one another with their comments kept."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+from fakes import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from chainforge.config.loading import read_params
+from chainforge.errors import ChainForgeError
+from chainforge.profiles import as_arguments, changed_by_hand, compose, merge, names, use
+
+PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
+leaves = st.integers(0, 3) | st.lists(st.integers(0, 3), max_size=2)
+trees: Any = st.recursive(
+    st.dictionaries(st.sampled_from("abc"), leaves, max_size=3),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), leaves | inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "profiles").mkdir()
+    for path in (ROOT / "profiles").glob("*.yaml"):
+        (tmp_path / "profiles" / path.name).write_text(path.read_text())
+    monkeypatch.chdir(tmp_path)
+
+
+def plain(text: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    return loaded
+
+
+def flat(node: Any, at: str = "") -> dict[str, Any]:
+    """Every leaf by its dotted name."""
+    if not isinstance(node, dict) or not node:
+        return {at: node}
+    return {k: v for key, value in node.items() for k, v in flat(value, f"{at}.{key}").items()}
+
+
+def commented(node: Any) -> Any:
+    """The same mapping as ruamel loads it from a file, comments and all."""
+    return CommentedMap((k, commented(v)) for k, v in node.items()) if isinstance(node, dict) else node
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_composed_profile_says_everything_that_its_overlay_says(name: str) -> None:
+    composed = flat(plain(compose(name)))
+    overlay = flat(plain(Path(f"profiles/{name}.yaml").read_text()))
+    assert {key: composed.get(key) for key in overlay} == overlay
+    assert composed[".profile"] == name
+    assert compose(name) == compose(name)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_composed_profile_keeps_the_comments_and_has_a_head_of_its_own(name: str) -> None:
+    text = compose(name)
+    assert text.splitlines()[0] == Path(f"profiles/{name}.yaml").read_text().splitlines()[0]
+    base = Path("profiles/tiny.yaml").read_text()
+    assert "\n# Changes no result, so `dvc repro` does not watch it.\n" in base
+    assert "# Changes no result, so `dvc repro` does not watch it.\n" in text
+    if name != "tiny":
+        assert base.splitlines()[0] not in text  # the base's head describes the base
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_in_use_is_the_active_settings_and_unchanged(name: str) -> None:
+    assert changed_by_hand() == []  # there is nothing yet
+    use(name)
+    assert read_params() == plain(compose(name))
+    assert changed_by_hand() == []
+    assert as_arguments(name) == []
+
+
+def test_what_was_changed_by_hand_is_listed() -> None:
+    use("smoke")
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("seed: 17", "seed: 18").replace("  threads: 1\n", ""))
+    assert changed_by_hand() == ["run.seed", "run.threads"]
+    Path("params.yaml").write_text(text + "\nmine: 1\n")
+    assert changed_by_hand() == ["mine"]
+    Path("params.yaml").write_text(text.replace("profile: smoke", "profile: my-own"))
+    assert changed_by_hand() == ["profile"]
+    Path("params.yaml").write_text(text.replace("seed: 17", "seed: 17 # the first prime I thought of"))
+    assert changed_by_hand() == []
+
+
+@pytest.mark.parametrize("target", PROFILES)
+@pytest.mark.parametrize("start", ["tiny", "smoke"])
+def test_the_arguments_of_a_profile_lead_dvc_to_that_profile(start: str, target: str) -> None:
+    use(start)
+    words = shlex.split(" ".join(as_arguments(target)))
+    assert words[0::2] == ["-S"] * (len(words) // 2)
+    if words:
+        apply_overrides(Path("params.yaml").absolute(), words[1::2])
+    assert read_params() == plain(compose(target))
+
+
+def test_any_text_survives_as_an_argument() -> None:
+    hostile = [
+        "it's",
+        "a;b: c, d",
+        "'####\\s*(.+)'",
+        "back\\",
+        "back\\'s",
+        '"',
+        "${x}".strip("$"),
+        "",
+        "null",
+        "1e-6",
+        "#",
+        "é",
+    ]
+    use("tiny")
+    overlay = {"report": {"note": hostile[0]}, "mine": {"texts": hostile, "deep": {"n": None, "t": True}}}
+    with Path("profiles/hostile.yaml").open("w") as file:
+        YAML(typ="safe", pure=True).dump(overlay | {"profile": "hostile"}, file)
+    apply_overrides(Path("params.yaml").absolute(), shlex.split(" ".join(as_arguments("hostile")))[1::2])
+    assert read_params() == plain(compose("hostile"))
+
+
+@given(base=trees, overlay=trees)
+def test_merging_lets_the_overlay_win_and_forgets_nothing_else(base: Any, overlay: Any) -> None:
+    before, above = flat(base), flat(overlay)
+    base = commented(base)
+    merge(base, overlay)
+    merged = flat(base)
+    for key, value in above.items():
+        if value != {}:
+            assert merged[key] == value
+    for key, value in before.items():
+        covered = any(key == k or key.startswith(f"{k}.") or k.startswith(f"{key}.") for k in above)
+        if key and not covered:
+            assert merged[key] == value
+
+
+@pytest.mark.parametrize(("head", "wanted"), [("", "# Profile mine\n"), ("# In C# or # two\n# 3\n", None)])
+def test_a_profile_s_head_is_kept_as_written_and_need_not_be_there(head: str, wanted: str | None) -> None:
+    Path("profiles/mine.yaml").write_text(f"{head}profile: mine\n")
+    composed = compose("mine")
+    lines = [line.rstrip() for line in composed.splitlines()]
+    assert lines[: lines.index("profile: mine")] == (head or wanted or "").splitlines()
+    assert plain(composed) == plain(compose("tiny")) | {"profile": "mine"}
+
+
+def test_a_mapping_that_names_a_plugin_and_rewards_are_replaced_whole() -> None:
+    base = commented(
+        {
+            "model": {"plugin": "tiny", "hidden": 64},
+            "rewards": {"correct": 1.0, "format": 0.2},
+            "grpo": {"a": 1, "b": 2},
+        }
+    )
+    merge(base, {"model": {"plugin": "big", "path": "x"}, "rewards": {"correct": 2.0}, "grpo": {"b": 3}})
+    assert base == {
+        "model": {"plugin": "big", "path": "x"},
+        "rewards": {"correct": 2.0},
+        "grpo": {"a": 1, "b": 3},
+    }
+
+
+def test_an_unknown_profile_is_an_error_with_the_nearest_one() -> None:
+    for act in (compose, use, as_arguments):
+        if act is as_arguments:
+            use("tiny")
+        with pytest.raises(
+            ChainForgeError, match="there is no profile called 'smok'\n  -> did you mean 'smoke'"
+        ):
+            act("smok")
+
+
+def test_a_folder_without_profiles_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path / "profiles")
+    with pytest.raises(ChainForgeError, match=r"there is no profiles/tiny\.yaml\n.*in the project's folder"):
+        names()
