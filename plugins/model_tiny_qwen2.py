@@ -35,9 +35,6 @@ class TinyQwen2:
     vocab: int = 400  # tokens, the special ones and the tags among them
     initializer_range: float = 0.08  # Qwen2's own 0.02 learns far slower at this size
     max_positions: int = 512
-    corpus: Path | None = (
-        None  # a text file whose words the tokenizer knows as well, as a real base model's does
-    )
     tokenizer: Path | None = None  # a checkpoint whose tokenizer to take, to share its vocabulary
     tags: list[str] | None = None  # one token each; those of the response format `supercot` if not given
 
@@ -51,8 +48,6 @@ class TinyQwen2:
                 f"hidden {self.hidden}, heads {self.heads} and kv_heads {self.kv_heads} do not fit together",
                 "hidden must be an even multiple of heads, and heads a multiple of kv_heads",
             )
-        if self.corpus and not self.corpus.is_file():
-            raise cf.ChainForgeError(f"there is no corpus {self.corpus}", "name a text file, or leave it out")
         least = BYTES + 3 + len(self.known_tags)
         if self.tokenizer is None and self.vocab < least:
             raise cf.ChainForgeError(
@@ -98,8 +93,6 @@ class TinyQwen2:
                 "tiny_qwen2 has no texts to learn its tokenizer from",
                 "set `tokenizer` to a checkpoint folder, or train on at least one example",
             )
-        lines = self.corpus.read_text(encoding="utf-8").splitlines() if self.corpus else []
-        texts = [*texts, *lines * max(1, len(texts) // (4 * max(1, len(lines))))]  # a fifth of all text
         tags, special = self.known_tags, [PAD, START, END]
         bpe = Tokenizer(models.BPE())
         bpe.pre_tokenizer = pre_tokenizers.Sequence(

@@ -120,7 +120,9 @@ def test_every_hook_is_documented(role: str) -> None:
 
 
 def test_every_hook_has_a_role() -> None:
-    assert {name for name in vars(hookspecs) if name.startswith("register_")} == {f"register_{r}" for r in ROLES}
+    assert {name for name in vars(hookspecs) if name.startswith("register_")} == {
+        f"register_{r}" for r in ROLES
+    }
 
 
 def test_every_yaml_file_loads() -> None:

@@ -68,6 +68,8 @@ class GrpoSettings(SamplingSettings):
     """What advantages are divided by: the standard deviation of the group, of the batch, or nothing."""
     mask_truncated: bool = False
     """Leave completions cut at max_new_tokens out of the loss; they still shape the baseline."""
+    drop_equal_groups: bool = False
+    """Leave groups whose rewards are all equal out of the KL term too: they cost time and teach nothing."""
     resample_rounds: Count = 0
     """Dynamic sampling: how often groups whose rewards are all equal may be replaced."""
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from chainforge.algorithms.advantages import advantages
+from chainforge.algorithms.advantages import advantages, zero_variance_N
 from chainforge.algorithms.losses import LossSettings, Stats, loss_denominator, policy_loss, stat_means
 from chainforge.config.grpo import GrpoSettings
 from chainforge.loops.grpo_metrics import rewards_NG
@@ -38,10 +38,13 @@ class Row:
 
 def make_rows(policy: Policy, groups: Sequence[Group], settings: GrpoSettings, step: Step) -> list[Row]:
     """Completions with their advantages, group by group."""
-    advantage_NG = advantages(rewards_NG(groups), scale=settings.scale_rewards).tolist()
+    reward_NG = rewards_NG(groups)
+    advantage_NG = advantages(reward_NG, scale=settings.scale_rewards).tolist()
+    is_equal_N = zero_variance_N(reward_NG).tolist()
     prefill = step.response_format.prefill
     rows = []
-    for group, advantage_G in zip(groups, advantage_NG, strict=True):
+    for group, advantage_G, is_equal in zip(groups, advantage_NG, is_equal_N, strict=True):
+        kl_counts = settings.kl_coeff > 0 and not (is_equal and settings.drop_equal_groups)
         prompt_ids = encode_prompt(policy.tokenizer, group.prompt.messages, prefill)
         for completion, advantage in zip(group.completions, advantage_G, strict=True):
             masked = settings.mask_truncated and completion.finish == "length"
@@ -52,7 +55,7 @@ def make_rows(policy: Policy, groups: Sequence[Group], settings: GrpoSettings, s
                     ref_logp=(),
                     advantage=advantage,
                     masked=masked,
-                    learns=not masked and (advantage != 0 or settings.kl_coeff > 0),
+                    learns=not masked and (advantage != 0 or kl_counts),
                 )
             )
     return rows

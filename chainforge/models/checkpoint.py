@@ -55,15 +55,16 @@ def start_torch(settings: RunSettings, runtime: RuntimeSettings) -> torch.device
 
 def load_policy(folder: Path, device: torch.device) -> Policy:
     """A checkpoint folder, in float32: master weights."""
-    if not (folder / "config.json").is_file():
+    # without its own tokenizer.json, transformers makes one that knows no word
+    if missing := [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]:
         raise ChainForgeError(
-            f"{folder} is not a model folder: it has no config.json",
+            f"{folder} is not a model folder: it has no {missing[0]}",
             "run the step that writes it (dvc repro), or correct the path in params.yaml",
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map={"": device})
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ChainForgeError(
             f"{folder} cannot be loaded: {reason}", "rebuild it with dvc repro --force"

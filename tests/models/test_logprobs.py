@@ -1,0 +1,117 @@
+"""Chunked log-probabilities are those of a plain softmax over the whole vocabulary, gradients too."""
+
+from typing import Any
+
+import pytest
+import torch
+from fakes import llama, qwen2
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from chainforge.models import logprobs
+from chainforge.models.batches import Tokens, collate, micro_batches
+from chainforge.models.logprobs import completion_logprobs, distillation_kl, mixed_precision
+
+CPU = torch.device("cpu")
+MODELS = {"qwen2": qwen2, "llama": llama, "tied": lambda: qwen2(tie_word_embeddings=True)}
+SEQUENCES = [
+    Tokens([3, 1, 4], [1, 5, 9, 2, 6]),
+    Tokens([5], [3]),
+    Tokens([5, 8, 9, 7, 9, 3], [2, 3, 8]),
+    Tokens([4, 6], [2, 6, 4, 3, 3, 8, 3, 2, 7]),
+]
+
+
+def plain(model: PreTrainedModel, s: Tokens, temperature: float) -> tuple[Tensor, Tensor]:
+    """(logp_T, entropy_T) by the model's own head, one sequence at a time."""
+    logits_SV = model(torch.tensor([[*s.prompt, *s.completion]])).logits[0] / temperature
+    logp_TV = logits_SV[len(s.prompt) - 1 : -1].log_softmax(-1)
+    entropy_T = -(logp_TV.exp() * logp_TV).sum(-1)
+    return logp_TV.gather(-1, torch.tensor(s.completion)[:, None])[:, 0], entropy_T
+
+
+def gradient(model: PreTrainedModel, value: Tensor) -> Tensor:
+    grads = torch.autograd.grad(value, list(model.parameters()))
+    return torch.cat([g.flatten() for g in grads])
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 2**26])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("kind", MODELS)
+def test_log_probabilities_and_gradients_are_those_of_a_full_softmax(
+    kind: str, temperature: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 11 * chunk)  # rows at a time x vocabulary
+    model = MODELS[kind]()
+    logp_BT, entropy_BT = completion_logprobs(model, collate(SEQUENCES, CPU), temperature=temperature)
+    weight_BT = torch.linspace(-1, 2, logp_BT.numel()).reshape(logp_BT.shape)
+    wanted = torch.zeros(())
+    for row, s in enumerate(SEQUENCES):
+        logp_T, entropy_T = plain(model, s, temperature)
+        torch.testing.assert_close(logp_BT[row, : len(s.completion)], logp_T, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            entropy_BT[row, : len(s.completion)], entropy_T.detach(), atol=1e-5, rtol=0
+        )
+        wanted = wanted + (weight_BT[row, : len(s.completion)] * logp_T).sum()
+    assert not entropy_BT.requires_grad
+    found = gradient(model, (weight_BT * logp_BT).sum())
+    torch.testing.assert_close(found, gradient(model, wanted), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 12, 30, 1000])
+def test_sum_and_gradient_do_not_depend_on_how_sequences_are_put_into_micro_batches(most: int) -> None:
+    model = qwen2()
+
+    def summed(partition: Any) -> tuple[float, Tensor]:
+        parts = [
+            completion_logprobs(model, collate([SEQUENCES[i] for i in indices], CPU))[0].sum()
+            for indices in partition
+        ]
+        return sum(part.item() for part in parts), sum(
+            (gradient(model, part) for part in parts), torch.zeros(())
+        )
+
+    whole, whole_gradient = summed([range(len(SEQUENCES))])
+    total, total_gradient = summed(micro_batches([len(s) for s in SEQUENCES], most))
+    assert total == pytest.approx(whole, abs=1e-4)
+    torch.testing.assert_close(total_gradient, whole_gradient, atol=1e-5, rtol=1e-5)
+
+
+def test_a_prompt_s_tokens_have_no_log_probability_of_their_own() -> None:
+    logp_BT, _ = completion_logprobs(qwen2(), collate(SEQUENCES, CPU))
+    assert (logp_BT != 0).sum() == sum(len(s.completion) for s in SEQUENCES)
+    assert (logp_BT <= 0).all()
+
+
+def test_the_kl_to_oneself_is_zero_and_has_no_gradient() -> None:
+    kl = distillation_kl(qwen2(), qwen2(), collate(SEQUENCES, CPU))
+    assert float(kl.detach()) == pytest.approx(0, abs=1e-5)
+    model = qwen2()
+    found = gradient(model, distillation_kl(model, qwen2(), collate(SEQUENCES, CPU)))
+    assert float(found.abs().max()) < 1e-5
+
+
+def test_the_kl_is_that_of_the_two_distributions_at_every_completion_token() -> None:
+    student, teacher = qwen2(seed=0), llama(seed=1)
+    wanted = 0.0
+    for s in SEQUENCES:
+        ids = torch.tensor([[*s.prompt, *s.completion]])
+        p, q = (m(ids).logits[0, len(s.prompt) - 1 : -1].double().log_softmax(-1) for m in (teacher, student))
+        wanted += float((p.exp() * (p - q)).sum().detach())
+    kl = distillation_kl(student, teacher, collate(SEQUENCES, CPU))
+    assert float(kl.detach()) == pytest.approx(wanted, rel=1e-4)
+    assert wanted > 0
+    kl.backward()
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_bfloat16_is_near_float32_and_keeps_its_results_in_float32() -> None:
+    model = qwen2(sharpness=0.1)
+    exact, _ = completion_logprobs(model, collate(SEQUENCES, CPU))
+    with mixed_precision("bfloat16", CPU):
+        coarse, _ = completion_logprobs(model, collate(SEQUENCES, CPU))
+    assert coarse.dtype == exact.dtype == torch.float32
+    torch.testing.assert_close(coarse, exact, atol=0.05, rtol=0)
+    with mixed_precision("float32", CPU):
+        again, _ = completion_logprobs(model, collate(SEQUENCES, CPU))
+    assert torch.equal(again, exact)
