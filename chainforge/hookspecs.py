@@ -102,4 +102,4 @@ def register_teachers(register: Register) -> None:
 
 @hookspec
 def register_student_models(register: Register) -> None:
-    """Models to start from, by the name used under `sft_cold_start.model.plugin` and `students.*.model.plugin`."""
+    """Models to start from, by the name used under `model.plugin` of an SFT step or a student."""

@@ -1,4 +1,4 @@
-"""Stand-ins that several tests share: random models, a tokenizer, a policy, groups, a step, a graph's settings."""
+"""Stand-ins that several tests share: random models, a tokenizer, a policy, prompts, groups, a step."""
 
 from collections.abc import Sequence
 from functools import cache

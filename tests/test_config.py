@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fakes import ROOT
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chainforge.config.collect import CollectSettings
@@ -70,6 +70,7 @@ def test_numbers_are_read_as_yaml_1_2_says(params: Path) -> None:
         load_settings(RunSettings, "run")
 
 
+@settings(max_examples=30)
 @given(rate=st.floats(1e-12, 1.0, exclude_min=True))
 def test_every_way_to_write_a_float_is_a_float(rate: float) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fakes import prompt
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chainforge.errors import ChainForgeError
@@ -19,6 +19,7 @@ text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30)
 traces = st.builds(Trace, text, text, text, st.sampled_from(["stop", "length", "error"]), text)
 
 
+@settings(max_examples=30)
 @given(records=st.lists(traces, min_size=1, max_size=5))
 def test_records_survive_a_file_whatever_their_text(records: list[Trace]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -28,6 +29,7 @@ def test_records_survive_a_file_whatever_their_text(records: list[Trace]) -> Non
         assert len(path.read_bytes().split(b"\n")) == len(records) + 1  # one line each, the last one ended
 
 
+@settings(max_examples=30)
 @given(records=st.lists(traces, min_size=1, max_size=3))
 def test_the_same_records_are_the_same_bytes(records: list[Trace]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fakes import ROOT
 
+from chainforge.config.loading import read_params
 from chainforge.lock import closure, digest_code, digest_path, make_lock
 from chainforge.plugins import load_plugins
 from chainforge.profiles import use
@@ -111,7 +112,6 @@ FILTER = {"filter_cot", "filter_general"}
         ("chainforge/report/page.html.j2", lambda text: text + "<!-- signed -->", {"report"}),
         ("plugins/reward_format.py", replacing("float(", "1.0 - float("), GRPO | SAMPLE | EVALUATE),
         ("plugins/teacher_procedural.py", lambda text: text + "\nSPEED = 3\n", {"collect_cot"}),
-        ("plugins/model_tiny_qwen2.py", lambda text: text + "\nSPEED = 3\n", {"sft_cold_start"} | DISTILL),
         ("plugins/teacher_recorded.py", lambda text: text + "\nSPEED = 3\n", set()),  # nobody selects it
     ],
 )
@@ -121,6 +121,14 @@ def test_an_edit_changes_exactly_the_steps_that_use_the_code(
     before = lock()
     edit(path, change)
     assert changed(before, lock()) == steps
+
+
+def test_an_edit_of_a_model_changes_every_step_that_starts_from_it(project: Path) -> None:
+    before = lock()
+    fresh = {name for name in ("sft_cold_start", "sft_refine") if read_params()[name].get("model")}
+    edit("plugins/model_tiny_qwen2.py", lambda text: text + "\nSPEED = 3\n")
+    assert changed(before, lock()) == fresh | DISTILL
+    assert "sft_cold_start" in fresh
 
 
 def test_an_edit_of_what_all_share_changes_every_step(project: Path) -> None:

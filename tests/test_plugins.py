@@ -275,5 +275,5 @@ def test_an_annotation_that_cannot_be_resolved_is_an_error_that_names_it(folder:
         "def source(*, split, n, seed, path: 'NotImported' = None): ...\n"
         "@cf.hookimpl\ndef register_prompt_sources(register): register('mine', source)\n"
     )
-    with pytest.raises(ChainForgeError, match="prompt source 'mine'.*name 'NotImported' is not defined"):
+    with pytest.raises(ChainForgeError, match=r"prompt source 'mine'.*name 'NotImported' is not defined"):
         plugin_settings(load_plugins(folder).pick("prompt_sources", "mine"), {})

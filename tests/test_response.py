@@ -92,6 +92,6 @@ def test_a_prefilled_tag_is_what_the_prompt_already_ends_with() -> None:
 
 def test_an_unknown_format_is_an_error_with_the_nearest_one() -> None:
     with pytest.raises(
-        ChainForgeError, match="there is no response format called 'r1-prefiled'\n.*'r1-prefilled'"
+        ChainForgeError, match=r"there is no response format called 'r1-prefiled'\n.*'r1-prefilled'"
     ):
         tag_format("r1-prefiled")

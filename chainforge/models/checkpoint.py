@@ -8,11 +8,13 @@ from typing import Literal
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+logging.disable_progress_bar()  # one bar per step, and that one shows the step
 
 
 @dataclass(frozen=True)

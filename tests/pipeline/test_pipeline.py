@@ -119,8 +119,8 @@ def test_an_experiment_reruns_the_rl_steps_and_what_follows(finished: Finished, 
     assert read_params(copy.folder / "params.yaml")["grpo"]["kl_coeff"] == 0.05
     new, old = copy.sha256("checkpoints"), finished.clone.sha256("checkpoints")
     changed = {Path(name).parts[1] for name in new if new[name] != old[name]}
-    trained = {"qwen_rl_ckpt_stage2", "qwen_sft_ckpt_stage3", "qwen_rl_ckpt_final"}
-    assert trained <= changed <= trained | {"qwen_distilled_student"}
+    trained = {"qwen_rl_ckpt_stage2", "qwen_rl_ckpt_final"}
+    assert trained <= changed <= trained | {"qwen_sft_ckpt_stage3", "qwen_distilled_student"}
     follows = {"rejection_sampling", "sft_refine", "distill_data", "distill@qwen_distilled_student", "report"}
     assert set(done) == {"lock", "grpo_reasoning", "grpo_final"} | follows | cells(*changed)
 

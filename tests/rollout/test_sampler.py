@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_a_higher_limit_only_lengthens_completions() -> None:
     model = qwen2()
     short = drawn(model, REQUESTS, settings_of(max_new_tokens=4))
     long = drawn(model, REQUESTS, settings_of(max_new_tokens=12))
-    for a, b in zip(sum(short, []), sum(long, []), strict=True):
+    for a, b in zip(chain(*short), chain(*long), strict=True):
         assert a.token_ids == b.token_ids[:4]
 
 
@@ -214,7 +215,7 @@ def test_greedy_does_not_look_at_seeds() -> None:
 def test_a_completion_ends_with_its_first_eos_or_at_the_limit(kind: str) -> None:
     endings = set()
     for limit in (1, 2, 3, 8):
-        for s in sum(drawn(MODELS[kind](), REQUESTS, settings_of(max_new_tokens=limit)), []):
+        for s in chain(*drawn(MODELS[kind](), REQUESTS, settings_of(max_new_tokens=limit))):
             assert len(s.logprobs) == len(s.token_ids) <= limit
             assert EOS not in s.token_ids[:-1]
             assert (s.finish == "stop") == (s.token_ids[-1] == EOS)

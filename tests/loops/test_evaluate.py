@@ -1,0 +1,107 @@
+"""Evaluation: the figures are those of the answers, and unknown is never zero."""
+
+from typing import Any
+
+import pytest
+from fakes import SUPERCOT, completion, group, prompt, response
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chainforge.algorithms.statistics import mean_interval
+from chainforge.config.evaluate import EvaluateSettings
+from chainforge.errors import ChainForgeError
+from chainforge.loops.evaluate import check_bench, figures, outcome
+from chainforge.records import Group, Score
+
+RIGHT, WRONG, BROKEN = response(summary="42"), response(summary="41"), "42"
+
+
+def settings_of(**changes: Any) -> EvaluateSettings:
+    return EvaluateSettings(**{"prompts": "in", "rewards": {"correct": 1.0}, "samples": 3} | changes)
+
+
+def answered(number: int, *texts: str, finish: str = "stop") -> Group:
+    p = prompt(number)
+    answers = [completion(p, text, [1] * len(text), finish) for text in texts]  # type: ignore[arg-type]
+    return group(p, answers, [float(text == RIGHT) for text in texts])
+
+
+def figures_of(groups: list[Group], greedy: list[Group] | None = None) -> dict[str, Any]:
+    best: list[Any] = greedy if greedy else [None] * len(groups)
+    rows = [outcome(g, b) for g, b in zip(groups, best, strict=True)]
+    return figures(rows, settings_of(), SUPERCOT)
+
+
+def test_the_figures_of_a_small_bench_are_those_of_paper_and_pencil() -> None:
+    groups = [answered(1, RIGHT, RIGHT, WRONG), answered(2, WRONG, BROKEN, RIGHT)]
+    found = figures_of(groups, [answered(1, RIGHT), answered(2, BROKEN)])
+    mean, lo, hi = mean_interval([2 / 3, 1 / 3])
+    assert (found["pass_at_1"], found["ci95_lo"], found["ci95_hi"]) == (pytest.approx(0.5), lo, hi)
+    assert mean == pytest.approx(0.5)
+    assert (found["n"], found["k"], found["greedy"]) == (2, 3, 0.5)
+    assert found["greedy_ci95_lo"] < 0.5 < found["greedy_ci95_hi"]
+    # the first problem's majority is right; in the second two summaries have a vote each, the first wins
+    assert found["maj_at_k"] == 0.5
+    assert found["format_rate"] == pytest.approx(5 / 6)
+    assert found["mean_tokens"] == pytest.approx((5 * len(RIGHT) + len(BROKEN)) / 6)
+    assert found["truncated_rate"] == 0.0
+
+
+def test_what_was_not_measured_is_unknown_not_zero() -> None:
+    found = figures_of([answered(1, RIGHT, RIGHT, RIGHT)])
+    assert (found["greedy"], found["greedy_ci95_lo"], found["greedy_ci95_hi"]) == (None, None, None)
+
+
+def test_cut_answers_are_counted() -> None:
+    groups = [answered(1, BROKEN, BROKEN, finish="length"), answered(2, RIGHT, RIGHT)]
+    assert figures_of(groups)["truncated_rate"] == 0.5
+
+
+def test_an_answer_that_cannot_be_read_has_no_vote() -> None:
+    assert figures_of([answered(1, BROKEN, BROKEN, RIGHT)])["maj_at_k"] == 1.0
+    assert figures_of([answered(1, BROKEN, BROKEN, BROKEN)])["maj_at_k"] == 0.0
+
+
+def test_a_reward_that_is_not_full_does_not_pass() -> None:
+    p = prompt()
+    half = group(p, [completion(p, RIGHT)], [0.99])
+    assert figures_of([half])["pass_at_1"] == 0.0
+
+
+@given(texts=st.lists(st.lists(st.sampled_from([RIGHT, WRONG, BROKEN]), min_size=3, max_size=3), min_size=1))
+def test_fractions_are_fractions_and_the_interval_holds_the_mean(texts: list[list[str]]) -> None:
+    found = figures_of([answered(n, *group) for n, group in enumerate(texts)])
+    assert 0 <= found["ci95_lo"] <= found["pass_at_1"] <= found["ci95_hi"] <= 1
+    assert found["ci95_lo"] < found["ci95_hi"]
+    for name in ("maj_at_k", "format_rate", "truncated_rate"):
+        assert 0 <= found[name] <= 1
+    assert found["pass_at_1"] <= found["format_rate"]
+    assert found["n"] == len(texts)
+
+
+def test_a_problem_is_written_down_with_every_answer_and_every_reward() -> None:
+    p = prompt(7)
+    scores = (Score(1.2, {"correct": 1.0, "format": None}),)
+    row = outcome(Group(p, (completion(p, RIGHT, [1, 2]),), scores), None)
+    assert row == {
+        "prompt_id": "p7",
+        "source": "toy",
+        "question": "What is 7 times 7?",
+        "answer": "42",
+        "samples": [
+            {"text": RIGHT, "finish": "stop", "tokens": 2, "rewards": {"correct": 1.0, "format": None}}
+        ],
+        "greedy": None,
+    }
+
+
+def test_a_problem_that_cannot_be_decided_is_refused() -> None:
+    p = prompt(7)
+    undecided = Group(p, (completion(p, RIGHT),), (Score(float("nan"), {"correct": None}),))
+    check_bench([answered(1, RIGHT)], settings_of(), "general")
+    with pytest.raises(ChainForgeError) as caught:
+        check_bench([answered(1, RIGHT), undecided], settings_of(), "general")
+    assert str(caught.value) == (
+        "bench 'general': the reward 'correct' does not apply to 'p7'\n"
+        "  -> give that prompt an answer, or choose another evaluate.reward"
+    )
