@@ -74,6 +74,8 @@ def _values(declared: Any) -> Any:
         if not isinstance(node, Mapping) or key not in node:
             raise ChainForgeError(f"params.yaml has no {declared[2:-1]}, which dvc.yaml asks for", "add it")
         node = node[key]
+    if not isinstance(node, Mapping | list) or not node:
+        raise ChainForgeError(f"params.yaml: {declared[2:-1]} is {node!r}", "list at least one name there")
     return node
 
 

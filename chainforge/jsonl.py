@@ -1,6 +1,5 @@
 """JSONL files: read with errors that name the line, write whole or not at all."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import jsonlines
 
 from chainforge.errors import ChainForgeError
+from chainforge.outputs import whole_file
 from chainforge.records import Completion, Example, Prompt, Record, Trace, from_json, to_json
 
 
@@ -46,14 +46,9 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one object per line, through a temporary file, so that `path` is never half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file, jsonlines.Writer(file) as writer:
+    """Write one object per line; `path` is never half written."""
+    with whole_file(path) as file, jsonlines.Writer(file) as writer:
         writer.write_all(rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def write_records(path: Path, records: Iterable[Prompt | Trace | Completion | Example]) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from chainforge.config.loading import Choice, Role, load_settings
+from chainforge.config.loading import Choice, Role, load_settings, read_params
 from chainforge.config.verbs import VERBS
 from chainforge.errors import unknown
-from chainforge.graph import GraphStep, read_graph
+from chainforge.graph import SHARED, GraphStep, read_graph
 from chainforge.plugins import Entry, Plugins, plugin_settings
 
 LARGE = 2**26  # bytes; of larger input files only size, head and tail are read
@@ -25,9 +25,11 @@ PACKAGE = "chainforge"
 
 def make_lock(plugins: Plugins, root: Path = Path()) -> dict[str, Any]:
     """The whole lock. Validates every step's settings on the way, so that a mistake stops before any work."""
+    graph = read_graph()
+    check_sections(graph)
     lock: dict[str, Any] = {}
     code: dict[str, str] = {}
-    for step in read_graph().values():
+    for step in graph.values():
         if step.verb not in VERBS:
             raise unknown("verb", step.verb, VERBS)
         if step.verb not in code:
@@ -38,6 +40,19 @@ def make_lock(plugins: Plugins, root: Path = Path()) -> dict[str, Any]:
             node = node.setdefault(key, {})
         node[leaf] = {"code": code[step.verb], **_selected(step, plugins)}
     return lock
+
+
+def check_sections(graph: Mapping[str, GraphStep]) -> None:
+    """Raise ChainForgeError for a section that no step reads, or a comparison of unknown checkpoints."""
+    params = read_params()
+    read = {section.split(".")[0] for step in graph.values() for section in step.sections}
+    for section in params:
+        if section not in read | SHARED | {"runtime"}:
+            raise unknown("section of params.yaml", section, read | SHARED | {"runtime"})
+    parents = params.get("report", {}).get("parents") or {}
+    for checkpoint in (*parents, *parents.values()):
+        if checkpoint not in params["checkpoints"]:
+            raise unknown("checkpoint for report.parents", checkpoint, params["checkpoints"])
 
 
 def _selected(step: GraphStep, plugins: Plugins) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from chainforge.config.loading import PARAMS, read_params
 from chainforge.errors import ChainForgeError, unknown
-from chainforge.run.outputs import write_text
+from chainforge.outputs import write_text
 
 PROFILES = Path("profiles")
 BASE = "tiny"  # the whole set of settings that every other profile overlays

@@ -7,10 +7,10 @@ from chainforge.graph import settings_of
 from chainforge.jsonl import read_records, write_rows
 from chainforge.loops.evaluate import check_bench, figures, outcome
 from chainforge.models.checkpoint import load_policy, start_torch
+from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
 from chainforge.records import Group, Prompt
 from chainforge.rollout.complete import complete
-from chainforge.run.outputs import write_json
 from chainforge.run.step import open_step, stage_main
 from chainforge.wiring import make_scorer
 

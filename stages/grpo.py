@@ -8,10 +8,10 @@ from chainforge.jsonl import read_records
 from chainforge.loops import grpo
 from chainforge.loops.prompt_mix import PromptMix
 from chainforge.models.checkpoint import load_policy, save_policy, start_torch
+from chainforge.outputs import whole_folder
 from chainforge.plugins import load_plugins
 from chainforge.records import Group, Prompt
 from chainforge.rollout.complete import complete
-from chainforge.run.outputs import whole_folder
 from chainforge.run.step import open_step, stage_main
 from chainforge.wiring import make_scorer
 
@@ -39,8 +39,9 @@ def main(name: str) -> None:
         return scorer.score(chosen, completions, global_step=number, max_steps=settings.num_rl_steps)
 
     with whole_folder(settings.output) as folder:
-        grpo.train(policy, reference, prompts, rollout, settings, step)
+        table, summary = grpo.train(policy, reference, prompts, rollout, settings, step)
         save_policy(policy, folder)
+    step.finish(summary, table)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from chainforge.lock import make_lock
+from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
-from chainforge.run.outputs import write_json
 from chainforge.run.step import open_step, stage_main
 
 

@@ -9,9 +9,9 @@ from chainforge.graph import settings_of
 from chainforge.jsonl import read_records
 from chainforge.loops import sft
 from chainforge.models.checkpoint import Policy, load_policy, place, save_policy, start_torch
+from chainforge.outputs import whole_folder
 from chainforge.plugins import load_plugins, plugin_settings
 from chainforge.records import Example
-from chainforge.run.outputs import whole_folder
 from chainforge.run.step import Step, open_step, stage_main
 
 
@@ -27,8 +27,9 @@ def main(name: str) -> None:
     if teacher:
         sft.check_same_vocabulary(policy, teacher)
     with whole_folder(settings.output) as folder:
-        sft.train(policy, teacher, examples, settings, step)
+        table, summary = sft.train(policy, teacher, examples, settings, step)
         save_policy(policy, folder)
+    step.finish(summary, table)
 
 
 def starting_policy(

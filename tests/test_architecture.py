@@ -27,14 +27,15 @@ SLOW_TO_IMPORT = {"torch", "transformers", "tokenizers", "safetensors"}
 
 # What each part of chainforge/ may import of the others. A new part needs a line.
 GROUND = {"records", "errors"}
-FLOOR = GROUND | {"algorithms", "config", "hookspecs", "jsonl", "response"}
+FLOOR = GROUND | {"algorithms", "config", "hookspecs", "jsonl", "outputs", "response"}
 WALLS = {"models", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
     "algorithms": GROUND,
     "response": GROUND,
-    "jsonl": GROUND,
+    "jsonl": GROUND | {"outputs"},
+    "outputs": set(),
     "config": GROUND | {"response"},
     "hookspecs": GROUND | {"response"},
     "__init__": FLOOR - {"algorithms", "config"},

@@ -352,11 +352,6 @@ def full_disk(folder: Path) -> Iterator[None]:
 FULL = "the disk is full|File too large"
 
 
-LEAVES_PARTIAL = pytest.mark.xfail(
-    raises=AssertionError, reason="chainforge/jsonl.py: write_rows does not remove its .partial file"
-)
-
-
 def test_a_full_disk_while_a_checkpoint_is_saved(begun: Project) -> None:
     with full_disk(begun.folder / "checkpoints"):
         begun.write("checkpoints/qwen_sft_ckpt/config.json", "the good one of before")
@@ -373,14 +368,12 @@ def test_a_full_disk_is_told_with_what_to_do(begun: Project) -> None:
     assert not (begun.folder / "out/accepted.jsonl").exists()
 
 
-@LEAVES_PARTIAL
 def test_a_full_disk_while_prompts_are_written(project: Project) -> None:
     project.set("prompts.reasoning.train", 900)
     with full_disk(project.folder / "data/prompts"):
         project.refuses("prompts", "prompts", FULL)
 
 
-@LEAVES_PARTIAL
 def test_a_full_disk_leaves_the_good_output_of_before(begun: Project) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, hard))

@@ -19,7 +19,9 @@ PARAMS = Path("params.yaml")
 class Settings(BaseModel):
     """A frozen section of params.yaml: unknown keys and wrong types are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Choice(BaseModel):

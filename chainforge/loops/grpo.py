@@ -13,6 +13,7 @@ from chainforge.loops.prompt_mix import PromptMix
 from chainforge.models.checkpoint import Policy
 from chainforge.models.optimizer import ScheduledOptimizer
 from chainforge.records import Group, Prompt
+from chainforge.run.metrics import StepTable
 from chainforge.run.progress import progress
 from chainforge.run.step import Step
 
@@ -26,8 +27,11 @@ def train(
     rollout: Rollout,
     settings: GrpoSettings,
     step: Step,
-) -> None:
-    """One turn of the body is one rollout and its optimizer steps. Changes the policy in place."""
+) -> tuple[StepTable, dict[str, float]]:
+    """One turn of the body is one rollout and its optimizer steps. Changes the policy in place.
+
+    Returns the row per step, and the last one as the summary.
+    """
     table = step.table(columns(settings.rewards))
     optimizer = make_optimizer(policy, settings)
     bar = progress(range(1, settings.num_rl_steps + 1), step.name)
@@ -47,7 +51,7 @@ def train(
         bar.set_postfix(
             {k: f"{metrics[k]:.3f}" for k in ("reward", "completions/mean_length")}, refresh=False
         )
-    step.finish({name.replace("/", "_"): round(value, 6) for name, value in metrics.items()}, table)
+    return table, {name.replace("/", "_"): round(value, 6) for name, value in metrics.items()}
 
 
 def rollout_with_spread(

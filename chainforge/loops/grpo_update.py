@@ -19,8 +19,8 @@ from chainforge.models.chat import encode_prompt
 from chainforge.models.checkpoint import Policy
 from chainforge.models.logprobs import completion_logprobs, mixed_precision
 from chainforge.models.optimizer import NotFinite, ScheduledOptimizer
+from chainforge.outputs import write_text
 from chainforge.records import Group
-from chainforge.run.outputs import write_text
 from chainforge.run.step import LOGS, Step
 
 

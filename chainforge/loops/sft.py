@@ -14,6 +14,7 @@ from chainforge.models.checkpoint import Policy
 from chainforge.models.logprobs import completion_logprobs, distillation_kl, mixed_precision
 from chainforge.models.optimizer import NotFinite, ScheduledOptimizer
 from chainforge.records import Example
+from chainforge.run.metrics import StepTable
 from chainforge.run.progress import progress
 from chainforge.run.step import Step
 
@@ -23,8 +24,11 @@ POOL = 32  # batches that are cut from one pool of like-length examples
 
 def train(
     policy: Policy, teacher: Policy | None, examples: Sequence[Example], settings: SftSettings, step: Step
-) -> None:
-    """One turn of the body is one optimizer step. Changes the policy in place."""
+) -> tuple[StepTable, dict[str, float | None]]:
+    """One turn of the body is one optimizer step. Changes the policy in place.
+
+    Returns the row per step, and the summary.
+    """
     tokens, too_long = tokenize(policy, examples, settings, step.response_format.prefill)
     training, held_out = split(tokens, settings, step)
     steps = max(1, round(settings.num_epochs * len(training) / settings.batch_size))
@@ -40,7 +44,7 @@ def train(
             number, loss=loss, eval_loss=eval_loss, learning_rate=optimizer.learning_rate, grad_norm=grad_norm
         )
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-    summary = {
+    summary: dict[str, float | None] = {
         "examples": len(training),
         "held_out": len(held_out),
         "too_long": too_long,
@@ -49,7 +53,7 @@ def train(
         "loss": round(loss, 6),
         "eval_loss": None if eval_loss is None else round(eval_loss, 6),
     }
-    step.finish(summary, table)
+    return table, summary
 
 
 def tokenize(

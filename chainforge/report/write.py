@@ -3,10 +3,10 @@
 import csv
 import io
 import json
-import os
 from dataclasses import fields
 from pathlib import Path
 
+from chainforge.outputs import write_text
 from chainforge.report.page import overview, render_page
 from chainforge.report.results import Results, StageRow, as_rows, read_results
 from chainforge.report.samples import read_samples
@@ -33,7 +33,7 @@ def write_report(*, root: Path, out: Path, settings: ReportSettings) -> Results:
         "index.html": render_page(results, samples, settings),
     }
     for name, text in files.items():
-        write_whole(out / name, text)
+        write_text(out / name, text)
     return results
 
 
@@ -55,14 +55,3 @@ def as_csv(rows: tuple[StageRow, ...]) -> str:
     table.writeheader()
     table.writerows(as_rows(rows))
     return buffer.getvalue()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Through a temporary file, so that `path` is never half written. Lone surrogates become `?`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(text.encode("utf-8", "replace"))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from chainforge.run.outputs import write_text
+from chainforge.outputs import write_text
 
 
 class StepTable:

@@ -15,9 +15,9 @@ from typing import Any
 from chainforge.config.loading import load_settings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
+from chainforge.outputs import write_json, write_text
 from chainforge.response import TagFormat, tag_format
 from chainforge.run.metrics import StepTable
-from chainforge.run.outputs import write_json, write_text
 from chainforge.run.seeds import derive
 
 LOGS = Path("logs")
@@ -77,11 +77,9 @@ def stage_main(main: Callable[[str], None]) -> None:
     try:
         main(name)
     except ChainForgeError as error:
-        sys.exit(
-            f"\n{name}: {error}\n  -> earlier outputs are safe in the cache: dvc checkout brings them back"
-        )
+        sys.exit(f"\n{name}: {error}{_reminder()}")
     except OSError as error:
-        sys.exit(f"\n{name}: {_explain(error)}\n  -> nothing was half written; earlier outputs: dvc checkout")
+        sys.exit(f"\n{name}: {_explain(error)}{_reminder()}")
     except KeyboardInterrupt:
         sys.exit(f"\n{name}: stopped; run the same command again to start this step afresh")
     record = {
@@ -91,6 +89,12 @@ def stage_main(main: Callable[[str], None]) -> None:
         "cpus": os.cpu_count(),
     }
     write_text(LOGS / f"{name.replace('@', '/')}.json", json.dumps(record) + "\n")
+
+
+def _reminder() -> str:
+    """DVC removes a step's outputs before it runs; who had some wants to know that they are not lost."""
+    had_outputs = Path("dvc.lock").is_file()
+    return "\n  -> nothing is half written; dvc checkout brings earlier outputs back" if had_outputs else ""
 
 
 def _explain(error: OSError) -> str:

@@ -180,6 +180,21 @@ def kl_between(toy: Policy, reference: Policy, settings: GrpoSettings) -> float:
     return gradient_of(toy, rows, settings)[1]["kl"]
 
 
+def test_groups_without_spread_can_be_left_out_of_the_kl_too() -> None:
+    toy, reference = policy(), policy(seed=1)
+    settings = settings_of(kl_coeff=1.0, drop_equal_groups=True)
+    before = weights(toy)
+    train(toy, reference, mix(PROMPTS), flat_rollout, settings, STEP)
+    assert all(torch.equal(a, b) for a, b in zip(weights(toy), before, strict=True))
+    one, two, three = random_groups()
+    mixed = [one, group(two.prompt, two.completions, [0.5] * 4), three]
+    assert [row.learns for row in make_rows(toy, mixed, settings, STEP)] == [True] * 4 + [False] * 4 + [
+        True
+    ] * 4
+    settings = settings_of(kl_coeff=1.0)
+    assert all(row.learns for row in make_rows(toy, mixed, settings, STEP))
+
+
 def test_a_kl_to_itself_pulls_nowhere() -> None:
     toy, reference = policy(), policy()
     settings = settings_of(kl_coeff=1.0)

@@ -14,7 +14,7 @@ from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.models.chat import eos_id
 from chainforge.models.checkpoint import Policy, choose_device, load_policy, save_policy, start_torch
-from chainforge.run.outputs import whole_folder, write_json, write_text
+from chainforge.outputs import whole_folder, write_json, write_text
 
 CPU = torch.device("cpu")
 FILES = {

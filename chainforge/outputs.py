@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 
 @contextmanager
@@ -23,18 +24,28 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """Yield a text file that replaces `path` when the block ends well, and vanishes when it doesn't.
+
+    A lone surrogate, which UTF-8 cannot hold, becomes a question mark.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with partial.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole."""
+    with whole_file(path) as file:
+        file.write(text)
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
