@@ -11,7 +11,7 @@ from chainforge.run.step import Step
 
 
 def collect(teacher: Teacher, prompts: Sequence[Prompt], samples: int, step: Step) -> list[Trace]:
-    """The traces in the order of the prompts, whatever order the teacher answered in."""
+    """The traces in an order of their own, whatever order the teacher answered in."""
     place = {prompt.id: number for number, prompt in enumerate(prompts)}
     answers = teacher.generate(prompts, n=samples, seed=step.seed("teacher"))
     traces = list(progress(answers, step.name, total=len(prompts) * samples, unit="trace"))
@@ -25,4 +25,4 @@ def collect(teacher: Teacher, prompts: Sequence[Prompt], samples: int, step: Ste
             f"the teacher gave {short[missing[0]]} answers to {missing[0]!r}, not {samples}",
             "a teacher yields n traces per prompt; one that failed has finish 'error'",
         )
-    return sorted(traces, key=lambda trace: place[trace.prompt_id])
+    return sorted(traces, key=lambda trace: (place[trace.prompt_id], trace.reasoning, trace.content))

@@ -67,7 +67,7 @@ def build(folder: Path) -> Path:
         write_table(folder / "plots" / f"{name}.csv", RL_COLUMNS, rows)
     sft = ("step", "loss", "eval_loss", "learning_rate", "grad_norm")
     losses = [[s, math.exp(-s / 9), "" if s % 5 else 0.5, 1e-3, 1] for s in range(1, 31)]
-    for name in ("sft_cold_start", "distill-student"):
+    for name in ("sft_cold_start", "distill/student"):
         write_table(folder / "plots" / f"{name}.csv", sft, losses)
     counts = {"read": 10, "kept": 6, "dropped/wrong": 3, "dropped/<i>odd</i>": 1}
     for name in ("filter_cot", "rejection_sampling", "distill_data"):
