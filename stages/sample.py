@@ -17,8 +17,9 @@ def main(name: str) -> None:
     step, settings = open_step(name), settings_of(SampleSettings, name)
     scorer = make_scorer(load_plugins(), settings.rewards, step)
     policy = load_policy(settings.start_from, start_torch(step.settings, step.runtime))
-    files = [path for path in (settings.prompts, settings.extra_prompts) if path]
-    prompts = [prompt for path in files for prompt in read_records(path, Prompt)[: settings.max_prompts]]
+    prompts = read_records(settings.prompts, Prompt)[: settings.max_prompts]
+    if settings.extra_prompts:
+        prompts += read_records(settings.extra_prompts, Prompt)[: settings.extra_max_prompts]
     completions = complete(
         policy,
         prompts,
