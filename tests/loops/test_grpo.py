@@ -435,7 +435,10 @@ def test_training_twice_gives_the_same_bytes_and_one_row_of_figures_per_step() -
         toy, settings = policy(), settings_of(max_new_tokens=6, learning_rate=1e-3)
         token = int(toy.tokenizer.encode("a")[0])
         rollout = bandit(toy, settings, token, STEP)
-        train(toy, None, mix(PROMPTS), lambda c, n, a, r=rollout: half_right(r(c, n, a)), settings, STEP)
+        table, summary = train(
+            toy, None, mix(PROMPTS), lambda c, n, a, r=rollout: half_right(r(c, n, a)), settings, STEP
+        )
+        STEP.finish(summary, table)
         files = [
             Path(name).read_bytes() for name in ("plots/grpo_reasoning.csv", "metrics/grpo_reasoning.json")
         ]
