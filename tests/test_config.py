@@ -332,3 +332,12 @@ def test_what_the_graph_asks_for_and_params_lack_is_an_error(project: Path) -> N
     (project / "params.yaml").write_text(compose("tiny").replace("\nstudents:", "\npupils:"))
     with pytest.raises(ChainForgeError, match=r"params\.yaml has no students, which dvc\.yaml asks for"):
         read_graph()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"dual_clip": 1.1}, {"loss_type": "cispo", "clip_ratio_high": 5.0, "dual_clip": 9.0}]
+)
+def test_a_dual_clip_that_cannot_work_stops_before_any_training(wrong: dict[str, Any]) -> None:
+    known = {"output": "a", "start_from": "b", "prompts": "c", "rewards": {"correct": 1.0}}
+    with pytest.raises(ValueError, match="dual_clip"):
+        GrpoSettings.model_validate(known | wrong)

@@ -77,4 +77,9 @@ class GrpoSettings(SamplingSettings):
     def _possible(self) -> "GrpoSettings":
         if self.loss_type == "cispo" and self.clip_ratio_high is None:
             raise Impossible("cispo needs clip_ratio_high, its cap on the ratio", "set it, e.g. to 5.0")
+        if self.loss_type == "cispo" and self.dual_clip is not None:
+            raise Impossible("dual_clip has no effect on cispo", "set dual_clip to null")
+        high = self.clip_ratio if self.clip_ratio_high is None else self.clip_ratio_high
+        if self.dual_clip is not None and self.dual_clip <= 1 + high:
+            raise Impossible("dual_clip must be above 1 + clip_ratio_high, where clipping starts", "raise it")
         return self
