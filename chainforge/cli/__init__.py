@@ -1,0 +1,20 @@
+"""The command line: profiles, plugins, results. The steps themselves run under `dvc repro`."""
+
+import click
+
+from chainforge.cli.group import Group
+from chainforge.cli.plugins import plugins
+from chainforge.cli.profile import profile
+from chainforge.cli.results import results, settings, timings
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """ChainForge: a base model to a reasoning model, as one reproducible graph.
+
+    Run the recipe with `dvc repro`, one change with `dvc exp run -S grpo.kl_coeff=0.05`.
+    """
+
+
+for command in (profile, plugins, results, timings, settings):
+    cli.add_command(command)
