@@ -43,7 +43,7 @@ results: ## The table of the last run
 	@$(BIN)/chainforge results
 
 exp-show: ## Experiments, with readable columns
-	@$(BIN)/dvc exp show --only-changed --drop '(metrics|data|stages|plugins|plugins.lock.json|params|chainforge).*'
+	@$(BIN)/chainforge experiments
 
 clean: ## Remove everything that a run made (the DVC cache stays)
 	rm -rf data checkpoints logs plots metrics reports

@@ -21,18 +21,21 @@ GRAPH = Path("dvc.yaml")
 LOCK = "plugins.lock.json"
 SHARED = {"run", "profile", "checkpoints", "benches", "evaluate.reward"}  # not settings of one verb
 COMMAND = re.compile(r"python -m stages\.(\w+) ")
+VARIABLE = re.compile(r"\$\{([\w.]+)\}")
 
 S = TypeVar("S", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
 class GraphStep:
-    """One step: `sections` of params.yaml from general to special, and its place in plugins.lock.json."""
+    """One step: `sections` of params.yaml from general to special, its place in plugins.lock.json, and the
+    files and folders that it reads."""
 
     name: str
     verb: str
     sections: tuple[str, ...]
     lock_key: str
+    deps: tuple[Path, ...]
 
 
 def read_graph(path: Path = GRAPH) -> dict[str, GraphStep]:
@@ -54,8 +57,9 @@ def settings_of(kind: type[S], step: str) -> S:
 
 def _expand(name: str, stanza: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if "foreach" in stanza:
-        for key in _values(stanza["foreach"]):
-            yield f"{name}@{key}", _fill(stanza["do"], {"key": str(key)})
+        for key, value in _values(stanza["foreach"]).items():
+            item = {f"item.{k}": v for k, v in value.items() if isinstance(v, str)}
+            yield f"{name}@{key}", _fill(stanza["do"], {"key": str(key)} | item)
     elif "matrix" in stanza:
         axes = {axis: list(_values(values)) for axis, values in stanza["matrix"].items()}
         for combination in itertools.product(*axes.values()):
@@ -69,19 +73,25 @@ def _values(declared: Any) -> Any:
     """A literal list or mapping, or the one in params.yaml that `${dotted.path}` names."""
     if not isinstance(declared, str):
         return declared
-    node: Any = read_params()
-    for key in declared.removeprefix("${").removesuffix("}").split("."):
-        if not isinstance(node, Mapping) or key not in node:
-            raise ChainForgeError(f"params.yaml has no {declared[2:-1]}, which dvc.yaml asks for", "add it")
-        node = node[key]
+    node = param(declared[2:-1])
     if not isinstance(node, Mapping | list) or not node:
         raise ChainForgeError(f"params.yaml: {declared[2:-1]} is {node!r}", "list at least one name there")
     return node
 
 
+def param(dotted: str) -> Any:
+    """The value, or whole section, of params.yaml at this path."""
+    node: Any = read_params()
+    for key in dotted.split("."):
+        if not isinstance(node, Mapping) or key not in node:
+            raise ChainForgeError(f"params.yaml has no {dotted}, which dvc.yaml asks for", "add it")
+        node = node[key]
+    return node
+
+
 def _fill(node: Any, values: Mapping[str, str]) -> Any:
     if isinstance(node, str):
-        return re.sub(r"\$\{([\w.]+)\}", lambda m: values.get(m[1], m[0]), node)
+        return VARIABLE.sub(lambda m: values.get(m[1], m[0]), node)
     if isinstance(node, Mapping):
         return {_fill(key, values): _fill(value, values) for key, value in node.items()}
     return [_fill(item, values) for item in node] if isinstance(node, list) else node
@@ -94,4 +104,5 @@ def _step(name: str, stanza: Mapping[str, Any]) -> GraphStep | None:
     if not command or not locked:
         return None
     sections = tuple(entry for entry in params if isinstance(entry, str) and entry not in SHARED)
-    return GraphStep(name, command[1], sections, locked[0])
+    deps = (VARIABLE.sub(lambda m: str(param(m[1])), dep) for dep in stanza.get("deps", []))
+    return GraphStep(name, command[1], sections, locked[0], tuple(map(Path, deps)))

@@ -4,11 +4,14 @@ A hook receives `register` and calls it once per name. Names are what params.yam
 module must not import torch at its top level, because `dvc repro` imports every plugin each time.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import pluggy
 
+from chainforge.errors import unknown
 from chainforge.records import Prompt, Trace
 
 if TYPE_CHECKING:
@@ -73,10 +76,62 @@ class StudentModelFactory(Protocol):
     def __call__(self, **settings: Any) -> StudentModel: ...
 
 
-class RegisterReward(Protocol):
-    """Adds one reward under a name. `conversational=True` passes message lists instead of texts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardOptions:
+    """How a reward is called; given at registration, and checked there.
 
-    def __call__(self, name: str, function: Any, *, conversational: bool = False) -> None: ...
+    - `conversational`: prompts as message lists, completions as `[{"role": "assistant", "content": …}]`.
+    - `per_sample`: one call per completion, as verifiers does, with singular names: `prompt`, `completion`,
+      and `answer`, `completion_ids` and every column as the value for this one; besides, `info` (the prompt's
+      columns as a dict, or its column of that name) and `state` (a fresh dict). It returns a number or None.
+    - `isolation`: "process" runs the reward in a process of its own, which can be killed: for code that
+      may hang or crash. "inline" runs it here, under a timer.
+    - `timeout_s`: seconds that one call for all completions may take, instead of runtime.reward_timeout_s.
+    - `on_error`: what becomes of a call that raises, takes too long or crashes. "raise" stops the run;
+      "none" makes it None for all completions of the call, says so once, and counts it in the log.
+    """
+
+    conversational: bool = False
+    per_sample: bool = False
+    isolation: Literal["inline", "process"] = "inline"
+    timeout_s: float | None = None
+    on_error: Literal["raise", "none"] = "raise"
+
+    def __post_init__(self) -> None:
+        allowed: dict[str, tuple[Any, Any]] = {"conversational": (True, False), "per_sample": (True, False)}
+        allowed |= {"isolation": ("inline", "process"), "on_error": ("raise", "none")}
+        for option, values in allowed.items():
+            if getattr(self, option) not in values:
+                wanted = " or ".join(map(repr, values))
+                raise ValueError(f"{option} must be {wanted}, not {getattr(self, option)!r}")
+        seconds = self.timeout_s
+        if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < math.inf):
+            raise ValueError(f"timeout_s must be a number of seconds above 0, not {seconds!r}")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """The options by name. Raises TypeError for one that there is not."""
+        known = [option.name for option in fields(cls)]
+        for option in options:
+            if option not in known:
+                raise TypeError(str(unknown("option of a reward", option, known)).replace("\n  ->", ";"))
+        return cls(**options)
+
+
+class RegisterReward(Protocol):
+    """Adds one reward under a name: `register("exact", exact)`. The options are those of `RewardOptions`."""
+
+    def __call__(
+        self,
+        name: str,
+        function: Any,
+        *,
+        conversational: bool = False,
+        per_sample: bool = False,
+        isolation: Literal["inline", "process"] = "inline",
+        timeout_s: float | None = None,
+        on_error: Literal["raise", "none"] = "raise",
+    ) -> None: ...
 
 
 class Register(Protocol):

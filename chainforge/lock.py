@@ -1,45 +1,66 @@
-"""plugins.lock.json: per step, what its code, its plugins and its input files are, as digests.
+"""plugins.lock.json: per step, what its code, its plugins and its input files are.
 
 `dvc repro` watches a step's own subtree only, so that an edit re-runs exactly the steps that use it.
-Comments and docstrings do not count. Nothing here imports torch.
+Nothing here imports torch.
 """
 
-import ast
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+import json
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from chainforge.config.loading import Choice, Role, load_settings, read_params
+from chainforge.config.run import RunSettings
 from chainforge.config.verbs import VERBS
-from chainforge.errors import unknown
-from chainforge.graph import SHARED, GraphStep, read_graph
+from chainforge.digests import closure, digest_code, digest_module, digest_path
+from chainforge.errors import ChainForgeError, unknown
+from chainforge.graph import LOCK, SHARED, GraphStep, param, read_graph
 from chainforge.plugins import Entry, Plugins, plugin_settings
 
-LARGE = 2**26  # bytes; of larger input files only size, head and tail are read
-PACKAGE = "chainforge"
+Lock = dict[str, Any]
 
 
-def make_lock(plugins: Plugins, root: Path = Path()) -> dict[str, Any]:
+def make_lock(plugins: Plugins, root: Path = Path()) -> Lock:
     """The whole lock. Validates every step's settings on the way, so that a mistake stops before any work."""
     graph = read_graph()
     check_sections(graph)
-    lock: dict[str, Any] = {}
-    code: dict[str, str] = {}
+    lock: Lock = {}
     for step in graph.values():
-        if step.verb not in VERBS:
-            raise unknown("verb", step.verb, VERBS)
-        if step.verb not in code:
-            code[step.verb] = digest_code(closure(root, root / "stages" / f"{step.verb}.py"))
         *path, leaf = step.lock_key.split(".")
         node = lock
         for key in path:
             node = node.setdefault(key, {})
-        node[leaf] = {"code": code[step.verb], **_selected(step, plugins)}
+        node[leaf] = lock_entry(step, plugins, root)
     return lock
+
+
+def lock_entry(step: GraphStep, plugins: Plugins, root: Path = Path()) -> Lock:
+    """One step's part: `code`, `plugins`, and where there are any, `files` and library versions, `env`."""
+    if step.verb not in VERBS:
+        raise unknown("verb", step.verb, VERBS)
+    entry: Lock = {"code": digest_code(closure(root, root / "stages" / f"{step.verb}.py"))}
+    libraries = load_settings(RunSettings, "run").watch_versions
+    return entry | _selected(step, plugins) | ({"env": versions(libraries)} if libraries else {})
+
+
+def locked_entry(lock: Mapping[str, Any], step: GraphStep) -> Lock | None:
+    """A step's part of a lock; None if it has none."""
+    node: Any = lock
+    for key in step.lock_key.split("."):
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node if isinstance(node, dict) else None
+
+
+def read_lock(path: Path = Path(LOCK)) -> Lock:
+    """What the step `lock` last wrote; empty where there is nothing readable."""
+    try:
+        lock = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return lock if isinstance(lock, dict) else {}
 
 
 def check_sections(graph: Mapping[str, GraphStep]) -> None:
@@ -55,17 +76,56 @@ def check_sections(graph: Mapping[str, GraphStep]) -> None:
             raise unknown("checkpoint for report.parents", checkpoint, params["checkpoints"])
 
 
-def _selected(step: GraphStep, plugins: Plugins) -> dict[str, Any]:
+def versions(libraries: list[str]) -> dict[str, str]:
+    """Installed versions by distribution."""
+    try:
+        return {name: version(name) for name in sorted(libraries)}
+    except PackageNotFoundError as error:
+        raise ChainForgeError(
+            f"run.watch_versions names {error.name!r}, which is not installed", "install it, or take it out"
+        ) from None
+
+
+def _selected(step: GraphStep, plugins: Plugins) -> Lock:
     settings = load_settings(VERBS[step.verb], *step.sections)
-    found: dict[str, Any] = {}
+    found: Lock = {}
     files: dict[str, str] = {}
     for role, choice in selections(settings):
-        entry = plugins.pick(role, choice.plugin)
-        found[f"{role}:{entry.name}"] = {"source": entry.source, "digest": digest_plugin(entry)}
+        entry = _pick(plugins, role, choice.plugin, step)
+        found[f"{role}:{entry.name}"] = origin(entry) | {"digest": digest_module(entry.module)}
         if role != "rewards":
             arguments = plugin_settings(entry, choice.settings)
             files |= {str(path): digest_path(Path(path)) for path in arguments.values() if is_input(path)}
     return {"plugins": found} | ({"files": files} if files else {})
+
+
+def _pick(plugins: Plugins, role: str, name: str, step: GraphStep) -> Entry:
+    """`plugins.pick`, but who uninstalled a plugin is told which distribution it came from."""
+    try:
+        return plugins.pick(role, name)
+    except ChainForgeError as error:
+        before = (locked_entry(read_lock(), step) or {}).get("plugins", {}).get(f"{role}:{name}", {})
+        if "distribution" not in before:
+            raise
+        distribution = f"{before['distribution']}=={before['version']}"
+        places = (f"{section}.{role}.{name}" for section in step.sections if name in _rewards(section))
+        leave = next((f"take it out: dvc exp run -S '~{place}'" for place in places), "choose another")
+        raise ChainForgeError(
+            f"{error.problem}: {step.name} used it from {distribution}, which is not installed any more",
+            f"pip install {distribution}, or {leave}",
+        ) from None
+
+
+def _rewards(section: str) -> Mapping[str, Any]:
+    return param(section).get("rewards") or {}
+
+
+def origin(entry: Entry) -> dict[str, str]:
+    """Where a plugin comes from: a file of the project, or a version of a distribution."""
+    if entry.source.endswith(".py"):
+        return {"source": entry.source}
+    distribution, _, its_version = entry.source.rpartition(" ")
+    return {"distribution": distribution, "version": its_version}
 
 
 def is_input(value: Any) -> bool:
@@ -92,85 +152,3 @@ def selections(settings: BaseModel) -> Iterator[tuple[str, Choice]]:
 def _role_in_union(annotation: Any) -> str:
     marks = (mark for part in annotation.__args__ for mark in getattr(part, "__metadata__", ()))
     return next(str(mark) for mark in marks if isinstance(mark, Role))
-
-
-def closure(root: Path, entry: Path) -> list[Path]:
-    """The file and every module of this project that it imports, directly or not, with the templates beside
-    them, sorted."""
-    found: set[Path] = set()
-    waiting = [entry]
-    while waiting:
-        path = waiting.pop()
-        if path in found or not path.is_file():
-            continue
-        found.add(path)
-        imports, _ = _analysed(path.read_text(encoding="utf-8"))
-        waiting += [file for name in imports for file in _files(root, name)]
-    templates = {file for folder in {path.parent for path in found} for file in folder.glob("*.j2")}
-    return sorted(found | templates)
-
-
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Dotted names that a module imports, each `from a import b` also as a.b."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def _files(root: Path, name: str) -> Iterator[Path]:
-    parts = name.split(".")
-    if parts[0] != PACKAGE:
-        return
-    for depth in range(1, len(parts) + 1):
-        base = root.joinpath(*parts[:depth])
-        yield from (base.with_suffix(".py"), base / "__init__.py")
-
-
-def digest_code(files: Iterable[Path]) -> str:
-    """A digest of what the files do: their syntax trees without comments and docstrings."""
-    hasher = hashlib.sha256()
-    for file in files:
-        if file.suffix == ".py":
-            _, code = _analysed(file.read_text(encoding="utf-8"))
-            hasher.update(file.name.encode() + b"\0" + code.encode() + b"\0")
-        else:
-            hasher.update(file.name.encode() + b"\0" + file.read_bytes())
-    return hasher.hexdigest()[:16]
-
-
-@cache
-def _analysed(text: str) -> tuple[tuple[str, ...], str]:
-    """What a module imports, and its code without prose. Most modules belong to several steps."""
-    tree = ast.parse(text)
-    return tuple(imported(tree)), ast.unparse(_WithoutProse().visit(tree))
-
-
-class _WithoutProse(ast.NodeTransformer):
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        is_prose = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if is_prose else node
-
-
-def digest_plugin(entry: Entry) -> str:
-    """Of the plugin's file, or of every module of its package."""
-    file = Path(str(entry.module.__file__))
-    return digest_code(sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file])
-
-
-def digest_path(path: Path) -> str:
-    """Of an input file or a model folder; a missing one is left to the step that needs it."""
-    if path.is_dir():
-        parts: Mapping[str, str] = {f.name: digest_path(f) for f in sorted(path.iterdir()) if f.is_file()}
-        return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:16]
-    if not path.is_file():
-        return "missing"
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        content = file.read(LARGE)
-        if size > LARGE:
-            file.seek(max(LARGE, size - 2**20))
-            content += file.read()
-    return hashlib.sha256(f"{size}:".encode() + content).hexdigest()[:16]

@@ -65,7 +65,7 @@ def load_plugins(folder: Path = FOLDER) -> Plugins:
     plugins = Plugins()
     for source, module in _modules(folder, plugins.broken):
         try:
-            new = _registered(source, module, plugins.entries)
+            new = registered(source, module, plugins.entries)
         except (Exception, SystemExit) as error:  # whatever a stranger's plugin does, the others must live
             plugins.broken[source] = _reason(error)
         else:
@@ -77,7 +77,7 @@ def _modules(folder: Path, broken: dict[str, str]) -> Iterator[tuple[str, Module
     for path in sorted(folder.glob("*.py")):
         source = path.as_posix()
         try:
-            yield source, _import_file(path)
+            yield source, import_file(path)
         except (Exception, SystemExit) as error:
             broken[source] = _reason(error)
     blocked = {name.strip() for name in os.environ.get("CHAINFORGE_DISABLE_PLUGINS", "").split(",")}
@@ -91,7 +91,8 @@ def _modules(folder: Path, broken: dict[str, str]) -> Iterator[tuple[str, Module
             broken[source] = _reason(error)
 
 
-def _import_file(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
+    """A plugin file as a module: `plugins/` is a folder of files, not a package."""
     name = f"chainforge_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -114,14 +115,16 @@ def _source(entry_point: EntryPoint) -> str:
     return f"{dist.name} {dist.version}" if dist else entry_point.value
 
 
-def _registered(
-    source: str, module: ModuleType, taken: dict[tuple[str, str], Entry]
+def registered(
+    source: str, module: ModuleType, taken: Mapping[tuple[str, str], Entry]
 ) -> dict[tuple[str, str], Entry]:
     """Everything one plugin registers, or nothing: an error half-way leaves no trace."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(module)
     manager.check_pending()  # a misspelt hook would otherwise be ignored in silence
+    if not manager.get_hookcallers(module):
+        raise ValueError("has no @cf.hookimpl function")
     new: dict[tuple[str, str], Entry] = {}
     for role in ROLES:
 
@@ -131,6 +134,8 @@ def _registered(
             owner = taken.get((_role, name)) or new.get((_role, name))
             if owner:
                 raise ValueError(f"the name {name!r} is already taken by {owner.source}")
+            if _role == "rewards":
+                hookspecs.RewardOptions.of(options)
             new[_role, name] = Entry(_role, name, component, options, source, module)
 
         getattr(manager.hook, f"register_{role}")(register=register)

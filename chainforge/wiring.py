@@ -1,23 +1,39 @@
 """From plugin names in params.yaml to the objects that loops take as arguments."""
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from chainforge.plugins import Plugins
-from chainforge.run.step import Step
+from chainforge.hookspecs import RewardOptions
+from chainforge.plugins import Entry, Plugins, import_file, registered
 from chainforge.scoring import Scorer, WeightedReward
 
+if TYPE_CHECKING:
+    from chainforge.run.step import Step  # a reward's own process has no use for it
 
-def make_scorer(plugins: Plugins, rewards: Mapping[str, float], step: Step) -> Scorer:
-    """The rewards of a step with their weights."""
-    chosen = [(plugins.pick("rewards", name), weight) for name, weight in rewards.items()]
+
+def make_scorer(plugins: Plugins, rewards: Mapping[str, float], step: "Step") -> Scorer:
+    """The rewards of a step with their weights. Close it, or use it in a `with`."""
     return Scorer(
-        tuple(
-            WeightedReward(
-                entry.name, weight, entry.component, entry.options.get("conversational", False), entry.source
-            )
-            for entry, weight in chosen
-        ),
+        tuple(weighted(plugins.pick("rewards", name), weight) for name, weight in rewards.items()),
         step.response_format,
         step.runtime.reward_timeout_s,
         step.log,
     )
+
+
+def weighted(entry: Entry, weight: float = 1.0) -> WeightedReward:
+    """A registered reward, ready to be called here or in a process of its own."""
+    load = partial(load_reward, entry.name, entry.source, entry.module.__name__, entry.module.__file__)
+    options = RewardOptions.of(entry.options)
+    return WeightedReward(entry.name, weight, entry.component, entry.source, options, load)
+
+
+def load_reward(name: str, source: str, module: str, file: str | None) -> Callable[..., Any]:
+    """The reward that `load_plugins` found in that module, in another process: no other plugin is loaded."""
+    by_path = file is not None and module == f"chainforge_plugin_{Path(file).stem}"
+    loaded = import_file(Path(str(file))) if by_path else importlib.import_module(module)
+    component: Callable[..., Any] = registered(source, loaded, {})["rewards", name].component
+    return component

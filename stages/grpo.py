@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.graph import settings_of
+from chainforge.inputs import inputs_of
 from chainforge.jsonl import read_records
 from chainforge.loops import grpo
 from chainforge.loops.prompt_mix import PromptMix
@@ -11,14 +12,15 @@ from chainforge.models.checkpoint import load_policy, save_policy, start_torch
 from chainforge.outputs import whole_folder
 from chainforge.plugins import load_plugins
 from chainforge.records import Group, Prompt
-from chainforge.rollout.complete import complete
+from chainforge.rollout.complete import complete, sampling_model
 from chainforge.run.step import open_step, stage_main
+from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
 
 def main(name: str) -> None:
-    step, settings = open_step(name), settings_of(GrpoSettings, name)
-    scorer = make_scorer(load_plugins(), settings.rewards, step)
+    step, settings, plugins = open_step(name), settings_of(GrpoSettings, name), load_plugins()
+    scorer = make_scorer(plugins, settings.rewards, step)
     device = start_torch(step.settings, step.runtime)
     policy = load_policy(settings.start_from, device)
     reference = load_policy(settings.start_from, device) if settings.kl_coeff > 0 else None
@@ -30,6 +32,7 @@ def main(name: str) -> None:
     def rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
         completions = complete(
             policy,
+            sampling_model(policy, step),
             chosen,
             settings.group_size,
             settings,
@@ -38,10 +41,10 @@ def main(name: str) -> None:
         )
         return scorer.score(chosen, completions, global_step=number, max_steps=settings.num_rl_steps)
 
-    with whole_folder(settings.output) as folder:
-        table, summary = grpo.train(policy, reference, prompts, rollout, settings, step)
+    with open_work(inputs_of(name, plugins), step.runtime) as work, whole_folder(settings.output) as folder:
+        table, summary = grpo.train(policy, reference, prompts, rollout, settings, step, work)
         save_policy(policy, folder)
-    step.finish(summary, table)
+        step.finish(summary, table)
 
 
 if __name__ == "__main__":

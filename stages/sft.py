@@ -6,39 +6,41 @@ import torch
 
 from chainforge.config.sft import SftSettings
 from chainforge.graph import settings_of
+from chainforge.inputs import inputs_of
 from chainforge.jsonl import read_records
 from chainforge.loops import sft
 from chainforge.models.checkpoint import Policy, load_policy, place, save_policy, start_torch
 from chainforge.outputs import whole_folder
-from chainforge.plugins import load_plugins, plugin_settings
+from chainforge.plugins import Plugins, load_plugins, plugin_settings
 from chainforge.records import Example
 from chainforge.run.step import Step, open_step, stage_main
+from chainforge.run.work import open_work
 
 
 def main(name: str) -> None:
-    step, settings = open_step(name), settings_of(SftSettings, name)
+    step, settings, plugins = open_step(name), settings_of(SftSettings, name), load_plugins()
     device = start_torch(step.settings, step.runtime)
     files = [path for path in (settings.examples, settings.extra_examples) if path]
     examples = [example for path in files for example in read_records(path, Example)]
-    policy = starting_policy(settings, examples, step, device)
+    policy = starting_policy(settings, plugins, examples, step, device)
     teacher = (
         load_policy(settings.teacher, device) if settings.teacher and settings.logit_kd_weight > 0 else None
     )
     if teacher:
         sft.check_same_vocabulary(policy, teacher)
-    with whole_folder(settings.output) as folder:
-        table, summary = sft.train(policy, teacher, examples, settings, step)
+    with open_work(inputs_of(name, plugins), step.runtime) as work, whole_folder(settings.output) as folder:
+        table, summary = sft.train(policy, teacher, examples, settings, step, work)
         save_policy(policy, folder)
-    step.finish(summary, table)
+        step.finish(summary, table)
 
 
 def starting_policy(
-    settings: SftSettings, examples: Sequence[Example], step: Step, device: torch.device
+    settings: SftSettings, plugins: Plugins, examples: Sequence[Example], step: Step, device: torch.device
 ) -> Policy:
     if settings.start_from:
         return load_policy(settings.start_from, device)
     assert settings.model is not None
-    entry = load_plugins().pick("student_models", settings.model.plugin)
+    entry = plugins.pick("student_models", settings.model.plugin)
     student = entry.component(**plugin_settings(entry, settings.model.settings))
     texts = ["\n".join([*(m["content"] for m in e.messages), e.response]) for e in examples]
     model, tokenizer = student.load(seed=step.seed("model"), texts=texts)

@@ -14,7 +14,8 @@ from chainforge import hookspecs
 from chainforge.config import loading
 from chainforge.config.verbs import VERBS
 from chainforge.graph import COMMAND
-from chainforge.lock import closure, make_lock
+from chainforge.digests import closure
+from chainforge.lock import make_lock
 from chainforge.plugins import ROLES, load_plugins
 from chainforge.profiles import compose
 
@@ -42,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": FLOOR,
     "run": FLOOR,
     "scoring": FLOOR,
-    "report": FLOOR,
+    "report": FLOOR | {"run"},
     "rollout": FLOOR | {"models", "run"},
     "loops": FLOOR | WALLS - {"report"},
     "plugins": FLOOR,
@@ -50,8 +51,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "profiles": FLOOR | {"run"},
     "settings_page": FLOOR,
     "wiring": FLOOR | {"plugins", "run", "scoring"},
-    "lock": FLOOR | {"graph", "plugins"},
-    "cli": FLOOR | {"graph", "lock", "plugins", "profiles", "report", "run", "settings_page"},
+    "digests": set(),
+    "lock": FLOOR | {"digests", "graph", "plugins"},
+    "inputs": FLOOR | {"digests", "graph", "lock", "plugins"},
+    "testing": FLOOR | {"plugins", "run", "scoring", "wiring"},
+    "pytest_plugin": {"records", "response", "testing"},
+    "cli": FLOOR | {"graph", "lock", "plugins", "profiles", "report", "run", "settings_page", "testing"},
 }
 
 

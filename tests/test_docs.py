@@ -17,8 +17,9 @@ from chainforge.cli import cli
 from chainforge.graph import read_graph
 from chainforge.plugins import Plugins, load_plugins, plugin_settings
 from chainforge.records import Prompt, Trace
-from chainforge.scoring import Scorer, WeightedReward
+from chainforge.scoring import Scorer
 from chainforge.settings_page import SECTIONS, settings_page
+from chainforge.wiring import weighted
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -144,6 +145,7 @@ def snippets(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
     """Every Python snippet of the pages, as a plugin file."""
     folder = tmp_path_factory.mktemp("snippets")
     found = [s for page in PAGES for s in fences(page.read_text(encoding="utf-8"), "python")]
+    found = [snippet for snippet in found if "hookimpl" in snippet]  # the others are tests of plugins
     for number, snippet in enumerate(found):
         (folder / f"snippet_{number}.py").write_text(snippet, encoding="utf-8")
     plugins = load_plugins(folder)
@@ -157,7 +159,7 @@ def snippets(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
 @pytest.mark.parametrize(("name", "expected"), [("short", 0.8), ("steps", 1 / 3), ("exact", 1.0)])
 def test_the_rewards_in_the_pages_work(snippets: Plugins, name: str, expected: float) -> None:
     entry = snippets.pick("rewards", name)
-    reward = WeightedReward(name, 1.0, entry.component, entry.options.get("conversational", False), "docs")
+    reward = weighted(entry)
     problem = prompt(1, "6*7=?", "42")
     text = response("6*7=42. So".ljust(80 - len(response("", "42"))), "42")
     (group,) = Scorer((reward,), SUPERCOT, 10.0).score([problem], [[completion(problem, text)]])

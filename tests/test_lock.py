@@ -12,7 +12,8 @@ import pytest
 from fakes import ROOT
 
 from chainforge.config.loading import read_params
-from chainforge.lock import closure, digest_code, digest_path, make_lock
+from chainforge.digests import closure, digest_code, digest_path
+from chainforge.lock import make_lock
 from chainforge.plugins import load_plugins
 from chainforge.profiles import use
 
@@ -188,7 +189,7 @@ def test_a_plugin_s_own_input_file_is_watched_and_what_the_graph_makes_is_not(pr
 def test_a_large_file_is_known_by_its_size_its_head_and_its_tail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chainforge.lock.LARGE", 100)
+    monkeypatch.setattr("chainforge.digests.LARGE", 100)
     file = tmp_path / "weights"
     digests = set()
     for content in (b"a" * 300, b"b" + b"a" * 299, b"a" * 299 + b"b", b"a" * 301, b"a" * 99, b"a" * 100):

@@ -2,6 +2,9 @@
 
 import click
 
+from chainforge.cli.compare import compare
+from chainforge.cli.experiments import experiments
+from chainforge.cli.gc import gc
 from chainforge.cli.group import Group
 from chainforge.cli.plugins import plugins
 from chainforge.cli.profile import profile
@@ -16,5 +19,5 @@ def cli() -> None:
     """
 
 
-for command in (profile, plugins, results, timings, settings):
+for command in (profile, plugins, results, experiments, compare, gc, timings, settings):
     cli.add_command(command)

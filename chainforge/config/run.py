@@ -2,8 +2,10 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from chainforge.config.loading import Device, Settings
-from chainforge.config.types import Above0, Count, Positive
+from chainforge.config.types import Above0, AtLeast0, Count, Positive
 
 
 class RunSettings(Settings):
@@ -17,6 +19,8 @@ class RunSettings(Settings):
     """CPU threads per step. Another number may sum in another order, so it belongs to the result."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of matrix products; master weights and checkpoints are float32 either way."""
+    watch_versions: list[str] = Field(default_factory=list)
+    """Libraries (torch, transformers, …) whose versions belong to every step: another one re-runs all."""
 
 
 class RuntimeSettings(Settings):
@@ -30,3 +34,7 @@ class RuntimeSettings(Settings):
     """Sequences that the sampler decodes at once: memory against speed."""
     reward_timeout_s: Above0 = 60.0
     """Seconds one call of a reward may take before the run stops."""
+    save_every_s: AtLeast0 = 60.0
+    """Seconds between saves of a step under way: at most so much work is lost when it is killed."""
+    locked: bool = False
+    """true: stop where plugins.lock.json is not the committed one, instead of rewriting it."""

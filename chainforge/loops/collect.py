@@ -1,28 +1,40 @@
 """Collect chains of thought: every prompt asked, every answer checked to be one that was asked for."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import Teacher
-from chainforge.records import Prompt, Trace
+from chainforge.records import Prompt, Trace, from_json, to_json
 from chainforge.run.progress import progress
 from chainforge.run.step import Step
+from chainforge.run.work import Work
 
 
-def collect(teacher: Teacher, prompts: Sequence[Prompt], samples: int, step: Step) -> list[Trace]:
-    """The traces in an order of their own, whatever order the teacher answered in."""
-    place = {prompt.id: number for number, prompt in enumerate(prompts)}
-    answers = teacher.generate(prompts, n=samples, seed=step.seed("teacher"))
-    traces = list(progress(answers, step.name, total=len(prompts) * samples, unit="trace"))
-    if strangers := sorted({trace.prompt_id for trace in traces} - set(place)):
+def collect(teacher: Teacher, prompts: Sequence[Prompt], samples: int, step: Step, work: Work) -> list[Trace]:
+    """The traces in an order of their own, whatever order the teacher answered in.
+
+    A prompt's traces are kept once it has them all; it is not asked again.
+    """
+    journal = work.journal("traces")
+    traces: dict[str, list[Trace]] = {prompt.id: [] for prompt in prompts}
+    for row in journal.rows:
+        traces[row[0]["prompt_id"]] = [from_json(Trace, trace) for trace in row]
+    left = [prompt for prompt in prompts if not traces[prompt.id]]
+    answers = teacher.generate(left, n=samples, seed=step.seed("teacher"))
+    total, done = len(prompts) * samples, (len(prompts) - len(left)) * samples
+    for trace in progress(answers, step.name, total=total, initial=done, unit="trace"):
+        if trace.prompt_id not in traces:
+            raise ChainForgeError(
+                f"the teacher answered {trace.prompt_id!r}, which nobody asked", "mend the teacher plugin"
+            )
+        its = traces[trace.prompt_id]
+        its.append(trace)
+        if len(its) == samples:
+            journal.append([to_json(trace) for trace in its])
+        work.safe_point()
+    if missing := [name for name, its in traces.items() if len(its) != samples]:
         raise ChainForgeError(
-            f"the teacher answered {strangers[0]!r}, which nobody asked", "mend the teacher plugin"
-        )
-    short = Counter(trace.prompt_id for trace in traces)
-    if missing := [prompt.id for prompt in prompts if short[prompt.id] != samples]:
-        raise ChainForgeError(
-            f"the teacher gave {short[missing[0]]} answers to {missing[0]!r}, not {samples}",
+            f"the teacher gave {len(traces[missing[0]])} answers to {missing[0]!r}, not {samples}",
             "a teacher yields n traces per prompt; one that failed has finish 'error'",
         )
-    return sorted(traces, key=lambda trace: (place[trace.prompt_id], trace.reasoning, trace.content))
+    return [trace for its in traces.values() for trace in sorted(its, key=lambda t: (t.reasoning, t.content))]

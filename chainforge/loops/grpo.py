@@ -3,19 +3,22 @@
 Source: DeepSeekMath, arXiv 2402.03300, algorithm 1. N prompts, G completions each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from chainforge.algorithms.advantages import zero_variance_N
 from chainforge.config.grpo import GrpoSettings
 from chainforge.loops.grpo_metrics import columns, rewards_NG, rollout_metrics, update_metrics
-from chainforge.loops.grpo_update import add_logprobs, make_rows, mini_batches, update
+from chainforge.loops.grpo_update import Row, add_logprobs, make_rows, mini_batches, update
 from chainforge.loops.prompt_mix import PromptMix
+from chainforge.loops.rollout_buffer import RolloutBuffer
 from chainforge.models.checkpoint import Policy
 from chainforge.models.optimizer import ScheduledOptimizer
 from chainforge.records import Group, Prompt
 from chainforge.run.metrics import StepTable
 from chainforge.run.progress import progress
 from chainforge.run.step import Step
+from chainforge.run.work import Work
 
 Rollout = Callable[[Sequence[Prompt], int, int], list[Group]]  # (prompts, step, attempt) -> scored groups
 
@@ -27,31 +30,45 @@ def train(
     rollout: Rollout,
     settings: GrpoSettings,
     step: Step,
+    work: Work,
 ) -> tuple[StepTable, dict[str, float]]:
     """One turn of the body is one rollout and its optimizer steps. Changes the policy in place.
 
-    Returns the row per step, and the last one as the summary.
+    Returns the row per step, and the last one as the summary. A resumed run starts inside the rollout
+    that was under way: its rows are in the buffer, and so is what its first updates gave.
     """
     table = step.table(columns(settings.rewards))
     optimizer = make_optimizer(policy, settings)
-    bar = progress(range(1, settings.num_rl_steps + 1), step.name)
+    buffer = RolloutBuffer()
+    syncs = {"reference": reference.model} if reference and settings.ref_sync_steps else {}
+    work.attach(policy=policy.model, optimizer=optimizer, table=table, buffer=buffer, **syncs)
+    first = max(1, buffer.number)
+    numbers = range(first, settings.num_rl_steps + 1)
+    bar = progress(numbers, step.name, total=settings.num_rl_steps, initial=first - 1)
     for number in bar:
-        groups = rollout_with_spread(rollout, prompts, settings, number)
-        rows = make_rows(policy, groups, settings, step)
-        add_logprobs(policy, reference, rows, settings, step)
-        updates = [
-            update(policy, optimizer, part, settings, step)
-            for _ in range(settings.num_iterations)
-            for part in mini_batches(rows, settings)
-        ]
+        if number > buffer.number:
+            groups = rollout_with_spread(rollout, prompts, settings, number)
+            rows = make_rows(policy, groups, settings, step)
+            add_logprobs(policy, reference, rows, settings, step)
+            buffer.fill(number, rows, rollout_metrics(groups, settings.rewards))
+            work.safe_point()
+        for part in islice(parts_of(buffer.rows, settings), len(buffer.updates), None):
+            buffer.updates.append(update(policy, optimizer, part, settings, step))
+            work.safe_point()
         if reference and settings.ref_sync_steps and number % settings.ref_sync_steps == 0:
             reference.model.load_state_dict(policy.model.state_dict())
-        metrics = rollout_metrics(groups, settings.rewards) | update_metrics(updates)
+        metrics = buffer.metrics | update_metrics(buffer.updates)
         table.add(number, **metrics)
         bar.set_postfix(
             {k: f"{metrics[k]:.3f}" for k in ("reward", "completions/mean_length")}, refresh=False
         )
     return table, {name.replace("/", "_"): round(value, 6) for name, value in metrics.items()}
+
+
+def parts_of(rows: Sequence[Row], settings: GrpoSettings) -> Iterator[list[Row]]:
+    """The rows of every optimizer step on one rollout: its mini-batches, `num_iterations` times."""
+    for _ in range(settings.num_iterations):
+        yield from mini_batches(rows, settings)
 
 
 def rollout_with_spread(

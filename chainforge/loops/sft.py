@@ -1,7 +1,10 @@
 """Supervised fine-tuning: loss on the response only; optionally KL to a teacher's logits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +20,37 @@ from chainforge.records import Example
 from chainforge.run.metrics import StepTable
 from chainforge.run.progress import progress
 from chainforge.run.step import Step
+from chainforge.run.work import Work
 
 COLUMNS = ("loss", "eval_loss", "learning_rate", "grad_norm")
 POOL = 32  # batches that are cut from one pool of like-length examples
 
 
+@dataclass(slots=True)
+class Done:
+    """Optimizer steps taken, and the figures of the last one."""
+
+    steps: int = 0
+    loss: float = 0.0
+    eval_loss: float | None = None
+
+    def state_dict(self) -> dict[str, float | None]:
+        """The fields."""
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set the fields."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
 def train(
-    policy: Policy, teacher: Policy | None, examples: Sequence[Example], settings: SftSettings, step: Step
+    policy: Policy,
+    teacher: Policy | None,
+    examples: Sequence[Example],
+    settings: SftSettings,
+    step: Step,
+    work: Work,
 ) -> tuple[StepTable, dict[str, float | None]]:
     """One turn of the body is one optimizer step. Changes the policy in place.
 
@@ -34,8 +61,11 @@ def train(
     steps = max(1, round(settings.num_epochs * len(training) / settings.batch_size))
     optimizer = make_optimizer(policy, settings, steps)
     table = step.table(COLUMNS)
-    bar = progress(batches(training, settings.batch_size, steps, step), step.name, total=steps)
-    for number, batch in enumerate(bar, start=1):
+    done = Done()
+    work.attach(policy=policy.model, optimizer=optimizer, table=table, done=done)
+    left = islice(batches(training, settings.batch_size, steps, step), done.steps, None)
+    bar = progress(left, step.name, total=steps, initial=done.steps)
+    for number, batch in enumerate(bar, start=done.steps + 1):
         loss = backward(policy, teacher, batch, settings, step)
         grad_norm = optimizer.step()
         due = number % settings.eval_every == 0 or number == steps
@@ -43,6 +73,8 @@ def train(
         table.add(
             number, loss=loss, eval_loss=eval_loss, learning_rate=optimizer.learning_rate, grad_norm=grad_norm
         )
+        done.steps, done.loss, done.eval_loss = number, loss, eval_loss
+        work.safe_point()
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     summary: dict[str, float | None] = {
         "examples": len(training),
@@ -50,8 +82,8 @@ def train(
         "too_long": too_long,
         "steps": steps,
         "parameters": policy.num_parameters,
-        "loss": round(loss, 6),
-        "eval_loss": None if eval_loss is None else round(eval_loss, 6),
+        "loss": round(done.loss, 6),
+        "eval_loss": None if done.eval_loss is None else round(done.eval_loss, 6),
     }
     return table, summary
 

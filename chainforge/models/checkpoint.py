@@ -1,10 +1,12 @@
 """The one loader and the one saver: a checkpoint is always a plain Hugging Face folder."""
 
 import os
+import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -48,8 +50,14 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda", "mps"]) -> torch.device
 
 
 def start_torch(settings: RunSettings, runtime: RuntimeSettings) -> torch.device:
-    """Fix what the result depends on, threads and algorithms, and return the device."""
+    """Fix what the result depends on, threads, algorithms and global generators, and return the device.
+
+    Nothing of ChainForge draws from a global generator; a plugin might.
+    """
     torch.set_num_threads(settings.threads)
+    random.seed(settings.seed)
+    np.random.seed(settings.seed % 2**32)
+    torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return choose_device(runtime.device)

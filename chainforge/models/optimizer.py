@@ -1,7 +1,8 @@
 """The optimizer, its learning-rate schedule, and a guarded step."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,6 +67,20 @@ class ScheduledOptimizer:
             optimizer.zero_grad(set_to_none=True)
         self.learning_rate = self._peaks[-1][0] * factor
         return float(norm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, besides the weights."""
+        return {
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "taken": self._taken,
+            "learning_rate": self.learning_rate,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        for optimizer, its_state in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(its_state)
+        self._taken, self.learning_rate = state["taken"], state["learning_rate"]
 
 
 class NotFinite(ChainForgeError):

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chainforge.outputs import write_text
@@ -25,6 +25,14 @@ class StepTable:
         cells = {name: _cell(value) for name, value in values.items()}
         with self._live.open("a", encoding="utf-8", newline="") as file:
             file.write(self._line({"step": str(step), **cells}))
+
+    def state_dict(self) -> dict[str, str]:
+        """The rows so far."""
+        return {"rows": self._live.read_text(encoding="utf-8")}
+
+    def load_state_dict(self, state: Mapping[str, str]) -> None:
+        """Go on after these rows: later ones, which were written before a kill, will be written again."""
+        self._live.write_text(state["rows"], encoding="utf-8")
 
     def publish(self, path: Path) -> None:
         """Put the finished table where `dvc plots` reads it."""

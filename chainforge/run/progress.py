@@ -10,13 +10,16 @@ T = TypeVar("T")
 LOG_SECONDS = 30
 
 
-def progress(items: Iterable[T], title: str, *, total: int | None = None, unit: str = "step") -> "tqdm[T]":
+def progress(
+    items: Iterable[T], title: str, *, total: int | None = None, initial: int = 0, unit: str = "step"
+) -> "tqdm[T]":
     """Iterate with a progress bar; `set_postfix` shows figures beside it."""
     live = sys.stderr.isatty()
     return tqdm(
         items,
         title,
         total=total,
+        initial=initial,
         unit=unit,
         file=sys.stderr,
         dynamic_ncols=live,
@@ -24,3 +27,8 @@ def progress(items: Iterable[T], title: str, *, total: int | None = None, unit: 
         maxinterval=10 if live else LOG_SECONDS,
         ascii=None if live else " .",
     )
+
+
+def say(text: str) -> None:
+    """One line on stderr, above a live bar."""
+    tqdm.write(text, file=sys.stderr)

@@ -81,7 +81,7 @@ def stage_main(main: Callable[[str], None]) -> None:
     except OSError as error:
         sys.exit(f"\n{name}: {_explain(error)}{_reminder()}")
     except KeyboardInterrupt:
-        sys.exit(f"\n{name}: stopped; run the same command again to start this step afresh")
+        sys.exit(f"\n{name}: stopped at once; run the same command again: it goes on from its last save")
     record = {
         "step": name,
         "wall_s": round(time.monotonic() - started, 2),

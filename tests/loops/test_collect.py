@@ -9,6 +9,7 @@ from fakes import make_step, prompt
 from chainforge.errors import ChainForgeError
 from chainforge.loops.collect import collect
 from chainforge.records import Prompt, Trace
+from chainforge.run.work import Work
 
 PROMPTS = [prompt(n) for n in (3, 1, 2)]
 STEP = make_step("collect_cot")
@@ -32,17 +33,17 @@ class Fake:
 
 @pytest.mark.parametrize("order", range(5))
 def test_traces_have_the_order_of_the_prompts_whatever_order_they_came_in(order: int) -> None:
-    assert [t.prompt_id for t in collect(Fake(order=order), PROMPTS, 1, STEP)] == ["p3", "p1", "p2"]
-    twice = collect(Fake(order=order), PROMPTS, 2, STEP)
+    assert [t.prompt_id for t in collect(Fake(order=order), PROMPTS, 1, STEP, Work())] == ["p3", "p1", "p2"]
+    twice = collect(Fake(order=order), PROMPTS, 2, STEP, Work())
     assert [t.prompt_id for t in twice] == ["p3", "p3", "p1", "p1", "p2", "p2"]
     assert {(t.prompt_id, t.reasoning) for t in twice} == {(p.id, r) for p in PROMPTS for r in ("r0", "r1")}
 
 
 def test_the_seed_is_the_step_s_own() -> None:
     teacher = Fake()
-    collect(teacher, PROMPTS, 1, STEP)
-    collect(teacher, PROMPTS, 1, make_step("collect_general"))
-    collect(teacher, PROMPTS, 1, make_step("collect_cot", seed=18))
+    collect(teacher, PROMPTS, 1, STEP, Work())
+    collect(teacher, PROMPTS, 1, make_step("collect_general"), Work())
+    collect(teacher, PROMPTS, 1, make_step("collect_cot", seed=18), Work())
     assert teacher.seeds[0] == STEP.seed("teacher")
     assert len(set(teacher.seeds)) == 3
 
@@ -51,15 +52,15 @@ def test_a_teacher_that_answers_what_nobody_asked_is_an_error() -> None:
     with pytest.raises(
         ChainForgeError, match="answered 'p9', which nobody asked\n  -> mend the teacher plugin"
     ):
-        collect(Fake(stranger=True), PROMPTS, 1, STEP)
+        collect(Fake(stranger=True), PROMPTS, 1, STEP, Work())
 
 
 def test_a_teacher_that_answers_too_seldom_or_too_often_is_an_error() -> None:
     with pytest.raises(
         ChainForgeError, match="gave 1 answers to 'p3', not 2\n  -> a teacher yields n traces"
     ):
-        collect(Fake(lose=1), PROMPTS, 2, STEP)
+        collect(Fake(lose=1), PROMPTS, 2, STEP, Work())
     with pytest.raises(ChainForgeError, match="gave 0 answers to 'p3', not 1"):
-        collect(Fake(lose=1), PROMPTS, 1, STEP)
+        collect(Fake(lose=1), PROMPTS, 1, STEP, Work())
     with pytest.raises(ChainForgeError, match="gave 2 answers to 'p3', not 1"):
-        collect(Fake(repeat=1), PROMPTS, 1, STEP)
+        collect(Fake(repeat=1), PROMPTS, 1, STEP, Work())

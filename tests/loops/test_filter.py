@@ -23,7 +23,7 @@ def correct(completions: list[str], answer: list[str | None]) -> list[float | No
     ]
 
 
-SCORER = Scorer((WeightedReward("correct", 1.0, correct, False, "toy"),), SUPERCOT, 10.0)
+SCORER = Scorer((WeightedReward("correct", 1.0, correct, "toy"),), SUPERCOT, 10.0)
 
 
 def settings_of(**changes: Any) -> FilterSettings:

@@ -24,6 +24,7 @@ from chainforge.models.optimizer import NotFinite
 from chainforge.records import Group, Prompt
 from chainforge.rollout.complete import complete
 from chainforge.run.step import Step
+from chainforge.run.work import Work
 from chainforge.scoring import Scorer, WeightedReward
 
 PROMPTS = [prompt(n) for n in range(1, 9)]
@@ -125,7 +126,15 @@ def test_weights_after_training_do_not_depend_on_the_size_of_a_micro_batch() -> 
     found = []
     for tokens in (10**6, 64):
         toy = policy()
-        train(toy, None, mix(PROMPTS), canned_rollout, settings_of(), make_step(micro_batch_tokens=tokens))
+        train(
+            toy,
+            None,
+            mix(PROMPTS),
+            canned_rollout,
+            settings_of(),
+            make_step(micro_batch_tokens=tokens),
+            Work(),
+        )
         found.append(weights(toy))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
@@ -161,7 +170,7 @@ def flat_rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Gr
 def test_equal_rewards_leave_the_weights_untouched(loss_type: str) -> None:
     toy = policy()
     before = weights(toy)
-    train(toy, None, mix(PROMPTS), flat_rollout, settings_of(loss_type, weight_decay=0.5), STEP)
+    train(toy, None, mix(PROMPTS), flat_rollout, settings_of(loss_type, weight_decay=0.5), STEP, Work())
     assert all(torch.equal(a, b) for a, b in zip(weights(toy), before, strict=True))
 
 
@@ -169,7 +178,7 @@ def test_equal_rewards_with_a_kl_pull_the_policy_to_its_reference() -> None:
     toy, reference = policy(seed=0, sharpness=0.3), policy(seed=0)
     settings = settings_of(kl_coeff=1.0, num_rl_steps=30, learning_rate=1e-2)
     before, kl_before = weights(reference), kl_between(toy, reference, settings)
-    train(toy, reference, mix(PROMPTS), flat_rollout, settings, STEP)
+    train(toy, reference, mix(PROMPTS), flat_rollout, settings, STEP, Work())
     assert kl_between(toy, reference, settings) < 0.6 * kl_before
     assert all(torch.equal(a, b) for a, b in zip(weights(reference), before, strict=True))
 
@@ -184,7 +193,7 @@ def test_groups_without_spread_can_be_left_out_of_the_kl_too() -> None:
     toy, reference = policy(), policy(seed=1)
     settings = settings_of(kl_coeff=1.0, drop_equal_groups=True)
     before = weights(toy)
-    train(toy, reference, mix(PROMPTS), flat_rollout, settings, STEP)
+    train(toy, reference, mix(PROMPTS), flat_rollout, settings, STEP, Work())
     assert all(torch.equal(a, b) for a, b in zip(weights(toy), before, strict=True))
     one, two, three = random_groups()
     mixed = [one, group(two.prompt, two.completions, [0.5] * 4), three]
@@ -222,7 +231,7 @@ def test_the_kl_changes_the_gradient() -> None:
 def test_a_reference_that_is_synchronised_ends_as_the_policy() -> None:
     toy, reference = policy(), policy()
     settings = settings_of(kl_coeff=0.1, ref_sync_steps=3, learning_rate=1e-3)
-    train(toy, reference, mix(PROMPTS), canned_rollout, settings, STEP)
+    train(toy, reference, mix(PROMPTS), canned_rollout, settings, STEP, Work())
     assert not all(torch.equal(a, b) for a, b in zip(weights(toy), weights(policy()), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(weights(toy), weights(reference), strict=True))
 
@@ -382,7 +391,6 @@ def bandit(toy: Policy, settings: GrpoSettings, token: int, step: Step) -> Calla
         "correct",
         1.0,
         lambda completion_ids: [float(ids[0] == token) for ids in completion_ids],
-        False,
         "toy",
     )
     scorer = Scorer((reward,), step.response_format, 10.0)
@@ -390,6 +398,7 @@ def bandit(toy: Policy, settings: GrpoSettings, token: int, step: Step) -> Calla
     def rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
         answers = complete(
             toy,
+            toy.model,
             chosen,
             settings.group_size,
             settings,
@@ -425,7 +434,7 @@ def test_training_raises_the_probability_of_what_is_rewarded(loss_type: str) -> 
         learning_rate=1e-2,
         num_iterations=2,
     )
-    train(toy, None, mix(PROMPTS[:4]), bandit(toy, settings, token, STEP), settings, STEP)
+    train(toy, None, mix(PROMPTS[:4]), bandit(toy, settings, token, STEP), settings, STEP, Work())
     assert chance(toy, token) > max(2 * before, 0.3)
 
 
@@ -436,7 +445,13 @@ def test_training_twice_gives_the_same_bytes_and_one_row_of_figures_per_step() -
         token = int(toy.tokenizer.encode("a")[0])
         rollout = bandit(toy, settings, token, STEP)
         table, summary = train(
-            toy, None, mix(PROMPTS), lambda c, n, a, r=rollout: half_right(r(c, n, a)), settings, STEP
+            toy,
+            None,
+            mix(PROMPTS),
+            lambda c, n, a, r=rollout: half_right(r(c, n, a)),
+            settings,
+            STEP,
+            Work(),
         )
         STEP.finish(summary, table)
         files = [

@@ -29,6 +29,7 @@ from chainforge.models.optimizer import NotFinite
 from chainforge.records import Example
 from chainforge.response import tag_format
 from chainforge.run.metrics import StepTable
+from chainforge.run.work import Work
 
 STEP = make_step("sft_cold_start")
 
@@ -107,7 +108,7 @@ def test_training_twice_gives_the_same_bytes() -> None:
     found = []
     for name in ("a", "b"):
         toy = policy()
-        publish(*train(toy, None, EXAMPLES, settings_of(muon_learning_rate=1e-3), STEP))
+        publish(*train(toy, None, EXAMPLES, settings_of(muon_learning_rate=1e-3), STEP, Work()))
         save_policy(toy, Path(name))
         found.append([path.read_bytes() for path in sorted(Path(name).iterdir())])
         found[-1] += [
@@ -119,7 +120,7 @@ def test_training_twice_gives_the_same_bytes() -> None:
 def test_training_lowers_the_loss_and_leaves_its_figures() -> None:
     toy = policy()
     settings = settings_of(num_epochs=20.0, learning_rate=1e-2, eval_every=7, batch_size=5)
-    publish(*train(toy, None, EXAMPLES, settings, STEP))
+    publish(*train(toy, None, EXAMPLES, settings, STEP, Work()))
     rows = list(csv.DictReader(Path("plots/sft_cold_start.csv").read_text().splitlines()))
     summary = json.loads(Path("metrics/sft_cold_start.json").read_text())
     assert summary["examples"] + summary["held_out"] == len(EXAMPLES)
@@ -161,7 +162,7 @@ def test_distilling_logits_teaches_the_teacher_s_distribution() -> None:
     toy, teacher = policy(), policy(seed=1)
     settings = settings_of(logit_kd_weight=1.0, teacher="t", learning_rate=1e-2, num_epochs=15.0)
     before = weights(teacher)
-    publish(*train(toy, teacher, EXAMPLES, settings, STEP))
+    publish(*train(toy, teacher, EXAMPLES, settings, STEP, Work()))
     rows = list(csv.DictReader(Path("plots/sft_cold_start.csv").read_text().splitlines()))
     assert float(rows[-1]["loss"]) < 0.6 * float(rows[0]["loss"])
     assert all(torch.equal(a, b) for a, b in zip(before, weights(teacher), strict=True))
@@ -186,7 +187,7 @@ def test_examples_that_are_too_long_are_left_out_and_counted() -> None:
     fitting, too_long = tokenize(toy, EXAMPLES, settings_of(max_tokens=limit), "")
     assert [len(t) for t in fitting] == [n for n in lengths if n <= limit]
     assert too_long == sum(n > limit for n in lengths) > 0
-    publish(*train(toy, None, EXAMPLES, settings_of(max_tokens=limit), STEP))
+    publish(*train(toy, None, EXAMPLES, settings_of(max_tokens=limit), STEP, Work()))
     assert json.loads(Path("metrics/sft_cold_start.json").read_text())["too_long"] == too_long
     with pytest.raises(
         ChainForgeError, match=r"none of 12 examples fits into 5 tokens\n  -> raise sft\.max_tokens"
@@ -232,5 +233,5 @@ def test_a_loss_that_is_not_a_number_stops() -> None:
     with torch.no_grad():
         toy.model.get_output_embeddings().weight[0, 0] = torch.nan
     with pytest.raises(NotFinite, match="the loss is nan\n  -> lower the learning rate"):
-        train(toy, None, EXAMPLES, settings_of(), STEP)
+        train(toy, None, EXAMPLES, settings_of(), STEP, Work())
     assert not Path("metrics").exists()

@@ -14,6 +14,7 @@ from fakes import make_step
 
 import chainforge as cf
 from chainforge.loops.collect import collect
+from chainforge.run.work import Work
 
 PROMPTS = [
     cf.Prompt(f"p{n}", "toy", ({"role": "user", "content": f"{n}+1=?"},), str(n + 1)) for n in range(12)
@@ -71,7 +72,7 @@ def test_an_openai_client_collects_through_the_hook(
     base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    traces = collect(ApiTeacher(base_url=base_url), PROMPTS, 2, make_step("collect_cot"))
+    traces = collect(ApiTeacher(base_url=base_url), PROMPTS, 2, make_step("collect_cot"), Work())
     assert [trace.prompt_id for trace in traces] == [p.id for p in PROMPTS for _ in range(2)]
     assert all(t.content == PROMPTS[int(t.prompt_id[1:])].answer for t in traces)
     assert traces[0].reasoning == "after 0"

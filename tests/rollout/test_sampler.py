@@ -257,19 +257,11 @@ def test_completions_carry_the_whole_response_and_the_step_they_come_from(respon
     toy, prompts = policy(), [prompt(n) for n in range(1, 6)]
     settings = settings_of()
 
-    def answers(rows: int, *, show_progress: bool) -> list[Any]:
+    def answers(rows: int) -> list[Any]:
         narrow = make_step("distill_data", response_format=response_format, rollout_rows=rows)
-        return complete(
-            toy,
-            prompts,
-            3,
-            settings,
-            seed=lambda p, i: derive(1, p, i),
-            step=narrow,
-            show_progress=show_progress,
-        )
+        return complete(toy, toy.model, prompts, 3, settings, seed=lambda p, i: derive(1, p, i), step=narrow)
 
-    results = answers(512, show_progress=False)
+    results = answers(512)
     prefill = step.response_format.prefill
     for p, group in zip(prompts, results, strict=True):
         assert len(group) == 3
@@ -277,7 +269,7 @@ def test_completions_carry_the_whole_response_and_the_step_they_come_from(respon
             assert (c.prompt_id, c.origin) == (p.id, "distill_data")
             text = toy.tokenizer.decode(list(c.token_ids), skip_special_tokens=True)
             assert c.text == prefill + text
-    for again in (answers(4, show_progress=True), answers(1, show_progress=True)):
+    for again in (answers(4), answers(1)):
         assert [[c.token_ids for c in g] for g in again] == [[c.token_ids for c in g] for g in results]
 
 

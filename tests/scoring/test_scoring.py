@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainforge.errors import ChainForgeError
+from chainforge.hookspecs import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
 
 PROMPTS = [prompt(1, "one?", "1", level="easy"), prompt(2, "two?", "2", level="hard", hint="even")]
@@ -37,8 +38,8 @@ def scorer_of(
                 f"reward{n}",
                 weights[n] if weights else 1.0,
                 function,
-                options.get("conversational", False),
                 "plugins/toy.py",
+                RewardOptions(**options),
             )
             for n, function in enumerate(functions)
         ),

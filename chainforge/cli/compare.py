@@ -1,0 +1,51 @@
+"""`chainforge compare`: two runs on the same held-out problems."""
+
+import json
+from contextlib import closing
+
+import click
+
+from chainforge.errors import unknown
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b", default="workspace")
+@click.option("--checkpoint", help="Only this one.")
+@click.option("--bench", help="Only this one.")
+@click.option(
+    "--examples", type=click.IntRange(0), default=2, show_default=True, help="Flips shown each way."
+)
+@click.option("--json", "as_json", is_flag=True, help="For programs, with every flip.")
+def compare(a: str, b: str, checkpoint: str | None, bench: str | None, examples: int, as_json: bool) -> None:
+    """What changed between two runs, and what that did.
+
+    A and B are DVC experiments, git revisions, or `workspace`, the files as they lie here. The table has the
+    paired difference of pass@1 over the held-out problems that both answered, with its 95% interval; below it
+    are problems that flipped between wrong and right, by the greedy answer, or where a run has none, by more
+    than half of the samples. Without --checkpoint and --bench they are of the cell where most flipped.
+    """
+    from chainforge.report.compare.problems import compare_cell
+    from chainforge.report.compare.revision import Revision
+    from chainforge.report.compare.settings import changed_lock, changed_settings
+    from chainforge.report.compare.text import Comparison
+
+    with closing(Revision(a)) as before, closing(Revision(b)) as after:
+        cells = list(dict.fromkeys([*after.cells, *before.cells]))
+        checkpoints, benches = (set(names) for names in zip(*cells, strict=True))
+        for kind, name, known in (("checkpoint", checkpoint, checkpoints), ("bench", bench, benches)):
+            if name is not None and name not in known:
+                raise unknown(kind, name, known)
+        chosen = [cell for cell in cells if checkpoint in (None, cell[0]) and bench in (None, cell[1])]
+        comparison = Comparison(
+            a,
+            b,
+            changed_settings(before.params, after.params),
+            changed_lock(before.lock, after.lock),
+            [compare_cell(*cell, before.answers(*cell), after.answers(*cell)) for cell in chosen],
+            {run.name: [cell for cell in chosen if cell in run.outdated] for run in (before, after)},
+        )
+    if as_json:
+        click.echo(json.dumps(comparison.as_json(), indent=2, ensure_ascii=False, default=str))
+    else:
+        click.echo(comparison.as_text(examples, everywhere=bool(checkpoint or bench)))

@@ -1,0 +1,79 @@
+"""`chainforge plugins list`: every name, where it comes from, and which steps use it."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from chainforge.cli.roles import NAMES, as_role, title
+from chainforge.cli.selected import Selected, selected, users
+from chainforge.errors import ChainForgeError
+from chainforge.lock import origin
+from chainforge.plugins import Entry, load_plugins
+
+WIDTH = 100
+COLUMNS = ("NAME", "ROLE", "FROM", "USED BY")
+
+
+@click.command("list")
+@click.option("--role", callback=as_role, metavar=NAMES, help="Only this role.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_plugins(role: str | None, as_json: bool) -> None:
+    """List what can be named in params.yaml, where it comes from, and which steps use it."""
+    found, choices, unknown_use = load_plugins(), [], ""
+    try:
+        choices = selected()
+    except ChainForgeError as error:
+        unknown_use = f"which steps use them is not known: {error}"
+    entries = sorted(found.entries.values(), key=lambda e: (e.role, e.name))
+    rows = [described(e, choices) for e in entries if role in (None, e.role)]
+    missing = sorted(
+        {
+            (title(c.role), c.name): ", ".join(users(choices, c.role, c.name))
+            for c in choices
+            if (c.role, c.name) not in found.entries and role in (None, c.role)
+        }.items()
+    )
+    if as_json:
+        absent = [{"role": kind, "name": name, "used_by": use} for (kind, name), use in missing]
+        click.echo(
+            json.dumps({"plugins": rows, "broken": found.broken, "missing": absent}, indent=2, sort_keys=True)
+        )
+        return
+    click.echo("\n".join(table(rows)))
+    for source, reason in sorted(found.broken.items()):
+        click.echo(f"does not load: {source}: {reason}")
+    for (kind, name), use in missing:
+        click.echo(f"does not exist: {kind} {name}, named by {use}")
+    if unknown_use:
+        click.echo(unknown_use, err=True)
+
+
+def described(entry: Entry, choices: list[Selected]) -> dict[str, Any]:
+    """One plugin for programs; `version` is null for a file of the project."""
+    place = origin(entry)
+    return {
+        "name": entry.name,
+        "role": entry.role,
+        "version": place.get("version"),
+        "from": place.get("source") or place["distribution"],
+        "source": entry.source,
+        "used_by": users(choices, entry.role, entry.name),
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Aligned lines; the steps take what is left of the width, on several lines if they must."""
+    cells = [(r["name"], title(r["role"]), r["source"]) for r in rows]
+    widths = [max(map(len, column)) + 2 for column in zip(COLUMNS, *cells, strict=False)]
+    indent = sum(widths[:3])
+    yield "".join(map(str.ljust, COLUMNS, [*widths, 0])).rstrip()
+    for cell, row in zip(cells, rows, strict=True):
+        left = "".join(map(str.ljust, cell, widths))
+        steps = textwrap.wrap(
+            ", ".join(row["used_by"]), max(24, WIDTH - indent), break_long_words=False, break_on_hyphens=False
+        )
+        yield (left + (steps[0] if steps else "-")).rstrip()
+        yield from (" " * indent + more for more in steps[1:])

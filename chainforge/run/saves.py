@@ -1,0 +1,88 @@
+"""The newest saved state of a loop: whole or absent, at most two on the disk."""
+
+import errno
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chainforge.run.progress import say
+
+SUFFIX = ".pt"
+
+
+class Saves:
+    """Numbered files in a folder; a state is tensors, numbers, texts, lists and mappings."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def numbers(self) -> list[int]:
+        """Of all whole saves, oldest first."""
+        return sorted(int(path.stem) for path in self._folder.glob(f"*{SUFFIX}"))
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        """Add one, with the states of the global random generators. Raises OSError when the disk is full."""
+        import torch
+
+        numbers = self.numbers()
+        for number in numbers[:-1]:
+            self._path(number).unlink()
+        path = self._path(numbers[-1] + 1 if numbers else 0)
+        partial = path.with_name(path.name + ".partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save({"state": dict(state), "random": _random_states()}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except RuntimeError as error:  # torch's own writer hides the number of the error
+            if shutil.disk_usage(self._folder).free > 2**20:
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def newest(self) -> Mapping[str, Any] | None:
+        """The newest readable state, random generators set to where they were; None if there is none."""
+        import torch
+
+        for number in reversed(self.numbers()):
+            try:
+                saved = torch.load(self._path(number), map_location="cpu", weights_only=True)
+            except Exception as error:  # a broken disk; the save before it may be whole
+                say(f"{self._path(number)} cannot be read ({error}): going on from an earlier one")
+                continue
+            _restore_random_states(saved["random"])
+            state: Mapping[str, Any] = saved["state"]
+            return state
+        return None
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number}{SUFFIX}"
+
+
+def _random_states() -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [name, list(map(int, keys)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+    }
+
+
+def _restore_random_states(states: Mapping[str, Any]) -> None:
+    import numpy as np
+    import torch
+
+    random.setstate(states["python"])
+    np.random.set_state(tuple(states["numpy"]))
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,0 +1,128 @@
+"""The resume folder of a step under way: what is saved, and where it goes on after a kill.
+
+It lies outside of DVC's outputs, in $CHAINFORGE_WORK or .work of the project (the original one under
+`dvc exp run --temp` and in the queue), and is keyed by the fingerprint of the step's inputs.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from chainforge.config.run import RuntimeSettings
+from chainforge.outputs import write_json, write_text
+from chainforge.run.exclusive import exclusive
+from chainforge.run.finished import FINISHED, INPUTS, sweep
+from chainforge.run.inputs import Inputs, differences
+from chainforge.run.journal import Journal
+from chainforge.run.progress import say
+from chainforge.run.saves import Saves
+from chainforge.run.stopping import Stopped, Stopping
+
+LOCKS = Path("logs/locks")
+
+
+class Stateful(Protocol):
+    """Part of a loop's state, in torch's own convention."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+class Work:
+    """What a loop saves. Without a folder nothing is kept, and nothing goes on."""
+
+    def __init__(self, folder: Path | None = None, every_s: float = 0.0) -> None:
+        self._folder = folder
+        self._every_s = every_s
+        self._parts: Mapping[str, Stateful] = {}
+        self._saved_at = time.monotonic()
+        self.stopping = Stopping()
+
+    def attach(self, **parts: Stateful) -> bool:
+        """Name the parts of the loop's state; each is set to the newest save. True if there was one."""
+        self._parts = parts
+        state = Saves(self._folder).newest() if self._folder else None
+        if state is None:
+            return False
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        say(f"going on from the state in {self._folder}")
+        self._saved_at = time.monotonic()
+        return True
+
+    def safe_point(self) -> None:
+        """The state is consistent here: save it if it is time to, or if the step was asked to stop.
+
+        Raises Stopped in the latter case.
+        """
+        reason = self.stopping.reason
+        if self._folder and self._parts and (reason or time.monotonic() - self._saved_at >= self._every_s):
+            Saves(self._folder).write({name: part.state_dict() for name, part in self._parts.items()})
+            self._saved_at = time.monotonic()
+        if reason:
+            kept = f"; its work is in {self._folder}" if self._folder else ""
+            raise Stopped(f"stopped ({reason}){kept}", "run the same command again to go on from there")
+
+    def journal(self, name: str) -> Journal:
+        """Rows that are kept one by one."""
+        journal = Journal(self._folder and self._folder / f"{name}.jsonl")
+        if journal.rows:
+            say(f"going on after {len(journal.rows)} rows in {self._folder}/{name}.jsonl")
+        return journal
+
+
+@contextmanager
+def open_work(inputs: Inputs, runtime: RuntimeSettings) -> Iterator[Work]:
+    """Hold the step's resume folder. It is marked as finished when the block ends well.
+
+    Raises ChainForgeError where another process runs this step here, or holds the folder.
+    """
+    folder = work_root() / f"{inputs.step}-{inputs.fingerprint}"
+    with exclusive(LOCKS / f"{inputs.step}.lock", inputs.step), exclusive(folder / "lock", inputs.step):
+        sweep(folder.parent)
+        for partial in folder.glob("*.partial"):
+            partial.unlink()
+        if not has_saves(folder):
+            _tell_what_changed(inputs, folder)
+        write_json(folder / INPUTS, asdict(inputs))
+        work = Work(folder, runtime.save_every_s)
+        with work.stopping.listening():
+            yield work
+        if has_saves(folder):
+            write_text(folder / FINISHED, "")  # kept until DVC has recorded the result
+        else:
+            shutil.rmtree(folder)
+
+
+def work_root() -> Path:
+    """Where the resume folders lie."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / os.environ.get("CHAINFORGE_WORK", ".work")
+
+
+def has_saves(folder: Path) -> bool:
+    """Whether a step would go on from this folder."""
+    return bool(Saves(folder).numbers()) or any(folder.glob("*.jsonl"))
+
+
+def _tell_what_changed(inputs: Inputs, folder: Path) -> None:
+    for other in sorted(folder.parent.glob(f"{inputs.step}-*/{INPUTS}")):
+        if other.parent == folder or (other.parent / FINISHED).exists() or not has_saves(other.parent):
+            continue
+        before = json.loads(other.read_text(encoding="utf-8"))
+        changed = [_change(*change) for change in differences(before, asdict(inputs))]
+        say(
+            f"{inputs.step}: starting afresh. {other.parent} has an unfinished run with other inputs: "
+            f"{', '.join(changed)}. It goes on if they come back; chainforge gc --unfinished removes it"
+        )
+
+
+def _change(key: str, before: object, now: object) -> str:
+    kind, _, rest = key.partition(".")
+    return f"{rest} {before} -> {now}" if kind == "params" else f"{rest or kind} changed"

@@ -1,0 +1,6 @@
+"""Rewards on completions: the call conventions, every answer checked, no silent zero."""
+
+from chainforge.scoring.reward import WeightedReward
+from chainforge.scoring.scorer import Pending, Scorer
+
+__all__ = ["Pending", "Scorer", "WeightedReward"]

@@ -1,0 +1,83 @@
+"""One call of one reward: started where it may run, finished where its values are wanted."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from chainforge.scoring.arguments import Arguments, awaited, is_async
+from chainforge.scoring.background import Background
+from chainforge.scoring.limits import TimeOut, time_limit
+from chainforge.scoring.reward import WeightedReward, raised
+from chainforge.scoring.values import checked
+
+GRACE_S = 2.0  # for a coroutine to give in, after its time
+
+Values = list[float | None]
+
+
+@dataclass(slots=True)
+class Call:
+    """A call under way. What the reward logs is kept for the thread that asked, so that order is kept too."""
+
+    reward: WeightedReward
+    arguments: Arguments
+    seconds: float
+    background: Background
+    logged: list[tuple[str, Any]] = field(default_factory=list)
+    future: Future[Values] | None = None
+    deadline: float = 0.0
+
+    def start(self) -> None:
+        """Start what runs elsewhere: in a process, or awaited in the background."""
+        if self.reward.options.isolation == "process":
+            process = self.background.process(self.reward)
+            self.future = process.submit(self.arguments, self.seconds, self.log)
+        elif is_async(self.reward.function):
+            self._await(lambda: self.arguments.call(self.reward.function, self.log))
+
+    def run(self) -> Values | None:
+        """Run in this thread what was not started; None where the values are still to be awaited."""
+        if self.future is not None:
+            return None
+        try:
+            with time_limit(self.seconds):
+                values = self.arguments.call(self.reward.function, self.log)
+                waits = self.arguments.waits(values)
+        except TimeOut:
+            raise self.reward.took_too_long(self.seconds, self.arguments.count) from None
+        except (Exception, SystemExit) as error:
+            raise raised(self.reward.who, error) from error
+        if waits:
+            self._await(lambda: values)
+            return None
+        return checked(self.reward.who, values, self.arguments.count)
+
+    def finish(self) -> Values:
+        """Wait for what was started."""
+        assert self.future is not None
+        if self.deadline and not wait([self.future], max(0.0, self.deadline - time.monotonic())).done:
+            self.background.give_up_events()  # it never gave way to the loop
+            raise self.reward.took_too_long(self.seconds, self.arguments.count)
+        return self.future.result()
+
+    def log(self, name: str, value: Any) -> None:
+        """What `log_metric` and `log_extra` do."""
+        self.logged.append((name, value))
+
+    def _await(self, begin: Callable[[], Any]) -> None:
+        self.deadline = time.monotonic() + self.seconds + GRACE_S
+        self.future = self.background.events.submit(self._awaited(begin))
+
+    async def _awaited(self, begin: Callable[[], Any]) -> Values:
+        limit = asyncio.timeout(self.seconds)
+        try:
+            async with limit:
+                values = await awaited(begin())
+        except (Exception, SystemExit) as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise self.reward.took_too_long(self.seconds, self.arguments.count) from None
+            raise raised(self.reward.who, error) from error
+        return checked(self.reward.who, values, self.arguments.count)

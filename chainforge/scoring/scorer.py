@@ -1,0 +1,164 @@
+"""Score completions: start what can run elsewhere, run the rest here, weigh what comes back."""
+
+import math
+import sys
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace, TracebackType
+from typing import Any, Self
+
+from chainforge.records import Completion, Group, Prompt, Score
+from chainforge.response import TagFormat
+from chainforge.scoring.arguments import arguments_for
+from chainforge.scoring.background import Background
+from chainforge.scoring.call import Call, Values
+from chainforge.scoring.reward import CallFailed, WeightedReward
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Scorer:
+    """All rewards of a step. `timeout_s` bounds each call, inline where the platform has timers.
+
+    Close it, or use it in a `with`: rewards may have processes of their own. The garbage collector and the
+    end of the program close it too.
+    """
+
+    rewards: tuple[WeightedReward, ...]
+    response_format: TagFormat
+    timeout_s: float
+    log: Callable[[str, Any], None] = lambda name, value: None  # where `log_metric` and `log_extra` go
+    failures: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    background: Background = field(default_factory=Background, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, self.background.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what runs in the background; a later call starts it again."""
+        self.background.close()
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Reward name -> weight."""
+        return {reward.name: reward.weight for reward in self.rewards}
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Sequence[Completion]],
+        *,
+        global_step: int = 0,
+        max_steps: int = 0,
+    ) -> list[Group]:
+        """Groups in the order of the prompts: each reward is called once for all completions."""
+        return self.begin(prompts, completions, global_step=global_step, max_steps=max_steps).result()
+
+    def begin(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Sequence[Completion]],
+        *,
+        global_step: int = 0,
+        max_steps: int = 0,
+    ) -> "Pending":
+        """Start the rewards that wait elsewhere: async ones, and those with a process of their own."""
+        flat = [
+            (prompt, completion)
+            for prompt, group in zip(prompts, completions, strict=True)
+            for completion in group
+        ]
+        state = SimpleNamespace(global_step=global_step, max_steps=max_steps)
+        shared = {"trainer_state": state, "response_format": self.response_format}
+        calls = []
+        for reward in self.rewards:
+            arguments = arguments_for(reward.function, reward.options, flat, shared)
+            seconds = reward.options.timeout_s or self.timeout_s
+            calls.append(Call(reward, arguments, seconds, self.background))
+            calls[-1].start()
+        return Pending(self, list(prompts), [tuple(group) for group in completions], calls)
+
+    def rebuild(
+        self,
+        prompt: Prompt,
+        completions: Sequence[Completion],
+        parts: Sequence[Mapping[str, float | None]],
+    ) -> Group:
+        """The group that these parts belong to, with totals by today's weights: no reward is called."""
+        scores = tuple(self.weigh(part) for _, part in zip(completions, parts, strict=True))
+        return Group(prompt, tuple(completions), scores)
+
+    def weigh(self, parts: Mapping[str, float | None]) -> Score:
+        """The weighted sum of what applies, NaN where nothing does. `parts` has a value per reward."""
+        if parts.keys() != self.weights.keys():
+            raise ValueError(f"parts of {sorted(parts)}, but the rewards are {sorted(self.weights)}")
+        ordered = {name: parts[name] for name in self.weights}
+        applies = {name: value for name, value in ordered.items() if value is not None}
+        total = sum(self.weights[name] * value for name, value in applies.items())
+        return Score(total if applies else math.nan, ordered)
+
+
+class Pending:
+    """Rewards on their way. Nothing but `result` raises."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        prompts: list[Prompt],
+        completions: list[tuple[Completion, ...]],
+        calls: list[Call],
+    ) -> None:
+        self._scorer, self._prompts, self._completions, self._calls = scorer, prompts, completions, calls
+        self._groups: list[Group] | None = None
+
+    def result(self) -> list[Group]:
+        """Groups in the order of the prompts, once every reward has answered. Rewards that run in the calling
+        thread do so now; of several errors, theirs comes first, then the order is that of the rewards."""
+        if self._groups is None:
+            columns = self._columns()
+            count = sum(map(len, self._completions))
+            parts = iter([{name: values[i] for name, values in columns.items()} for i in range(count)])
+            self._groups = [
+                self._scorer.rebuild(prompt, group, [next(parts) for _ in group])
+                for prompt, group in zip(self._prompts, self._completions, strict=True)
+            ]
+        return self._groups
+
+    def _columns(self) -> dict[str, Values]:
+        here = [self._values(call, call.run) for call in self._calls]
+        return {
+            call.reward.name: self._values(call, call.finish) if values is None else values
+            for call, values in zip(self._calls, here, strict=True)
+        }
+
+    def _values(self, call: Call, do: Callable[[], Any]) -> Any:
+        try:
+            return do()
+        except CallFailed as error:
+            if call.reward.options.on_error == "raise":
+                raise
+            return self._without(call, error)
+        finally:
+            for name, value in call.logged:
+                self._scorer.log(name, value)
+            call.logged.clear()
+
+    def _without(self, call: Call, error: CallFailed) -> Values:
+        """None for every completion: said once, counted always."""
+        name, failures = call.reward.name, self._scorer.failures
+        failures[name] = failures.get(name, 0) + 1
+        if failures[name] == 1:
+            sys.stderr.write(
+                f"{error.problem}\n  -> counted as None, as the plugin asks for with on_error; "
+                f"further failures are only counted, as {name}.failed_calls in the log\n"
+            )
+        self._scorer.log(f"{name}.failed_calls", failures[name])
+        return [None] * call.arguments.count

@@ -1,0 +1,92 @@
+"""The other end of a reward's own process: it loads one reward and answers one call after another.
+
+Calls arrive pickled; answers go back as JSON. What the reward prints goes where the parent's prints go.
+"""
+
+import asyncio
+import ctypes
+import faulthandler
+import json
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+from chainforge.errors import ChainForgeError
+from chainforge.scoring.arguments import Arguments, Log, awaited
+from chainforge.scoring.reward import raised
+from chainforge.scoring.values import checked
+
+PR_SET_PDEATHSIG = 1  # Linux: a signal when the thread that started this process is gone
+GRACE_S = 2.0  # the parent kills at the limit; should it be gone, this process ends itself so much later
+
+
+def main(descriptor: int) -> None:
+    """Serve until the parent closes the connection or dies; then end, whatever the reward is doing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to decide about
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # works in C code that never looks up
+    connection = Connection(descriptor)
+    frames: SimpleQueue[bytes | None] = SimpleQueue()
+    threading.Thread(target=_read, args=(connection, frames), daemon=True).start()
+    lock = threading.Lock()  # a reward may log from threads of its own
+
+    def send(*message: Any) -> None:
+        frame = json.dumps(message, default=str).encode()
+        with lock:
+            connection.send_bytes(frame)
+
+    def log(name: str, value: Any) -> None:
+        send("log", name, value)
+
+    if (first := frames.get()) is None:
+        return
+    who, load = pickle.loads(first)
+    try:
+        function = load()
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}"
+        return send("wrong", f"{who} does not load in a process of its own: {reason}", "mend the plugin")
+    send("ready")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with asyncio.Runner() as runner:  # one event loop for all calls: clients that a reward keeps stay usable
+        while (frame := frames.get()) is not None:
+            arguments, seconds = pickle.loads(frame)
+            faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True, file=nowhere)
+            send(*_answer(who, function, arguments, log, runner))
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _answer(
+    who: str, function: Callable[..., Any], arguments: Arguments, log: Log, runner: asyncio.Runner
+) -> tuple[Any, ...]:
+    try:
+        values = arguments.call(function, log)
+        if arguments.waits(values):
+            values = runner.run(awaited(values))
+    except (Exception, SystemExit) as error:
+        failure = raised(who, error)
+        return "failed", failure.problem, failure.fix
+    finally:
+        sys.stdout.flush()
+    try:
+        return "values", checked(who, values, arguments.count)
+    except ChainForgeError as error:
+        return "wrong", error.problem, error.fix
+
+
+def _read(connection: Connection, frames: "SimpleQueue[bytes | None]") -> None:
+    """Pass on what arrives. At the end of it leave the main thread a moment, then end the process."""
+    try:
+        while True:
+            frames.put(connection.recv_bytes())
+    except (EOFError, OSError):
+        frames.put(None)
+    time.sleep(GRACE_S / 2)
+    os._exit(1)

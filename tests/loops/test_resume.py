@@ -1,0 +1,185 @@
+"""Stopped at any safe point and begun again, a loop ends in the same bytes as one that never stopped."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import SUPERCOT, completion, make_step, policy, prompt, weights
+
+from chainforge.config.grpo import GrpoSettings
+from chainforge.config.sft import SftSettings
+from chainforge.loops import grpo, sft
+from chainforge.loops.answers import answers
+from chainforge.loops.collect import collect
+from chainforge.loops.prompt_mix import PromptMix
+from chainforge.records import Completion, Example, Group, Prompt, Trace
+from chainforge.rollout.complete import complete
+from chainforge.run.stopping import Stopped
+from chainforge.run.work import Work
+from chainforge.scoring import Scorer, WeightedReward
+
+PROMPTS = [prompt(n) for n in range(1, 9)]
+
+
+class Interrupted(Work):
+    """Stops at the safe point of that number, as Ctrl-C does."""
+
+    def __init__(self, folder: Path, at: int) -> None:
+        super().__init__(folder, every_s=1000)
+        self._left = at
+
+    def safe_point(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.stopping._signal = "Ctrl-C"
+        super().safe_point()
+
+
+def stopped_everywhere(run: Callable[[Work], Any], folder: Path, *, every: int = 1) -> int:
+    """Stop at a safe point, go on to the next, stop again, …: how many runs it takes to the end."""
+    folder.mkdir(exist_ok=True)
+    for number in count(1):
+        try:
+            run(Interrupted(folder, every))
+        except Stopped:
+            continue
+        return number
+    raise AssertionError
+
+
+@dataclass
+class Rewarder:
+    """Scores by the length of the text: differs within a group."""
+
+    def scorer(self) -> Scorer:
+        reward = WeightedReward(
+            "length", 1.0, lambda completions: [float(len(t) % 5) for t in completions], "toy"
+        )
+        return Scorer((reward,), SUPERCOT, 10.0)
+
+
+GRPO = {
+    "output": Path("out"),
+    "start_from": Path("in"),
+    "prompts": Path("prompts"),
+    "rewards": {"length": 1.0},
+    "num_rl_steps": 4,
+    "prompts_per_step": 4,
+    "group_size": 4,
+    "max_new_tokens": 6,
+    "learning_rate": 1e-2,
+    "kl_coeff": 0.05,
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"num_iterations": 3, "mini_batches": 2}, id="in the middle of the iterations"),
+        pytest.param({"ref_sync_steps": 2, "num_iterations": 2}, id="a reference that moves"),
+        pytest.param({"resample_rounds": 2, "schedule": "cosine", "warmup_fraction": 0.5}, id="resampled"),
+    ],
+)
+def test_grpo(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = GrpoSettings(**GRPO | changes)
+    step = make_step()
+
+    def run(work: Work) -> tuple[list[torch.Tensor], str, dict[str, float]]:
+        toy, reference = policy(), policy()
+
+        def rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
+            sampled = complete(
+                toy,
+                toy.model,
+                chosen,
+                settings.group_size,
+                settings,
+                seed=lambda p, i: step.seed(number, attempt, p, i),
+                step=step,
+            )
+            return Rewarder().scorer().score(chosen, sampled)
+
+        mix = PromptMix(PROMPTS, [], 0.0, 17)
+        table, summary = grpo.train(toy, reference, mix, rollout, settings, step, work)
+        return weights(toy), table.state_dict()["rows"], summary
+
+    expected = run(Work())
+    runs = stopped_everywhere(run, tmp_path / "work")
+    updates = settings.num_iterations * settings.mini_batches
+    assert runs > settings.num_rl_steps * (1 + updates) / 2
+    found = run(Work(tmp_path / "work"))
+    assert all(torch.equal(a, b) for a, b in zip(found[0], expected[0], strict=True))
+    assert repr(found[1:]) == repr(expected[1:])  # nan is not equal to itself
+    assert not all(torch.equal(a, b) for a, b in zip(weights(policy()), expected[0], strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"muon_learning_rate": 1e-2}, {"eval_fraction": 0.3, "eval_every": 2}]
+)
+def test_sft(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"output": Path("out"), "examples": Path("examples"), "start_from": Path("in")}
+    settings = SftSettings(**given | {"num_epochs": 2.0, "batch_size": 2, "learning_rate": 1e-2} | changes)
+    examples = [
+        Example(p.id, p.messages, SUPERCOT.render("7" * n, str(n)), "toy") for n, p in enumerate(PROMPTS)
+    ]
+    step = make_step("sft_cold_start")
+
+    def run(work: Work) -> tuple[list[torch.Tensor], str, dict[str, float | None]]:
+        toy = policy()
+        table, summary = sft.train(toy, None, examples, settings, step, work)
+        return weights(toy), table.state_dict()["rows"], summary
+
+    expected = run(Work())
+    assert stopped_everywhere(run, tmp_path / "work") > 2
+    found = run(Work(tmp_path / "work"))
+    assert all(torch.equal(a, b) for a, b in zip(found[0], expected[0], strict=True))
+    assert repr(found[1:]) == repr(expected[1:])  # nan is not equal to itself
+
+
+def test_answers(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def sample(batch: Sequence[Prompt]) -> list[list[Completion]]:
+        asked.extend(p.id for p in batch)
+        return [[completion(p, f"\ud800{p.id}" * n, [n, 1]) for n in (1, 2)] for p in batch]
+
+    def run(work: Work) -> list[Group]:
+        return answers(PROMPTS, sample, 3, Rewarder().scorer(), work.journal("groups"), work, "test")
+
+    expected = run(Work())
+    asked.clear()
+    stopped_everywhere(run, tmp_path)
+    assert run(Work(tmp_path)) == expected
+    assert set(asked) == {p.id for p in PROMPTS}
+    asked.clear()
+    run(Work(tmp_path))
+    assert asked == [], "the journal has everything"
+
+
+def test_collect_asks_no_prompt_again_that_has_all_its_traces(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Teacher:
+        def generate(self, prompts: Sequence[Prompt], *, n: int, seed: int) -> Any:
+            for p in prompts:
+                for number in range(n):
+                    asked.append(p.id)
+                    yield Trace(p.id, f"{seed} {number}", p.id, "stop", "toy")
+
+    step = make_step("collect_cot")
+
+    def run(work: Work) -> list[Trace]:
+        return collect(Teacher(), PROMPTS, 2, step, work)
+
+    expected = run(Work())
+    asked.clear()
+    runs = stopped_everywhere(run, tmp_path, every=3)  # in the middle of a prompt
+    assert run(Work(tmp_path)) == expected
+    assert len(asked) == 2 * len(PROMPTS) + runs - 1
