@@ -2,15 +2,26 @@
 
 from pathlib import Path
 
+from chainforge.errors import ChainForgeError
 from chainforge.lock import make_lock
+from chainforge.lock_diff import committed_lock, lock_changes
 from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
+from chainforge.run.finished import sweep
 from chainforge.run.step import open_step, stage_main
+from chainforge.run.work import work_root
 
 
 def main(name: str) -> None:
-    open_step(name)  # checks the sections that every step shares
-    write_json(Path("plugins.lock.json"), make_lock(load_plugins()))
+    step = open_step(name)  # checks the sections that every step shares
+    lock = make_lock(load_plugins())
+    if step.runtime.locked and (changes := lock_changes(committed_lock(), lock)):
+        raise ChainForgeError(
+            f"plugins.lock.json is not the committed one: {'; '.join(changes)}",
+            "install what it names (chainforge plugins diff), or set runtime.locked to false and re-run them",
+        )
+    write_json(Path("plugins.lock.json"), lock)
+    sweep(work_root())
 
 
 if __name__ == "__main__":

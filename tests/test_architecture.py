@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "digests": set(),
     "lock": FLOOR | {"digests", "graph", "plugins"},
     "inputs": FLOOR | {"digests", "graph", "lock", "plugins"},
+    "lock_diff": FLOOR | {"graph", "lock"},
     "testing": FLOOR | {"plugins", "run", "scoring", "wiring"},
     "pytest_plugin": {"records", "response", "testing"},
     "cli": FLOOR | {"graph", "lock", "plugins", "profiles", "report", "run", "settings_page", "testing"},

@@ -17,6 +17,7 @@ BROKEN = {
     "exits": "SystemExit: usage: exits.py FILE",
     "raises_at_registration": "RuntimeError: no licence key",
     "exits_at_registration": "SystemExit: no licence key",
+    "no_hook": "ValueError: has no @cf.hookimpl function",
     "misspelt_hook": "PluginValidationError: unknown hook 'register_reward' in plugin",
     "unknown_argument": "PluginValidationError: Plugin 'chainforge_plugin_unknown_argument' for hook",
     "taken_name": "ValueError: the name 'first' is already taken by {folder}/a_first.py",

@@ -122,7 +122,7 @@ BAD_REWARDS = {
             "in another order",
         ),
     ],
-    "right answers score 1": [
+    "right answers score 1, if it judges answers": [
         (
             "def bad(completion, answer): return float(str(answer) not in completion)",
             ", per_sample=True",
@@ -165,7 +165,11 @@ GOOD_REWARDS = [
         "",
         "ok      the order of the prompts does not matter",
     ),
-    ("def bad(completion, state): return len(completion) / 1e6", ", per_sample=True", "right and wrong"),
+    (
+        "def bad(completion, state): return len(completion) / 1e6",
+        ", per_sample=True",
+        "it does not: right and wrong",
+    ),
     (
         "def bad(completions):\n    if any('\\0' in c for c in completions): raise OSError\n"
         "    return [0.0] * len(completions)",

@@ -76,7 +76,10 @@ def _tell_about_dvc() -> None:
         f"DVC's cache: {human(freed)} in {len(objects)} objects are of no workspace, branch or experiment"
     )
     if objects:
-        click.echo(f"  free them: dvc gc {' '.join(keep)}")
+        click.echo(f"  free them, while nothing runs: dvc gc {' '.join(keep)}")
+        click.echo(
+            "  afterwards `dvc exp apply` still brings a run back; its settings by hand make it run again"
+        )
         if keep == KEEP:
             click.echo("  plain `dvc gc --workspace` would drop the results of all other experiments as well")
 

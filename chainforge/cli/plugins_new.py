@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import click
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import chainforge
 from chainforge.cli.roles import as_role, title
@@ -60,6 +59,8 @@ def distribution(name: str) -> str:
 
 def rendered(role: str, name: str) -> dict[str, str]:
     """The text of every file of the package, by its path in it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     module = f"chainforge_{name}"
     templates = Environment(
         loader=PackageLoader("chainforge"),

@@ -1,5 +1,6 @@
 """Every experiment in one table: the settings in which they differ, and pass@1 of each checkpoint."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -8,8 +9,7 @@ from typing import Any
 from chainforge.report.compare.text import short
 from chainforge.report.results import pad
 
-SUMMARY = "reports/summary.json"
-PARAMS = "params.yaml"
+EVALUATION = re.compile(r"metrics/eval/([^/]+)/([^/]+)[.]json")  # checkpoint, bench
 SETTINGS = 5  # columns; a run of another profile differs in dozens
 HEADER = 8  # characters of a column's header before it goes on below
 VALUE = 16
@@ -42,13 +42,19 @@ def _experiment(name: str, entry: Tree, state: str) -> Experiment:
     data = entry.get("data") or {}
     made = str(data.get("timestamp") or "")
     done = state in ("", "success")
-    summary = _content(data.get("metrics"), SUMMARY) if done else {}
     return Experiment(
         f"  {name}" if state else name,
         f"{made[5:10]} {made[11:16]}".strip() if done else state,
-        dict(flat(_content(data.get("params"), PARAMS))),
-        {(bench, name): value for bench, cells in summary.items() for name, value in cells.items()},
+        dict(flat(_content(data.get("params"), "params.yaml"))),
+        dict(_rates(data.get("metrics") or {})) if done else {},
     )
+
+
+def _rates(metrics: Tree) -> Iterator[tuple[tuple[str, str], float]]:
+    for file in metrics:
+        rate = _content(metrics, file).get("pass_at_1")
+        if rate is not None and (match := EVALUATION.fullmatch(file)):
+            yield (match[2], match[1]), rate
 
 
 def _content(files: Tree | None, name: str) -> Tree:

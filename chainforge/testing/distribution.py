@@ -1,5 +1,6 @@
 """What a reward says to many completions, and where two rewards disagree, as text."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
 from statistics import fmean, pstdev, quantiles
@@ -9,6 +10,7 @@ from chainforge.records import Prompt
 BINS = 10
 BAR = 40  # characters of the longest bar
 SHOWN = 3  # disagreements
+WIDTH = 100
 LONGEST = 300  # characters of a completion that are shown
 
 Values = Sequence[float | None]
@@ -74,12 +76,15 @@ def disagreements(
         ((abs(a - b), i) for (i, _, _), a, b in zip(both, mine, others, strict=True)),
         key=lambda gap: (-gap[0], gap[1]),
     )
-    for gap, i in gaps[:SHOWN]:
-        if gap > 0:
-            prompt, text = pairs[i]
-            lines.append(f"\n{name} {scores[name][i]:.4g}, {other} {scores[other][i]:.4g}: {prompt.id}")
-            lines += [f"  {shortened(prompt.messages[-1]['content'] if prompt.messages else '')}"]
-            lines += [f"  {shortened(text)}"]
+    largest: dict[str, int] = {}  # one completion per prompt
+    for gap, i in gaps:
+        if gap > 0 and len(largest) < SHOWN:
+            largest.setdefault(pairs[i][0].id, i)
+    for i in largest.values():
+        prompt, text = pairs[i]
+        lines.append(f"\n{name} {scores[name][i]:.4g}, {other} {scores[other][i]:.4g}: {prompt.id}")
+        for part in (prompt.messages[-1]["content"] if prompt.messages else "", text):
+            lines += textwrap.wrap(shortened(part), WIDTH, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines)
 
 

@@ -123,7 +123,7 @@ def gold_answers(case: RewardCase) -> str | None:
     pairs = case.values(answered, as_groups(answered, twins))
     known = [(gold, wrong) for gold, wrong in pairs if gold is not None and wrong is not None]
     if not known:
-        return "None: it does not apply to problems with an answer"
+        return "it does not: None where there is an answer"
     for prompt, (gold, wrong) in zip(answered, pairs, strict=True):
         if gold is not None and wrong is not None and wrong > gold:
             raise Breach(
@@ -131,7 +131,7 @@ def gold_answers(case: RewardCase) -> str | None:
             )
     gold_of, wrong_of = (sorted({values[side] for values in known}) for side in (0, 1))
     if all(gold == wrong for gold, wrong in known):
-        return f"not a reward for correctness: right and wrong answers get {spread(gold_of)}"
+        return f"it does not: right and wrong ones get {spread(gold_of)}"
     if gold_of == [1.0]:
         return f"gold {spread(gold_of)}, wrong {spread(wrong_of)}"
     return (
@@ -150,5 +150,5 @@ LAWS: tuple[Law[RewardCase], ...] = (
     ("reads empty, huge and odd text", survives_odd_text),
     ("the same call gives the same values", repeatable),
     ("the order of the prompts does not matter", order_does_not_matter),
-    ("right answers score 1", gold_answers),
+    ("right answers score 1, if it judges answers", gold_answers),
 )

@@ -44,11 +44,11 @@ class Clone:
     folder: Path
 
     def run(self, *command: str, fails: bool = False) -> str:
-        """Run a command here; its output, stderr included."""
+        """Run a command here; its output, stderr included. Packages in `installed/` are found."""
         ended = subprocess.run(
             command,
             cwd=self.folder,
-            env=environment(),
+            env=environment() | {"PYTHONPATH": str(self.folder / "installed")},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -83,12 +83,6 @@ class Clone:
         node[leaf] = value
         with (self.folder / "params.yaml").open("w", encoding="utf-8") as file:
             yaml.dump(params, file)
-
-    def changed(self) -> set[str]:
-        """The steps of which an input is not what it was when they last ran: `dvc status`, bar the lock."""
-        self.run("python", "-m", "stages.lock", "lock")
-        status = self.run("dvc", "status", "--json")
-        return set(YAML(typ="safe", pure=True).load(status[status.index("{") :])) - {"lock"}
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def test_changed_plugins_and_code_by_what_changed() -> None:
     assert changed_lock(a, a) == {}
 
 
-RECORDED = {
+RECORDED: dict[str, Any] = {
     "stages": {
         "sft": {"params": {"params.yaml": {"sft": {"x": 1}}}, "outs": [{"path": "c/sft", "md5": "1"}]},
         "grpo": {
@@ -221,7 +221,7 @@ def test_the_text_tells_what_is_different_and_what_is_not_sound() -> None:
     ).as_text(0, everywhere=False)
     assert "grpo.kl_coeff  – → 0.05" in text
     assert "code in s1, s2, s3, s4 and 2 more" in text
-    assert "Careful: the settings or inputs of two are not those that made qwen_sft_ckpt on reasoning" in text
+    assert "Careful, two: other settings or inputs than now made qwen_sft_ckpt on reasoning" in text
     assert "qwen_sft_ckpt on reasoning (2, 1)" in text
     assert "No setting, plugin or code differs" in comparison(small).as_text(0, everywhere=False)
 

@@ -23,14 +23,16 @@ CHECKPOINTS = (
 
 
 def revision(rate: float | None, **settings: Any) -> dict[str, Any]:
-    cells = {bench: dict.fromkeys(CHECKPOINTS, rate) for bench in ("reasoning", "general")}
     missing = {"error": {"type": "FileNotFoundError", "msg": "no such file"}}
+    evaluated = {"data": {"n": 20, "pass_at_1": rate}}
+    files = [f"metrics/eval/{c}/{bench}.json" for c in CHECKPOINTS for bench in ("reasoning", "general")]
     return {
         "rev": "0123456789abcdef",
         "data": {
             "timestamp": "2026-11-24T00:36:49",
             "params": {"params.yaml": {"data": {"run": {"seed": 17}, "grpo": settings}}},
-            "metrics": {"reports/summary.json": missing if rate is None else {"data": cells}},
+            "metrics": {"metrics/grpo_final.json": {"data": {"reward": 0.75}}}
+            | dict.fromkeys(files, missing if rate is None else evaluated),
         },
     }
 

@@ -63,10 +63,13 @@ class Comparison:
         return "\n".join(["Different, A → B:", *lines]) if lines else "No setting, plugin or code differs."
 
     def _notes(self) -> Iterator[str]:
+        runs: dict[tuple[tuple[str, str], ...], list[str]] = {}
         for run, cells in self.outdated.items():
-            if cells:
-                which = named([f"{checkpoint} on {bench}" for checkpoint, bench in cells])
-                yield f"Careful: the settings or inputs of {run} are not those that made {which}: dvc repro"
+            runs.setdefault(tuple(cells), []).append(run)
+        for old, names in runs.items():
+            if old:
+                which = named([f"{checkpoint} on {bench}" for checkpoint, bench in old])
+                yield f"Careful, {' and '.join(names)}: other settings or inputs than now made {which}"
         partly = [cell for cell in self.cells if cell.paired and not cell.n == cell.n_a == cell.n_b]
         if partly:
             sizes = named([f"{cell.checkpoint} on {cell.bench} ({cell.n_a}, {cell.n_b})" for cell in partly])

@@ -1,0 +1,239 @@
+"""Change X, and exactly these steps re-run: real `dvc repro`, the real graph, stand-ins for the work."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import standin
+from clone import Clone, copy_clone, make_clone
+
+pytestmark = pytest.mark.slow
+
+# Which steps read what a step writes: the recipe, once more, by hand. `lock` always runs.
+READ_BY = {
+    "prompts": (
+        *("collect_cot", "collect_general", "filter_cot", "filter_general", "grpo_reasoning"),
+        *("rejection_sampling", "grpo_final", "distill_data", "evaluate"),
+    ),
+    "collect_cot": ("filter_cot",),
+    "collect_general": ("filter_general",),
+    "filter_cot": ("sft_cold_start", "control", "report"),
+    "filter_general": ("sft_refine", "report"),
+    "sft_cold_start": ("grpo_reasoning", "student", "control", "evaluate sft", "report"),
+    "grpo_reasoning": ("rejection_sampling", "sft_refine", "report"),
+    "rejection_sampling": ("sft_refine", "report"),
+    "sft_refine": ("grpo_final", "report"),
+    "grpo_final": ("distill_data", "student", "evaluate final", "report"),
+    "distill_data": ("student", "report"),
+    "student": ("evaluate student", "report"),
+    "control": ("report",),
+    "evaluate": ("evaluate sft", "evaluate final", "evaluate student"),
+    "evaluate sft": ("report",),
+    "evaluate final": ("report",),
+    "evaluate student": ("report",),
+    "report": (),
+}
+CHECKPOINTS = {"sft": "qwen_sft_ckpt", "final": "qwen_rl_ckpt_final", "student": "qwen_distilled_student"}
+STEPS = {
+    "student": {"distill@qwen_distilled_student"},
+    "control": {"distill@qwen_student_cold_start"},
+    "evaluate": set(),
+} | {
+    f"evaluate {short}": {f"evaluate@{name}-{bench}" for bench in ("reasoning", "general")}
+    for short, name in CHECKPOINTS.items()
+}
+GENERAL = {f"evaluate@{name}-general" for name in CHECKPOINTS.values()} | {"report"}
+SFT = ("sft_cold_start", "sft_refine", "student", "control")
+GRPO = ("grpo_reasoning", "grpo_final")
+EVERYTHING = ("prompts", *SFT)
+
+
+def follows(*changed: str) -> set[str]:
+    """These steps, and all that reads what they write, directly or not."""
+    found: set[str] = set()
+    waiting = list(changed)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += READ_BY[name]
+    return {step for name in found for step in STEPS.get(name, {name})}
+
+
+def install(clone: Clone, version: str, *, name: str = "bonus") -> None:
+    """A distribution with one reward, as pip would leave it, on the clone's PYTHONPATH."""
+    site = clone.folder / "installed"
+    uninstall(clone, name)
+    info = site / f"chainforge_{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: chainforge-{name}\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text(f"[chainforge]\n{name} = chainforge_{name}\n")
+    (site / f"chainforge_{name}.py").write_text(
+        "import chainforge as cf\n\n\ndef reward(completions):\n    return [1.0 for _ in completions]\n\n\n"
+        f"@cf.hookimpl\ndef register_rewards(register):\n    register({name!r}, reward)\n"
+    )
+
+
+def uninstall(clone: Clone, name: str = "bonus") -> None:
+    for path in (clone.folder / "installed").glob(f"chainforge_{name}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.fixture(scope="session")
+def standing_in(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Clone:
+    """Three checkpoints are evaluated; `bonus`, of a distribution, is a reward of `grpo_final` alone."""
+    clone = make_clone(root, tmp_path_factory.mktemp("standing-in"))
+    standin.install(clone.folder)
+    clone.put("checkpoints", list(CHECKPOINTS.values()))
+    clone.put("report.parents", {})
+    clone.put("grpo_reasoning.rewards", {"correct": 1.0})
+    clone.put("grpo_final.rewards", {"correct": 1.0, "lively": 0.5, "bonus": 0.1})
+    install(clone, "1.0.0")
+    assert set(clone.repro()) == {"lock"} | follows(*EVERYTHING)
+    return clone
+
+
+@pytest.fixture
+def clone(standing_in: Clone, tmp_path: Path) -> Clone:
+    return copy_clone(standing_in, tmp_path / "copy")
+
+
+Edit = Callable[[Clone], None]
+
+
+def text(path: str, old: str, new: str) -> Edit:
+    return lambda clone: clone.edit(path, old, new)
+
+
+def setting(key: str, value: object) -> Edit:
+    return lambda clone: clone.put(key, value)
+
+
+ROWS: dict[str, tuple[Edit, set[str]]] = {
+    "nothing": (lambda clone: None, set()),
+    # every section of params.yaml
+    "run": (setting("run.seed", 18), follows(*EVERYTHING)),
+    "run.watch_versions": (setting("run.watch_versions", ["torch"]), follows(*EVERYTHING)),
+    "runtime": (setting("runtime.micro_batch_tokens", 4096), set()),
+    "prompts": (setting("prompts.general.train", 31), follows("prompts")),
+    "collect": (setting("collect.samples", 2), follows("collect_cot", "collect_general")),
+    "collect_cot": (setting("collect_cot.max_prompts", 50), follows("collect_cot")),
+    "collect_general": (setting("collect_general.max_prompts", 20), follows("collect_general")),
+    "filter": (setting("filter.max_characters", 1999), follows("filter_cot", "filter_general")),
+    "filter_cot": (setting("filter_cot.prompts", "data/prompts/reasoning_eval.jsonl"), follows("filter_cot")),
+    "filter_general": (
+        setting("filter_general.prompts", "data/prompts/general_eval.jsonl"),
+        follows("filter_general"),
+    ),
+    "sft": (setting("sft.weight_decay", 0.2), follows(*SFT)),
+    "sft_cold_start": (setting("sft_cold_start.num_epochs", 3.0), follows("sft_cold_start")),
+    "sft_refine": (setting("sft_refine.num_epochs", 3.0), follows("sft_refine")),
+    "grpo": (setting("grpo.kl_coeff", 0.05), follows(*GRPO)),
+    "grpo_reasoning": (setting("grpo_reasoning.num_rl_steps", 3), follows("grpo_reasoning")),
+    "grpo_final": (setting("grpo_final.num_rl_steps", 3), follows("grpo_final")),
+    "sample": (setting("sample.min_reward", 0.1), follows("rejection_sampling", "distill_data")),
+    "rejection_sampling": (setting("rejection_sampling.samples", 3), follows("rejection_sampling")),
+    "distill_data": (setting("distill_data.samples", 3), follows("distill_data")),
+    "distill": (setting("distill.num_epochs", 2.0), follows("student", "control")),
+    "students": (setting("students.qwen_distilled_student.num_epochs", 2.0), follows("student")),
+    "checkpoints": (
+        setting("checkpoints", [*CHECKPOINTS.values(), "qwen_student_cold_start"]),
+        {f"evaluate@qwen_student_cold_start-{bench}" for bench in ("reasoning", "general")} | {"report"},
+    ),
+    "benches": (setting("benches.general.prompts", "data/prompts/general_train.jsonl"), GENERAL),
+    "evaluate": (setting("evaluate.samples", 3), follows("evaluate")),
+    "report": (setting("report.note", "Mine."), {"report"}),
+    # code
+    "a comment in a reward": (text("plugins/reward_lively.py", "def lively", "# why\ndef lively"), set()),
+    "a docstring in the core": (
+        text("chainforge/algorithms/losses.py", '"""Policy losses', '"""The policy losses'),
+        set(),
+    ),
+    "a reward that one RL step uses": (
+        text("plugins/reward_lively.py", "% 7 / 7", "% 5 / 5"),
+        follows("grpo_final"),
+    ),
+    "a reward that many steps use": (
+        text("plugins/reward_format.py", "p.reasoning.strip() and", "len(p.reasoning) > 3 and"),
+        follows("rejection_sampling", "distill_data", "evaluate"),
+    ),
+    "a teacher": (
+        text("plugins/teacher_procedural.py", "import re\n", "import re\nUNUSED = 1\n"),
+        follows("collect_cot"),
+    ),
+    "logic of the loss": (
+        text("chainforge/algorithms/losses.py", "import torch\n", "import torch\n\nUNUSED = 1\n"),
+        follows(*GRPO),
+    ),
+    "logic that two loops share": (
+        text("chainforge/models/batches.py", "import torch\n", "import torch\n\nUNUSED = 1\n"),
+        follows(*SFT, *GRPO),
+    ),
+    "logic of the report": (text("chainforge/report/write.py", "indent=2", "indent=1"), {"report"}),
+    # packages
+    "an unused plugin installed": (lambda clone: install(clone, "1.0.0", name="other"), set()),
+    "a used plugin upgraded, its source the same": (
+        lambda clone: install(clone, "1.1.0"),
+        follows("grpo_final"),
+    ),
+    "a used plugin removed and reinstalled": (
+        lambda clone: (uninstall(clone), install(clone, "1.0.0"))[-1],
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_change_reruns_exactly_the_steps_that_use_it(clone: Clone, row: str) -> None:
+    edit, expected = ROWS[row]
+    edit(clone)
+    assert set(clone.repro()) == {"lock"} | expected
+
+
+def test_the_table_has_every_section_of_the_settings(clone: Clone) -> None:
+    sections = set(re.findall(r"^(\w+):", (clone.folder / "params.yaml").read_text(), re.MULTILINE))
+    assert sections - {"profile"} <= set(ROWS)
+
+
+def test_a_removed_plugin_stops_before_any_work_and_comes_back(clone: Clone) -> None:
+    uninstall(clone)
+    said = clone.run("dvc", "repro", fails=True)
+    assert "really ran" not in said
+    assert "there is no reward called 'bonus': grpo_final used it from chainforge-bonus==1.0.0" in said
+    assert "pip install chainforge-bonus==1.0.0" in said
+    assert "dvc exp run -S '~grpo_final.rewards.bonus'" in said
+    assert not re.search("Traceback", said)
+    install(clone, "1.0.0")
+    assert clone.repro() == ["lock"]
+
+
+def test_a_reverted_change_comes_from_the_cache(clone: Clone) -> None:
+    before = clone.sha256("checkpoints", "data", "metrics", "plots", "reports")
+    clone.put("grpo.kl_coeff", 0.05)
+    assert set(clone.repro()) == {"lock"} | follows(*GRPO)
+    clone.put("grpo.kl_coeff", 0.01)
+    said = clone.run("dvc", "repro")
+    assert "really ran" not in said
+    assert "Stage 'grpo_reasoning' is cached - skipping run" in said
+    assert clone.sha256("checkpoints", "data", "metrics", "plots", "reports") == before
+
+
+def test_code_edited_after_the_lock_is_not_run_under_the_old_name(clone: Clone) -> None:
+    clone.edit("plugins/reward_lively.py", "% 7 / 7", "% 5 / 5")
+    said = clone.run("python", "-m", "stages.grpo", "grpo_final", fails=True)
+    assert "edited since the step `lock` ran: plugins.rewards:lively.digest" in said
+
+
+def test_a_locked_run_refuses_another_plugin(clone: Clone) -> None:
+    clone.run("git", "add", "--force", "plugins.lock.json")
+    clone.run("git", "-c", "user.name=T", "-c", "user.email=t@t", "commit", "--quiet", "--message", "lock")
+    assert "chainforge-bonus" not in clone.run("chainforge", "plugins", "diff")
+    clone.put("runtime.locked", True)
+    assert clone.repro() == ["lock"]
+    install(clone, "1.1.0")
+    said = clone.run("dvc", "repro", fails=True)
+    assert "really ran" not in said
+    assert "rewards:bonus: chainforge-bonus 1.0.0 -> 1.1.0 (grpo_final)" in said
+    assert "chainforge-bonus 1.0.0 -> 1.1.0" in clone.run("chainforge", "plugins", "diff", fails=True)
