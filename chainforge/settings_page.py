@@ -25,7 +25,8 @@ SECTIONS = {name: f"`{name}`" for name in ("prompts", "report")} | {
 }
 NAMES: dict[Any, str] = {
     Path: "path", str: "text", bool: "true or false", int: "whole number", float: "number", NoneType: "null",
-    dict[str, float]: "reward: weight, …", dict[str, str]: "name: name, …", PromptSetSettings: "a prompt set",
+    dict[str, float]: "reward: weight, …", dict[str, str]: "name: name, …", list[str]: "names",
+    PromptSetSettings: "a prompt set",
 }  # fmt: skip
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 HEAD = """\

@@ -13,8 +13,8 @@ import chainforge
 from chainforge import hookspecs
 from chainforge.config import loading
 from chainforge.config.verbs import VERBS
-from chainforge.graph import COMMAND
 from chainforge.digests import closure
+from chainforge.graph import COMMAND
 from chainforge.lock import make_lock
 from chainforge.plugins import ROLES, load_plugins
 from chainforge.profiles import compose
@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lock_diff": FLOOR | {"graph", "lock"},
     "testing": FLOOR | {"plugins", "run", "scoring", "wiring"},
     "pytest_plugin": {"records", "response", "testing"},
-    "cli": FLOOR | {"graph", "lock", "plugins", "profiles", "report", "run", "settings_page", "testing"},
+    "cli": FLOOR | {"graph", "lock", "lock_diff", "plugins", "profiles", "report", "run", "settings_page", "testing"},
 }
 
 

@@ -13,15 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from chainforge.config.sft import SftSettings
 from chainforge.errors import ChainForgeError
-from chainforge.loops.sft import (
-    backward,
-    batches,
-    check_same_vocabulary,
-    evaluation_loss,
-    split,
-    tokenize,
-    train,
-)
+from chainforge.loops.sft import backward, check_same_vocabulary, evaluation_loss, tokenize, train
+from chainforge.loops.sft_batches import batches, split
 from chainforge.models.batches import Tokens
 from chainforge.models.chat import encode_prompt, encode_response
 from chainforge.models.checkpoint import Policy, save_policy

@@ -1,0 +1,229 @@
+"""Killed at any moment, by whatever: nothing is lost, and the run ends in the bytes of an undisturbed one."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from clone import AUTHOR, Clone, copy_clone, environment, make_clone, ran
+
+from chainforge.run.work import has_saves
+
+pytestmark = pytest.mark.slow
+
+KILLS = 20
+OUTPUTS = ("checkpoints", "data", "metrics", "plots", "reports")
+SLOW_TEACHER = '''"""Teacher `slow`: the procedural one, at the pace of an API."""
+import time
+import chainforge as cf
+
+class Slow:
+    def generate(self, prompts, *, n, seed):
+        for prompt in prompts:
+            for number in range(n):
+                time.sleep(0.02)
+                yield cf.Trace(prompt.id, f"{seed} {number}", prompt.answer or "", "stop", "slow")
+
+@cf.hookimpl
+def register_teachers(register):
+    register("slow", Slow)
+'''
+LONGER = {
+    "collect_cot.teacher": "slow",
+    "sft_cold_start.num_epochs": 12.0,
+    "sft_refine.num_epochs": 8.0,
+    "students.qwen_distilled_student.num_epochs": 8.0,
+    "grpo.num_iterations": 2,
+    "grpo.mini_batches": 2,
+    "grpo.ref_sync_steps": 3,
+    "grpo_reasoning.num_rl_steps": 12,
+    "grpo_final.num_rl_steps": 12,
+    "runtime.rollout_rows": 8,
+    "checkpoints": ["qwen_sft_ckpt", "qwen_rl_ckpt_final"],
+    "report.parents": {"qwen_rl_ckpt_final": "qwen_sft_ckpt"},
+}
+LONG_STEPS = (
+    "collect_cot",
+    "sft_cold_start",
+    "grpo_reasoning",
+    "rejection_sampling",
+    "sft_refine",
+    "grpo_final",
+    "distill_data",
+    "distill@qwen_distilled_student",
+    "evaluate@qwen_sft_ckpt-reasoning",
+    "evaluate@qwen_rl_ckpt_final-general",
+)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Clone:
+    """A shortened pipeline in which every long step takes a few seconds; nothing has run."""
+    clone = make_clone(root, tmp_path_factory.mktemp("longer"))
+    (clone.folder / "plugins/teacher_slow.py").write_text(SLOW_TEACHER)
+    for key, value in LONGER.items():
+        clone.put(key, value)
+    clone.run("git", "add", "--all")
+    clone.run("git", *AUTHOR, "commit", "--quiet", "--message", "longer")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def undisturbed(fresh: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    clone = copy_clone(fresh, tmp_path_factory.mktemp("undisturbed") / "clone")
+    clone.run("dvc", "repro")
+    return clone
+
+
+@pytest.fixture
+def begun(undisturbed: Clone, tmp_path: Path) -> Clone:
+    """The first RL step is the next to run."""
+    clone = copy_clone(undisturbed, tmp_path / "begun")
+    clone.put("runtime.save_every_s", 0)
+    clone.put("grpo_reasoning.num_rl_steps", 40)
+    return clone
+
+
+def start(clone: Clone, *command: str, **more: str) -> subprocess.Popen[str]:
+    """The command in a session of its own, its output in logs/said."""
+    (clone.folder / "logs").mkdir(exist_ok=True)
+    with (clone.folder / "logs/said").open("w") as said:
+        return subprocess.Popen(
+            command,
+            cwd=clone.folder,
+            env=environment() | more,
+            start_new_session=True,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Everything that was started, at once."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for(true: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    """Until it is true, or the process has ended."""
+    deadline = time.monotonic() + seconds
+    while not true() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def under_way(clone: Clone, step: str) -> Callable[[], bool]:
+    """Whether a step that has not finished has saved something."""
+
+    def check() -> bool:
+        folders = (clone.folder / ".work").glob(f"{step}-*")
+        return any(has_saves(folder) and not (folder / "finished").exists() for folder in folders)
+
+    return check
+
+
+def said(clone: Clone) -> str:
+    return (clone.folder / "logs/said").read_text()
+
+
+def test_twenty_kills_end_in_the_same_bytes(fresh: Clone, undisturbed: Clone, tmp_path: Path) -> None:
+    clone = copy_clone(fresh, tmp_path / "killed")
+    clone.put("runtime.save_every_s", 0)
+    chance = random.Random(3)
+    hit, went_on = [], 0
+    for number in range(KILLS):
+        step = LONG_STEPS[number // 2]
+        process = start(clone, "dvc", "repro")
+        wait_for(under_way(clone, step), process)
+        if number % 2:  # it was under way from the kill before: wait until it is again
+            wait_for(lambda: "going on" in said(clone), process)
+        time.sleep(chance.uniform(0, 0.8))
+        hit.append(re.findall(r"^Running stage '([^']+)'", said(clone), re.MULTILINE)[-1:])
+        kill(process)
+        went_on += "going on" in said(clone)
+    clone.run("dvc", "repro")
+    assert clone.sha256(*OUTPUTS) == undisturbed.sha256(*OUTPUTS)
+    assert went_on >= KILLS // 4, (went_on, hit)
+    assert len({step for steps in hit for step in steps}) >= len(LONG_STEPS) - 3, hit
+    assert list(clone.folder.rglob("*.partial")) == []
+
+
+def test_sigterm_to_dvc_alone_saves_and_stops_what_it_had_started(begun: Clone) -> None:
+    process = start(begun, "dvc", "repro", "grpo_reasoning")
+    wait_for(under_way(begun, "grpo_reasoning"), process)
+    child = int(re.findall(r"\d+", (begun.folder / "logs/locks/grpo_reasoning.lock.owner").read_text())[0])
+    process.terminate()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists(), "the step goes on without dvc"
+    assert "stopped (dvc is gone); its work is in" in said(begun)
+    again = begun.run("dvc", "repro", "grpo_reasoning")
+    assert "going on from the state" in again
+    assert ran(again) == ["lock", "grpo_reasoning"]
+
+
+def test_ctrl_c_saves_and_stops(begun: Clone) -> None:
+    process = start(begun, "dvc", "repro", "grpo_reasoning")
+    wait_for(under_way(begun, "grpo_reasoning"), process)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(timeout=30)
+    assert "stopped (Ctrl-C); its work is in" in said(begun)
+    assert "Traceback" not in said(begun)
+    assert "going on from the state" in begun.run("dvc", "repro", "grpo_reasoning")
+
+
+def test_a_second_run_is_told_who_is_first(begun: Clone) -> None:
+    begun.put("grpo_reasoning.num_rl_steps", 300)
+    process = start(begun, "dvc", "repro", "grpo_reasoning")
+    wait_for(under_way(begun, "grpo_reasoning"), process)
+    by_dvc = begun.run("dvc", "repro", "grpo_reasoning", fails=True)
+    assert "is busy" in by_dvc or "is already running: PID" in by_dvc
+    by_hand = begun.run("python", "-m", "stages.grpo", "grpo_reasoning", fails=True)
+    assert "grpo_reasoning is already running: PID" in by_hand
+    assert process.wait(timeout=120) == 0, said(begun)
+    assert (begun.folder / "checkpoints/qwen_rl_ckpt_stage2/model.safetensors").exists()
+    assert begun.repro("grpo_reasoning") == ["lock"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with room for one saved state of the policy, not for two."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(("mount", "-t", "tmpfs", "-o", "size=150k", "tmpfs", str(disk))).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield disk
+    subprocess.run(("umount", "--lazy", str(disk)), check=True)
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(begun: Clone, small_disk: Path) -> None:
+    process = start(begun, "dvc", "repro", "grpo_reasoning", CHAINFORGE_WORK=str(small_disk))
+    assert process.wait(timeout=120) != 0
+    assert "the disk is full" in said(begun)
+    assert "Traceback" not in said(begun)
+    subprocess.run(("mount", "-o", "remount,size=20m", str(small_disk)), check=True)
+    process = start(begun, "dvc", "repro", "grpo_reasoning", CHAINFORGE_WORK=str(small_disk))
+    assert process.wait(timeout=120) == 0, said(begun)
+    assert "going on from the state" in said(begun)
+    went_on = begun.sha256("checkpoints/qwen_rl_ckpt_stage2")
+    assert "going on" not in begun.run("dvc", "repro", "--force", "--single-item", "grpo_reasoning")
+    assert begun.sha256("checkpoints/qwen_rl_ckpt_stage2") == went_on
+
+
+def test_a_killed_experiment_in_a_temporary_folder_goes_on(begun: Clone) -> None:
+    command = ("dvc", "exp", "run", "--temp", "-S", "grpo_reasoning.num_rl_steps=200", "grpo_reasoning")
+    process = start(begun, *command)
+    wait_for(under_way(begun, "grpo_reasoning"), process)
+    kill(process)
+    assert (begun.folder / ".work").is_dir(), "in the original project, not in the temporary one"
+    again = begun.run(*command)
+    assert "going on from the state" in again
