@@ -29,13 +29,13 @@ S = TypeVar("S", bound=BaseModel)
 @dataclass(frozen=True, slots=True)
 class GraphStep:
     """One step: `sections` of params.yaml from general to special, its place in plugins.lock.json, and the
-    files and folders that it reads."""
+    files and folders that it reads, as dvc.yaml has them."""
 
     name: str
     verb: str
     sections: tuple[str, ...]
     lock_key: str
-    deps: tuple[Path, ...]
+    deps: tuple[str, ...]
 
 
 def read_graph(path: Path = GRAPH) -> dict[str, GraphStep]:
@@ -53,6 +53,11 @@ def settings_of(kind: type[S], step: str) -> S:
     if step not in graph:
         raise unknown("step in dvc.yaml", step, graph)
     return load_settings(kind, *graph[step].sections)
+
+
+def dependencies(step: GraphStep) -> list[Path]:
+    """The files and folders that a step reads, with the settings that name them filled in."""
+    return [Path(VARIABLE.sub(lambda m: str(param(m[1])), dep)) for dep in step.deps]
 
 
 def _expand(name: str, stanza: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -104,5 +109,4 @@ def _step(name: str, stanza: Mapping[str, Any]) -> GraphStep | None:
     if not command or not locked:
         return None
     sections = tuple(entry for entry in params if isinstance(entry, str) and entry not in SHARED)
-    deps = (VARIABLE.sub(lambda m: str(param(m[1])), dep) for dep in stanza.get("deps", []))
-    return GraphStep(name, command[1], sections, locked[0], tuple(map(Path, deps)))
+    return GraphStep(name, command[1], sections, locked[0], tuple(stanza.get("deps", [])))

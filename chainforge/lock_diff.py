@@ -8,7 +8,7 @@ from typing import Any
 
 from chainforge.errors import ChainForgeError
 from chainforge.graph import LOCK
-from chainforge.lock import Lock, read_lock
+from chainforge.lock_entry import Lock, read_lock
 
 
 def lock_changes(before: Lock, now: Lock) -> list[str]:

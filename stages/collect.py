@@ -17,7 +17,7 @@ def main(name: str) -> None:
     entry = plugins.pick("teachers", settings.teacher.plugin)
     teacher = entry.component(**plugin_settings(entry, settings.teacher.settings))
     prompts = read_records(settings.prompts, Prompt)[: settings.max_prompts]
-    with open_work(inputs_of(name, plugins), step.runtime) as work:
+    with open_work(inputs_of(name, settings, plugins), step.runtime) as work:
         write_records(settings.output, collect(teacher, prompts, settings.samples, step, work))
 
 

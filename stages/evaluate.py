@@ -38,7 +38,7 @@ def main(name: str) -> None:
         title = f"{name} {kind}"
         return answers(prompts, sample, batch_size(count, step), scorer, work.journal(kind), work, title)
 
-    with open_work(inputs_of(name, plugins), step.runtime) as work:
+    with open_work(inputs_of(name, settings, plugins), step.runtime) as work:
         sampled = ask("sampled", settings.samples, settings.temperature)
         check_bench(sampled, settings, bench)
         greedy = ask("greedy", 1, 0.0) if settings.greedy else [None] * len(sampled)

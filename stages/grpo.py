@@ -41,7 +41,10 @@ def main(name: str) -> None:
         )
         return scorer.score(chosen, completions, global_step=number, max_steps=settings.num_rl_steps)
 
-    with open_work(inputs_of(name, plugins), step.runtime) as work, whole_folder(settings.output) as folder:
+    with (
+        open_work(inputs_of(name, settings, plugins), step.runtime) as work,
+        whole_folder(settings.output) as folder,
+    ):
         table, summary = grpo.train(policy, reference, prompts, rollout, settings, step, work)
         save_policy(policy, folder)
         step.finish(summary, table)

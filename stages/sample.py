@@ -30,7 +30,7 @@ def main(name: str) -> None:
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
         return complete(policy, model, batch, settings.samples, settings, seed=step.seed, step=step)
 
-    with open_work(inputs_of(name, plugins), step.runtime) as work:
+    with open_work(inputs_of(name, settings, plugins), step.runtime) as work:
         size = batch_size(settings.samples, step)
         groups = answers(prompts, sample, size, scorer, work.journal("groups"), work, step.name)
         examples, counts = accept(groups, settings)

@@ -28,7 +28,10 @@ def main(name: str) -> None:
     )
     if teacher:
         sft.check_same_vocabulary(policy, teacher)
-    with open_work(inputs_of(name, plugins), step.runtime) as work, whole_folder(settings.output) as folder:
+    with (
+        open_work(inputs_of(name, settings, plugins), step.runtime) as work,
+        whole_folder(settings.output) as folder,
+    ):
         table, summary = sft.train(policy, teacher, examples, settings, step, work)
         save_policy(policy, folder)
         step.finish(summary, table)

@@ -52,12 +52,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings_page": FLOOR,
     "wiring": FLOOR | {"plugins", "run", "scoring"},
     "digests": set(),
-    "lock": FLOOR | {"digests", "graph", "plugins"},
-    "inputs": FLOOR | {"digests", "graph", "lock", "plugins"},
-    "lock_diff": FLOOR | {"graph", "lock"},
+    "lock_entry": FLOOR | {"digests", "graph", "plugins"},
+    "lock": FLOOR | {"graph", "lock_entry", "plugins"},
+    "inputs": FLOOR | {"digests", "graph", "lock_entry", "plugins", "run"},
+    "lock_diff": FLOOR | {"graph", "lock_entry"},
     "testing": FLOOR | {"plugins", "run", "scoring", "wiring"},
     "pytest_plugin": {"records", "response", "testing"},
-    "cli": FLOOR | {"graph", "lock", "lock_diff", "plugins", "profiles", "report", "run", "settings_page", "testing"},
+    "cli": FLOOR
+    | {"graph", "lock", "lock_diff", "lock_entry", "plugins", "profiles", "report", "run"}
+    | {"settings_page", "testing"},
 }
 
 

@@ -10,7 +10,7 @@ import click
 from chainforge.cli.roles import NAMES, as_role, title
 from chainforge.cli.selected import Selected, selected, users
 from chainforge.errors import ChainForgeError
-from chainforge.lock import origin
+from chainforge.lock_entry import origin
 from chainforge.plugins import Entry, load_plugins
 
 WIDTH = 100

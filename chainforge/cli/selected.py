@@ -8,9 +8,9 @@ from typing import Any
 from chainforge.config.loading import PARAMS, load_settings
 from chainforge.config.prompts import PromptSetSettings, PromptsSettings
 from chainforge.config.verbs import VERBS
-from chainforge.graph import GRAPH, read_graph, settings_of
+from chainforge.graph import GRAPH, dependencies, read_graph, settings_of
 from chainforge.jsonl import read_records
-from chainforge.lock import selections
+from chainforge.lock_entry import selections
 from chainforge.plugins import Entry, Plugins, plugin_settings
 from chainforge.records import Prompt
 
@@ -33,7 +33,7 @@ def selected() -> list[Selected]:
     if not (GRAPH.is_file() and PARAMS.is_file()):
         return []
     return [
-        Selected(step.name, step.deps, role, choice.plugin, choice.settings)
+        Selected(step.name, tuple(dependencies(step)), role, choice.plugin, choice.settings)
         for step in read_graph().values()
         for role, choice in selections(load_settings(VERBS[step.verb], *step.sections))
     ]

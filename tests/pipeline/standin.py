@@ -38,13 +38,17 @@ def main() -> None:
     """`python -m stages.VERB STEP` of the stand-in graph."""
     from ruamel.yaml import YAML
 
-    from chainforge.graph import GRAPH, VARIABLE, _expand, param
+    from chainforge.config.loading import load_settings
+    from chainforge.config.verbs import VERBS
+    from chainforge.graph import GRAPH, VARIABLE, _expand, param, read_graph
     from chainforge.inputs import inputs_of
     from chainforge.plugins import load_plugins
 
     name = sys.argv[1]
     print("really ran", name)  # noqa: T201
-    mark = inputs_of(name, load_plugins()).fingerprint
+    step = read_graph()[name]
+    settings = load_settings(VERBS[step.verb], *step.sections)
+    mark = inputs_of(name, settings, load_plugins()).fingerprint
     if name == "report":  # reads more than a training step: its own sections are not all that it watches
         mark += json.dumps([param("checkpoints"), param("evaluate")["reward"]])
     stages = YAML(typ="safe", pure=True).load(GRAPH.read_text(encoding="utf-8"))["stages"]

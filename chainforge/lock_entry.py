@@ -1,0 +1,122 @@
+"""One step's part of plugins.lock.json: its code, its plugins, its input files.
+
+Nothing here imports torch.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from chainforge.config.loading import Choice, Role, load_settings
+from chainforge.config.run import RunSettings
+from chainforge.digests import closure, digest_code, digest_module, digest_path
+from chainforge.errors import ChainForgeError
+from chainforge.graph import LOCK, GraphStep, param
+from chainforge.plugins import Entry, Plugins, plugin_settings
+
+Lock = dict[str, Any]
+
+
+def lock_entry(step: GraphStep, settings: BaseModel, plugins: Plugins, root: Path = Path()) -> Lock:
+    """One step's part: `code`, `plugins`, and where there are any, `files` and library versions, `env`."""
+    entry: Lock = {"code": digest_code(closure(root, root / "stages" / f"{step.verb}.py"))}
+    libraries = load_settings(RunSettings, "run").watch_versions
+    return entry | _selected(step, settings, plugins) | ({"env": versions(libraries)} if libraries else {})
+
+
+def locked_entry(lock: Mapping[str, Any], step: GraphStep) -> Lock | None:
+    """A step's part of a lock; None if it has none."""
+    node: Any = lock
+    for key in step.lock_key.split("."):
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node if isinstance(node, dict) else None
+
+
+def read_lock(path: Path = Path(LOCK)) -> Lock:
+    """What the step `lock` last wrote; empty where there is nothing readable."""
+    try:
+        lock = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return lock if isinstance(lock, dict) else {}
+
+
+def versions(libraries: list[str]) -> dict[str, str]:
+    """Installed versions by distribution."""
+    try:
+        return {name: version(name) for name in sorted(libraries)}
+    except PackageNotFoundError as error:
+        raise ChainForgeError(
+            f"run.watch_versions names {error.name!r}, which is not installed", "install it, or take it out"
+        ) from None
+
+
+def _selected(step: GraphStep, settings: BaseModel, plugins: Plugins) -> Lock:
+    found: Lock = {}
+    files: dict[str, str] = {}
+    for role, choice in selections(settings):
+        entry = _pick(plugins, role, choice.plugin, step)
+        found[f"{role}:{entry.name}"] = origin(entry) | {"digest": digest_module(entry.module)}
+        if role != "rewards":
+            arguments = plugin_settings(entry, choice.settings)
+            files |= {str(path): digest_path(Path(path)) for path in arguments.values() if is_input(path)}
+    return {"plugins": found} | ({"files": files} if files else {})
+
+
+def _pick(plugins: Plugins, role: str, name: str, step: GraphStep) -> Entry:
+    """`plugins.pick`, but who uninstalled a plugin is told which distribution it came from."""
+    try:
+        return plugins.pick(role, name)
+    except ChainForgeError as error:
+        before = (locked_entry(read_lock(), step) or {}).get("plugins", {}).get(f"{role}:{name}", {})
+        if "distribution" not in before:
+            raise
+        distribution = f"{before['distribution']}=={before['version']}"
+        places = (f"{section}.{role}.{name}" for section in step.sections if name in _rewards(section))
+        leave = next((f"take it out: dvc exp run -S '~{place}'" for place in places), "choose another")
+        raise ChainForgeError(
+            f"{error.problem}: {step.name} used it from {distribution}, which is not installed any more",
+            f"pip install {distribution}, or {leave}",
+        ) from None
+
+
+def _rewards(section: str) -> Mapping[str, Any]:
+    return param(section).get("rewards") or {}
+
+
+def origin(entry: Entry) -> dict[str, str]:
+    """Where a plugin comes from: a file of the project, or a version of a distribution."""
+    if entry.source.endswith(".py"):
+        return {"source": entry.source}
+    distribution, _, its_version = entry.source.rpartition(" ")
+    return {"distribution": distribution, "version": its_version}
+
+
+def is_input(value: Any) -> bool:
+    """A file or folder that comes from outside; what the graph itself makes, DVC watches already."""
+    path = Path(value) if isinstance(value, str) and Path(value).is_dir() else value
+    return isinstance(path, Path) and path.parts[:1] not in {("checkpoints",), ("data",)}
+
+
+def selections(settings: BaseModel) -> Iterator[tuple[str, Choice]]:
+    """(role, choice) for every plugin that a step's settings name."""
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        role = next((str(mark) for mark in field.metadata if isinstance(mark, Role)), None)
+        if isinstance(value, Choice):
+            yield role or _role_in_union(field.annotation), value
+        elif name == "rewards":
+            yield from (("rewards", Choice(plugin=reward)) for reward in value)
+        elif name == "reward":
+            yield "rewards", Choice(plugin=value)
+        elif isinstance(value, BaseModel):
+            yield from selections(value)
+
+
+def _role_in_union(annotation: Any) -> str:
+    marks = (mark for part in annotation.__args__ for mark in getattr(part, "__metadata__", ()))
+    return next(str(mark) for mark in marks if isinstance(mark, Role))
