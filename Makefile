@@ -46,7 +46,7 @@ exp-show: ## Experiments, with readable columns
 	@$(BIN)/chainforge experiments
 
 clean: ## Remove everything that a run made (the DVC cache stays)
-	rm -rf data checkpoints logs plots metrics reports
+	rm -rf data checkpoints logs plots metrics reports .work
 
 $(VENV)/.python:
 	@command -v git >/dev/null || { echo "git is missing -> install it (apt install git, brew install git)"; exit 1; }
