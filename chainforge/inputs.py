@@ -5,27 +5,33 @@ from pydantic import BaseModel
 from chainforge.digests import digest_whole
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.graph import dependencies, param, read_graph
-from chainforge.lock_entry import lock_entry, locked_entry, read_lock
+from chainforge.lock_entry import Lock, lock_entry, locked_entry, read_lock
 from chainforge.plugins import Plugins
 from chainforge.run.inputs import Inputs, differences
 
 
 def inputs_of(name: str, settings: BaseModel, plugins: Plugins) -> Inputs:
-    """The inputs of a step as they are now, files read whole.
+    """The inputs of a step as they are now, files read whole. Raises as `check_lock` does."""
+    entry = check_lock(name, settings, plugins)
+    step = read_graph()[name]
+    files = {str(path): digest_whole(path) for path in dependencies(step)}
+    return Inputs(name, {section: param(section) for section in ("run", *step.sections)}, entry, files)
 
-    Raises ChainForgeError where its code or plugins are not those that the step `lock` wrote down: DVC
-    would record the result under the wrong ones.
+
+def check_lock(name: str, settings: BaseModel, plugins: Plugins) -> Lock:
+    """The step's part of the lock as it would be made now.
+
+    Raises ChainForgeError where that is not what the step `lock` wrote down: DVC would record the result
+    under code or plugins that did not make it.
     """
     graph = read_graph()
     if name not in graph:
         raise unknown("step in dvc.yaml", name, graph)
-    step = graph[name]
-    entry, written = lock_entry(step, settings, plugins), locked_entry(read_lock(), step)
-    if written is not None and written != entry:
-        what = ", ".join(key for key, _, _ in differences(written, entry))
+    entry = lock_entry(graph[name], settings, plugins)
+    written = locked_entry(read_lock(), graph[name])
+    if written not in (None, entry):
+        what = ", ".join(key for key, _, _ in differences(written or {}, entry))
         raise ChainForgeError(
             f"{name}: edited since the step `lock` ran: {what}", "run dvc repro again: it locks, then runs"
         )
-    sections = ["run", *step.sections]
-    files = {str(path): digest_whole(path) for path in dependencies(step)}
-    return Inputs(name, {section: param(section) for section in sections}, entry, files)
+    return entry

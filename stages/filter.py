@@ -3,6 +3,7 @@
 from chainforge.config.filter import FilterSettings
 from chainforge.errors import ChainForgeError
 from chainforge.graph import settings_of
+from chainforge.inputs import check_lock
 from chainforge.jsonl import read_records, write_records
 from chainforge.loops.filter import select_traces
 from chainforge.plugins import load_plugins
@@ -12,8 +13,9 @@ from chainforge.wiring import make_scorer
 
 
 def main(name: str) -> None:
-    step, settings = open_step(name), settings_of(FilterSettings, name)
-    scorer = make_scorer(load_plugins(), {settings.reward: 1.0}, step)
+    step, settings, plugins = open_step(name), settings_of(FilterSettings, name), load_plugins()
+    check_lock(name, settings, plugins)
+    scorer = make_scorer(plugins, {settings.reward: 1.0}, step)
     prompts = {prompt.id: prompt for prompt in read_records(settings.prompts, Prompt)}
     examples, counts = select_traces(read_records(settings.traces, Trace), prompts, scorer, settings)
     if not examples:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from chainforge.config.prompts import PromptsSettings
 from chainforge.graph import settings_of
+from chainforge.inputs import check_lock
 from chainforge.jsonl import write_records
 from chainforge.loops.prompts import materialise
 from chainforge.plugins import load_plugins, plugin_settings
@@ -12,6 +13,7 @@ from chainforge.run.step import open_step, stage_main
 
 def main(name: str) -> None:
     step, settings, plugins = open_step(name), settings_of(PromptsSettings, name), load_plugins()
+    check_lock(name, settings, plugins)
     written = {}
     for kind, wanted in (("reasoning", settings.reasoning), ("general", settings.general)):
         source = plugins.pick("prompt_sources", wanted.source.plugin)

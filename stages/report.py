@@ -5,12 +5,15 @@ from pathlib import Path
 from chainforge.config.loading import read_params
 from chainforge.config.report import ReportSection
 from chainforge.graph import settings_of
+from chainforge.inputs import check_lock
+from chainforge.plugins import load_plugins
 from chainforge.report.write import ReportSettings, write_report
 from chainforge.run.step import open_step, stage_main
 
 
 def main(name: str) -> None:
     step, section, params = open_step(name), settings_of(ReportSection, name), read_params()
+    check_lock(name, section, load_plugins())
     settings = ReportSettings(
         checkpoints=tuple(params["checkpoints"]),
         benches=tuple(params["benches"]),
