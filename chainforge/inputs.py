@@ -5,7 +5,7 @@ from pydantic import BaseModel
 from chainforge.digests import digest_whole
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.graph import dependencies, param, read_graph
-from chainforge.lock_entry import Lock, lock_entry, locked_entry, read_lock
+from chainforge.lock_entry import Lock, code_digest, lock_entry, locked_entry, read_lock
 from chainforge.plugins import Plugins
 from chainforge.run.inputs import Inputs, differences
 
@@ -27,7 +27,7 @@ def check_lock(name: str, settings: BaseModel, plugins: Plugins) -> Lock:
     graph = read_graph()
     if name not in graph:
         raise unknown("step in dvc.yaml", name, graph)
-    entry = lock_entry(graph[name], settings, plugins)
+    entry = lock_entry(graph[name], settings, plugins, code_digest(graph[name].verb))
     written = locked_entry(read_lock(), graph[name])
     if written not in (None, entry):
         what = ", ".join(key for key, _, _ in differences(written or {}, entry))

@@ -10,7 +10,7 @@ from chainforge.config.loading import load_settings, read_params
 from chainforge.config.verbs import VERBS
 from chainforge.errors import unknown
 from chainforge.graph import SHARED, GraphStep, read_graph
-from chainforge.lock_entry import Lock, lock_entry
+from chainforge.lock_entry import Lock, code_digest, lock_entry
 from chainforge.plugins import Plugins
 
 
@@ -19,6 +19,7 @@ def make_lock(plugins: Plugins, root: Path = Path()) -> Lock:
     graph = read_graph()
     check_sections(graph)
     lock: Lock = {}
+    code: dict[str, str] = {}
     for step in graph.values():
         *path, leaf = step.lock_key.split(".")
         node = lock
@@ -26,7 +27,10 @@ def make_lock(plugins: Plugins, root: Path = Path()) -> Lock:
             node = node.setdefault(key, {})
         if step.verb not in VERBS:
             raise unknown("verb", step.verb, VERBS)
-        node[leaf] = lock_entry(step, load_settings(VERBS[step.verb], *step.sections), plugins, root)
+        settings = load_settings(VERBS[step.verb], *step.sections)
+        if step.verb not in code:
+            code[step.verb] = code_digest(step.verb, root)
+        node[leaf] = lock_entry(step, settings, plugins, code[step.verb])
     return lock
 
 

@@ -21,11 +21,16 @@ from chainforge.plugins import Entry, Plugins, plugin_settings
 Lock = dict[str, Any]
 
 
-def lock_entry(step: GraphStep, settings: BaseModel, plugins: Plugins, root: Path = Path()) -> Lock:
+def lock_entry(step: GraphStep, settings: BaseModel, plugins: Plugins, code: str) -> Lock:
     """One step's part: `code`, `plugins`, and where there are any, `files` and library versions, `env`."""
-    entry: Lock = {"code": digest_code(closure(root, root / "stages" / f"{step.verb}.py"))}
     libraries = load_settings(RunSettings, "run").watch_versions
-    return entry | _selected(step, settings, plugins) | ({"env": versions(libraries)} if libraries else {})
+    versions = {"env": library_versions(libraries)} if libraries else {}
+    return {"code": code} | _selected(step, settings, plugins) | versions
+
+
+def code_digest(verb: str, root: Path = Path()) -> str:
+    """Of a verb's stage script and all that it imports."""
+    return digest_code(closure(root, root / "stages" / f"{verb}.py"))
 
 
 def locked_entry(lock: Mapping[str, Any], step: GraphStep) -> Lock | None:
@@ -45,7 +50,7 @@ def read_lock(path: Path = Path(LOCK)) -> Lock:
     return lock if isinstance(lock, dict) else {}
 
 
-def versions(libraries: list[str]) -> dict[str, str]:
+def library_versions(libraries: list[str]) -> dict[str, str]:
     """Installed versions by distribution."""
     try:
         return {name: version(name) for name in sorted(libraries)}

@@ -97,6 +97,7 @@ def test_nothing_to_do_is_no_error(project: Path) -> None:
     assert "0 B freed" in gc()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("git", [True, False])
 def test_what_dvc_would_free_is_said_but_not_done(project: Path, git: bool) -> None:
     if git:

@@ -22,7 +22,13 @@ def new(*arguments: str, fails: bool = False) -> str:
     return result.output
 
 
-@pytest.mark.parametrize(("role", "name"), NAMES.items())
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        pytest.param(role, name, marks=() if role == "reward" else pytest.mark.slow)
+        for role, name in NAMES.items()
+    ],
+)
 def test_the_package_needs_no_project_and_its_own_tests_pass(
     role: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

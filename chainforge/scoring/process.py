@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -85,8 +85,9 @@ class RewardProcess:
         who, count = self._reward.who, arguments.count
         connection = self._started(log)
         try:
-            connection.send_bytes(pickle.dumps((arguments, seconds)))
-            answer = self._answer(connection, time.monotonic() + seconds, log)
+            with self._killed_after(seconds):
+                connection.send_bytes(pickle.dumps((arguments, seconds)))
+                kind, *rest = self._answer(connection, log)
         except TimeOut:
             self._stop(now=True)
             raise self._reward.took_too_long(seconds, count) from None
@@ -98,7 +99,6 @@ class RewardProcess:
         except BaseException:
             self._stop(now=True)
             raise
-        kind, *rest = answer
         if kind == "values":
             return list(rest[0])
         raise (CallFailed if kind == "failed" else ChainForgeError)(*rest)
@@ -108,15 +108,18 @@ class RewardProcess:
         if self._connection and self._process and self._process.poll() is None:
             return self._connection
         self._stop()
+        what = pickle.dumps((self._reward.who, pickle.dumps(self._reward.load)))
         self._connection, theirs = Pipe()
-        command = [sys.executable, "-c", COMMAND, json.dumps(sys.path), str(theirs.fileno())]
+        path = json.dumps(sys.path, default=str)
+        command = [sys.executable, "-P", "-c", COMMAND, path, str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
             )
         try:
-            self._connection.send_bytes(pickle.dumps((self._reward.who, self._reward.load)))
-            kind, *reason = self._answer(self._connection, time.monotonic() + STARTUP_S, log)
+            with self._killed_after(STARTUP_S):
+                self._connection.send_bytes(what)
+                kind, *reason = self._answer(self._connection, log)
         except TimeOut:
             kind, reason = "late", [f"{self._reward.who} did not load within {STARTUP_S:g} s", START]
         except (EOFError, OSError):
@@ -129,12 +132,32 @@ class RewardProcess:
             raise ChainForgeError(*reason)
         return self._connection
 
-    def _answer(self, connection: Connection, deadline: float, log: Log) -> list[Any]:
-        """The answer to a call, logging on the way. Raises TimeOut, or EOFError where the process ended."""
+    @contextlib.contextmanager
+    def _killed_after(self, seconds: float) -> Iterator[None]:
+        """Kill the process after so many seconds, which ends all waiting to write or to read: TimeOut."""
+        late = threading.Event()
+
+        def ring() -> None:
+            late.set()
+            self._kill()
+
+        timer = threading.Timer(seconds, ring)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (EOFError, OSError):
+            if late.is_set():
+                raise TimeOut from None
+            raise
+        finally:
+            timer.cancel()
+            timer.join()  # it must not kill the next process
+
+    def _answer(self, connection: Connection, log: Log) -> list[Any]:
+        """The answer to a call, logging on the way. Raises EOFError where the process ended."""
         while True:
-            while not connection.poll(max(0.0, min(0.1, deadline - time.monotonic()))):
-                if time.monotonic() >= deadline:
-                    raise TimeOut
+            while not connection.poll(0.1):
                 if self._process is None or (self._process.poll() is not None and not connection.poll()):
                     raise EOFError  # what it left behind may still hold the connection open
             match json.loads(connection.recv_bytes()):

@@ -15,6 +15,8 @@ from chainforge.scoring.background import Background
 from chainforge.scoring.call import Call, Values
 from chainforge.scoring.reward import CallFailed, WeightedReward
 
+FOREVER_S = 1e9  # longer is more than timers take
+
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Scorer:
@@ -81,7 +83,7 @@ class Scorer:
         calls = []
         for reward in self.rewards:
             arguments = arguments_for(reward.function, reward.options, flat, shared)
-            seconds = reward.options.timeout_s or self.timeout_s
+            seconds = min(reward.options.timeout_s or self.timeout_s, FOREVER_S)
             calls.append(Call(reward, arguments, seconds, self.background))
             calls[-1].start()
         return Pending(self, list(prompts), [tuple(group) for group in completions], calls)
@@ -140,16 +142,20 @@ class Pending:
         }
 
     def _values(self, call: Call, do: Callable[[], Any]) -> Any:
+        waits = False
         try:
-            return do()
+            values = do()
+            waits = values is None
+            return values
         except CallFailed as error:
             if call.reward.options.on_error == "raise":
                 raise
             return self._without(call, error)
         finally:
-            for name, value in call.logged:
-                self._scorer.log(name, value)
-            call.logged.clear()
+            if not waits:  # else its thread may be logging right now, and order would be chance
+                for name, value in call.logged:
+                    self._scorer.log(name, value)
+                call.logged.clear()
 
     def _without(self, call: Call, error: CallFailed) -> Values:
         """None for every completion: said once, counted always."""

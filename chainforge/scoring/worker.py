@@ -4,6 +4,7 @@ Calls arrive pickled; answers go back as JSON. What the reward prints goes where
 """
 
 import asyncio
+import contextlib
 import ctypes
 import faulthandler
 import json
@@ -32,6 +33,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to decide about
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # works in C code that never looks up
+    os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
     frames: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=_read, args=(connection, frames), daemon=True).start()
@@ -49,7 +51,7 @@ def main(descriptor: int) -> None:
         return
     who, load = pickle.loads(first)
     try:
-        function = load()
+        function = pickle.loads(load)()
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
         return send("wrong", f"{who} does not load in a process of its own: {reason}", "mend the plugin")
@@ -74,7 +76,8 @@ def _answer(
         failure = raised(who, error)
         return "failed", failure.problem, failure.fix
     finally:
-        sys.stdout.flush()
+        with contextlib.suppress(Exception):  # the reward may have closed or replaced it
+            sys.stdout.flush()
     try:
         return "values", checked(who, values, arguments.count)
     except ChainForgeError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from itertools import pairwise
 
 
 def extract_boxed(text):
@@ -44,6 +45,6 @@ class RepetitionPenalty:
         penalties = []
         for text in completions:
             words = text.lower().split()
-            pairs = list(zip(words, words[1:], strict=False))
+            pairs = list(pairwise(words))
             penalties.append(len(set(pairs)) / len(pairs) - 1 if pairs else None)
         return penalties
