@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import click
 
 from chainforge.errors import ChainForgeError
 from chainforge.run.exclusive import exclusive
-from chainforge.run.finished import FINISHED, INPUTS
+from chainforge.run.finished import FINISHED, INPUTS, discard
 from chainforge.run.work import work_root
 
 KEEP = ("--workspace", "--all-branches", "--all-experiments")
@@ -50,7 +49,7 @@ def _remove(folder: Path, state: str, dry_run: bool) -> int:
         with exclusive(folder / "lock", folder.name):
             freed = size(folder)
             if not dry_run:
-                shutil.rmtree(folder)
+                discard(folder)
     except ChainForgeError as error:
         click.echo(f"in use   {human(size(folder)):>10}  {folder}  ({error.problem})")
         return 0

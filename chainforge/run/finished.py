@@ -4,8 +4,10 @@ Until then it is needed: who kills dvc between the end of a step and its commit 
 """
 
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +15,28 @@ from ruamel.yaml import YAML
 
 FINISHED = "finished"  # an empty file that marks such a folder
 INPUTS = "inputs.json"
+GONE = ".gone"  # the end of a folder's name while it is being removed
 
 
 def sweep(root: Path, dvc_lock: Path = Path("dvc.lock")) -> None:
     """Remove every finished folder whose result DVC has recorded."""
-    finished = list(finished_folders(root))
+    for torn in root.glob(f"*{GONE}"):
+        shutil.rmtree(torn, ignore_errors=True)
+    finished = [mark.parent for mark in sorted(root.glob(f"*/{FINISHED}"))]
     if not finished or not dvc_lock.is_file():
         return
     stages = YAML(typ="safe", pure=True).load(dvc_lock.read_text(encoding="utf-8")).get("stages", {})
     for folder in finished:
         if recorded(json.loads((folder / INPUTS).read_text(encoding="utf-8")), stages):
-            shutil.rmtree(folder)
+            discard(folder)
 
 
-def finished_folders(root: Path) -> Iterator[Path]:
-    """The resume folders of steps that ended well."""
-    return (mark.parent for mark in sorted(root.glob(f"*/{FINISHED}")))
+def discard(folder: Path) -> None:
+    """Remove a resume folder: at once for every other process, even if this one is killed half-way."""
+    gone = folder.with_name(folder.name + GONE)
+    with suppress(FileNotFoundError):  # another process was quicker
+        os.replace(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def recorded(inputs: Mapping[str, Any], stages: Mapping[str, Any]) -> bool:

@@ -6,10 +6,9 @@ It lies outside of DVC's outputs, in $CHAINFORGE_WORK or .work of the project (t
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 from chainforge.config.run import RuntimeSettings
 from chainforge.outputs import write_json, write_text
 from chainforge.run.exclusive import exclusive
-from chainforge.run.finished import FINISHED, INPUTS, sweep
+from chainforge.run.finished import FINISHED, INPUTS, discard, sweep
 from chainforge.run.inputs import Inputs, differences
 from chainforge.run.journal import Journal
 from chainforge.run.progress import say
@@ -45,17 +44,16 @@ class Work:
         self._saved_at = time.monotonic()
         self.stopping = Stopping()
 
-    def attach(self, **parts: Stateful) -> bool:
-        """Name the parts of the loop's state; each is set to the newest save. True if there was one."""
+    def attach(self, **parts: Stateful) -> None:
+        """Name the parts of the loop's state. Each is set to the newest save, if there is one."""
         self._parts = parts
         state = Saves(self._folder).newest() if self._folder else None
         if state is None:
-            return False
+            return
         for name, part in parts.items():
             part.load_state_dict(state[name])
         say(f"going on from the state in {self._folder}")
         self._saved_at = time.monotonic()
-        return True
 
     def safe_point(self) -> None:
         """The state is consistent here: save it if it is time to, or if the step was asked to stop.
@@ -85,8 +83,11 @@ def open_work(inputs: Inputs, runtime: RuntimeSettings) -> Iterator[Work]:
     Raises ChainForgeError where another process runs this step here, or holds the folder.
     """
     folder = work_root() / f"{inputs.step}-{inputs.fingerprint}"
-    with exclusive(LOCKS / f"{inputs.step}.lock", inputs.step), exclusive(folder / "lock", inputs.step):
-        sweep(folder.parent)
+    with ExitStack() as held:
+        held.enter_context(exclusive(LOCKS / f"{inputs.step}.lock", inputs.step))
+        sweep(folder.parent)  # before there is a lock in the folder: it may be this one that goes
+        held.enter_context(exclusive(folder / "lock", inputs.step))
+        (folder / FINISHED).unlink(missing_ok=True)
         for partial in folder.glob("*.partial"):
             partial.unlink()
         if not has_saves(folder):
@@ -98,7 +99,7 @@ def open_work(inputs: Inputs, runtime: RuntimeSettings) -> Iterator[Work]:
         if has_saves(folder):
             write_text(folder / FINISHED, "")  # kept until DVC has recorded the result
         else:
-            shutil.rmtree(folder)
+            discard(folder)
 
 
 def work_root() -> Path:

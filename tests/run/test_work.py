@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
-from chainforge.run.finished import FINISHED, recorded, sweep
+from chainforge.run.finished import FINISHED, GONE, recorded, sweep
 from chainforge.run.inputs import Inputs
 from chainforge.run.stopping import Stopped
 from chainforge.run.work import Work, open_work, work_root
@@ -141,6 +141,17 @@ def test_a_finished_folder_stays_until_dvc_has_recorded_the_result() -> None:
     assert goes_on_at(INPUTS) == 2
     dvc_lock()
     assert goes_on_at(INPUTS) == 0, "recorded: a forced run is a new run"
+
+
+def test_a_folder_that_was_half_removed_is_no_folder() -> None:
+    interrupted(INPUTS, 2)
+    goes_on_at(INPUTS)
+    (folder,) = work_root().iterdir()
+    gone = folder.rename(folder.with_name(folder.name + GONE))
+    (gone / "inputs.json").unlink()
+    dvc_lock()
+    assert goes_on_at(INPUTS) == 0
+    assert GONE not in " ".join(path.name for path in work_root().iterdir())
 
 
 def test_a_result_of_other_files_is_not_this_one() -> None:

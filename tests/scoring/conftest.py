@@ -2,6 +2,7 @@
 
 import os
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,14 @@ def make_scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeScorer
     yield make
     for scorer in scorers:
         scorer.close()
+
+
+def until(true: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Wait for what must become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def alive(pid: int) -> bool:

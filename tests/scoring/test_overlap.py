@@ -3,8 +3,6 @@
 import asyncio
 import math
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from chainforge.hookspecs import RewardOptions
 from chainforge.records import Completion, Prompt
 from chainforge.scoring import Scorer, WeightedReward
 
-from conftest import MakeScorer  # isort: skip
+from conftest import MakeScorer, until  # isort: skip
 
 WAITS = """
 import os, time
@@ -33,13 +31,6 @@ def reward(completions, answer, log_metric):
     log_metric("process", 1)
     return [float(len(text)) for text in completions]
 """
-
-
-def until(true: Callable[[], Any], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def step(folder: Path) -> tuple[list[Prompt], list[list[Completion]]]:

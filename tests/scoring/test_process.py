@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +23,18 @@ from chainforge.plugins import load_plugins
 from chainforge.scoring import Scorer, WeightedReward
 from chainforge.wiring import weighted
 
-from conftest import MakeScorer, alive, write_plugin  # isort: skip
+from conftest import MakeScorer, alive, until, write_plugin  # isort: skip
 
 ASKED = prompt(1, "6*7=?", "42")
+AWAITED = """
+import asyncio, sys
+loops = set()
+
+async def reward(completion):
+    loops.add(asyncio.get_running_loop())
+    await asyncio.sleep(0)
+    return sys.exit("told to") if completion == "exit" else len(loops)
+"""
 DIGEST = """
 import zlib
 
@@ -90,13 +99,6 @@ def reward(completions, log_metric, log_extra):
 def score(scorer: Scorer, *texts: str) -> list[float | None]:
     (group,) = scorer.score([ASKED], [[completion(ASKED, text) for text in texts]])
     return [part for score in group.scores for part in score.parts.values()]
-
-
-def until(true: Callable[[], Any], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -181,6 +183,17 @@ def test_an_error_does_not_end_the_process(toy: Scorer) -> None:
     assert score(toy, "pid") == pid
 
 
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_an_async_reward_has_one_event_loop_in_its_process(make_scorer: MakeScorer, per_sample: bool) -> None:
+    batch = "\nsample = reward\nasync def reward(completions): return [await sample(c) for c in completions]"
+    code = AWAITED if per_sample else AWAITED + batch
+    scorer = make_scorer(code, isolation="process", per_sample=per_sample)
+    for _ in range(2):
+        assert score(scorer, "a", "b") == [1.0, 1.0]
+        with pytest.raises(ChainForgeError, match="raised SystemExit: told to"):
+            score(scorer, "a", "exit")
+
+
 @pytest.mark.parametrize(
     ("how", "ending"), [("exit", r"\(exit code 3\)"), ("fault", r"\(killed by SIGSEGV\)")]
 )
@@ -211,7 +224,12 @@ def test_a_crash_or_hang_is_none_where_the_plugin_asks_for_it(
     assert said.count("reward 'toy' (") == said.count("toy.failed_calls") == 1
 
 
-@pytest.mark.parametrize("how", ["hang", "hold", "babble"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "how", ["hang", pytest.param("hold", marks=SLOW), pytest.param("babble", marks=SLOW)]
+)
 def test_a_hang_is_killed_and_the_next_call_works(make_scorer: MakeScorer, how: str) -> None:
     scorer = make_scorer(TOY, isolation="process", timeout_s=0.5)
     (pid,) = map(int, filter(None, score(scorer, "pid")))
@@ -225,6 +243,7 @@ def test_a_hang_is_killed_and_the_next_call_works(make_scorer: MakeScorer, how: 
     assert score(scorer, "next") == [1.0]
 
 
+@pytest.mark.slow
 def test_a_process_that_reads_no_call_is_killed_at_its_time(make_scorer: MakeScorer) -> None:
     scorer = make_scorer(TOY, isolation="process", timeout_s=0.5)
     assert score(scorer, "hold-soon") == [1.0]
@@ -375,7 +394,7 @@ LOADING = {
 }
 
 
-@pytest.mark.parametrize("how", LOADING)
+@pytest.mark.parametrize("how", [pytest.param(how, marks=SLOW if "slow" in how else ()) for how in LOADING])
 def test_a_plugin_that_loads_only_here_is_an_error_that_names_it(
     make_scorer: MakeScorer, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
