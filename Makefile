@@ -25,7 +25,7 @@ setup: $(VENV)/.run-ready .dvc/config ## Make .venv with pinned dependencies
 setup-dev: $(VENV)/.dev-ready .dvc/config
 
 test: setup-dev ## Set up and run every test
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-quick: setup-dev ## The quick tests (under 90 seconds)
 	$(BIN)/pytest -m "not slow and not peer"

@@ -135,12 +135,12 @@ def test_of_several_errors_the_one_from_here_is_told_then_the_first(tmp_path: Pa
     elsewhere = [rewarded(f"awaited{n}", raises_awaited) for n in range(2)]
     with (
         Scorer((*elsewhere, rewarded("here", raises)), SUPERCOT, 20.0) as scorer,
-        pytest.raises(ChainForgeError, match="^reward 'here'"),
+        pytest.raises(ChainForgeError, match=r"^reward 'here' "),
     ):
         scorer.score(*step(tmp_path))
     with (
         Scorer(tuple(elsewhere), SUPERCOT, 20.0) as scorer,
-        pytest.raises(ChainForgeError, match="^reward 'awaited0'"),
+        pytest.raises(ChainForgeError, match=r"^reward 'awaited0' "),
     ):
         scorer.score(*step(tmp_path))
 

@@ -25,6 +25,7 @@ from chainforge.wiring import weighted
 
 from conftest import MakeScorer, alive, until, write_plugin  # isort: skip
 
+SLOW = pytest.mark.slow  # half a second and more of waiting for a limit
 ASKED = prompt(1, "6*7=?", "42")
 AWAITED = """
 import asyncio, sys
@@ -212,19 +213,16 @@ def test_a_crash_between_calls_costs_nothing(toy: Scorer) -> None:
     assert score(toy, "next") == [1.0]
 
 
-@pytest.mark.parametrize("how", ["exit", "fault", "hang"])
+@pytest.mark.parametrize("how", [("exit", "fault"), pytest.param(("hang", "hang"), marks=SLOW)], ids="-".join)
 def test_a_crash_or_hang_is_none_where_the_plugin_asks_for_it(
-    make_scorer: MakeScorer, capsys: pytest.CaptureFixture[str], how: str
+    make_scorer: MakeScorer, capsys: pytest.CaptureFixture[str], how: tuple[str, str]
 ) -> None:
-    scorer = make_scorer(TOY, isolation="process", timeout_s=0.3, on_error="none")
-    assert score(scorer, how, "") == [None, None]
-    assert score(scorer, how) == [None]
+    scorer = make_scorer(TOY, isolation="process", timeout_s=0.5, on_error="none")
+    assert score(scorer, how[0], "") == [None, None]
+    assert score(scorer, how[1]) == [None]
     assert score(scorer, "next") == [1.0]
     said = capsys.readouterr().err
     assert said.count("reward 'toy' (") == said.count("toy.failed_calls") == 1
-
-
-SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
@@ -243,7 +241,7 @@ def test_a_hang_is_killed_and_the_next_call_works(make_scorer: MakeScorer, how: 
     assert score(scorer, "next") == [1.0]
 
 
-@pytest.mark.slow
+@SLOW
 def test_a_process_that_reads_no_call_is_killed_at_its_time(make_scorer: MakeScorer) -> None:
     scorer = make_scorer(TOY, isolation="process", timeout_s=0.5)
     assert score(scorer, "hold-soon") == [1.0]
@@ -307,23 +305,21 @@ def call(text):
     say(*[score.total for group in pending.result() for score in group.scores])
 
 call("pid")
-if sys.argv[2:]:
-    default = signal.signal(signal.SIGINT, lambda *_: say("interrupted"))
-    call("wait " + sys.argv[2])
-    signal.signal(signal.SIGINT, default)
-    Path(sys.argv[2], "started").unlink()
-    Path(sys.argv[2], "go").unlink()
-    call("wait " + sys.argv[2])
-else:
-    call("hang")
+default = signal.signal(signal.SIGINT, lambda *_: say("interrupted"))
+call("wait " + sys.argv[2])
+signal.signal(signal.SIGINT, default)
+call("wait " + sys.argv[3])
 """
 
 
 @contextmanager
-def parent(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A program with a process reward that waits, and the pid of that reward."""
+def parent(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A program with a process reward that waits for files in `first`, then `then`; and that reward's pid."""
     write_plugin(folder, TOY, "toy", "reward", isolation="process")
-    command = [sys.executable, "-c", PARENT, str(folder), *arguments]
+    meetings = [folder / "first", folder / "then"]
+    for meeting in meetings:
+        meeting.mkdir()
+    command = [sys.executable, "-c", PARENT, folder, *meetings]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     with program:
         try:
@@ -335,23 +331,23 @@ def parent(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str
 
 def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     with parent(tmp_path) as (program, pid):
-        time.sleep(0.1)  # into the call, most likely
+        until((tmp_path / "first/started").exists)
         assert alive(pid)
         program.kill()
         until(lambda: not alive(pid))
 
 
 def test_ctrl_c_is_the_parents_to_decide_about(tmp_path: Path) -> None:
-    with parent(tmp_path, str(tmp_path)) as (program, pid):
-        until((tmp_path / "started").exists)
+    with parent(tmp_path) as (program, pid):
+        until((tmp_path / "first/started").exists)
         assert os.getsid(pid) != os.getsid(program.pid)
         os.killpg(program.pid, signal.SIGINT)
         os.kill(pid, signal.SIGINT)  # even so
         assert program.stdout
-        (tmp_path / "go").touch()
+        (tmp_path / "first/go").touch()
         lines = [program.stdout.readline().strip() for _ in range(3)]
         assert sorted(lines) == sorted(["interrupted", "1.0", str(pid)])
-        until((tmp_path / "started").exists)
+        until((tmp_path / "then/started").exists)
         os.killpg(program.pid, signal.SIGINT)
         assert program.wait(10) in (-signal.SIGINT, 130, 1)
         assert not alive(pid)
@@ -402,7 +398,7 @@ def test_a_plugin_that_loads_only_here_is_an_error_that_names_it(
     if how == "is slow":
         monkeypatch.setattr("chainforge.scoring.process.STARTUP_S", 0.5)
     scorer = make_scorer(
-        f"import os, sys, time\nif {os.getpid()} != os.getpid():\n    {code}\ndef reward(completions): pass\n",
+        f"import os, time\nif {os.getpid()} != os.getpid():\n    {code}\ndef reward(completions): pass\n",
         isolation="process",
         on_error="none",
     )
