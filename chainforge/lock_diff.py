@@ -11,14 +11,19 @@ from chainforge.graph import LOCK
 from chainforge.lock_entry import Lock, read_lock
 
 
-def lock_changes(before: Lock, now: Lock) -> list[str]:
-    """One line per change, the steps that it re-runs in brackets."""
+def lock_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The steps that a change re-runs, by the change."""
     steps: dict[str, list[str]] = {}
     old, new = dict(_entries(before)), dict(_entries(now))
     for step in [*old, *(name for name in new if name not in old)]:
         for change in _entry_changes(old.get(step, {}), new.get(step, {})):
             steps.setdefault(change, []).append(step)
-    return [f"{change} ({', '.join(names)})" for change, names in steps.items()]
+    return steps
+
+
+def in_lines(changes: Mapping[str, list[str]]) -> list[str]:
+    """One line per change, the steps that it re-runs in brackets."""
+    return [f"{change} ({', '.join(steps)})" for change, steps in changes.items()]
 
 
 def committed_lock(revision: str = "HEAD") -> Lock:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from chainforge.errors import ChainForgeError
 from chainforge.lock import make_lock
-from chainforge.lock_diff import committed_lock, lock_changes
+from chainforge.lock_diff import committed_lock, in_lines, lock_changes
 from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
 from chainforge.run.finished import sweep
@@ -17,7 +17,7 @@ def main(name: str) -> None:
     lock = make_lock(load_plugins())
     if step.runtime.locked and (changes := lock_changes(committed_lock(), lock)):
         raise ChainForgeError(
-            f"plugins.lock.json is not the committed one: {'; '.join(changes)}",
+            f"plugins.lock.json is not the committed one: {'; '.join(in_lines(changes))}",
             "install what it names (chainforge plugins diff), or set runtime.locked to false and re-run them",
         )
     write_json(Path("plugins.lock.json"), lock)

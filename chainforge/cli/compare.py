@@ -25,9 +25,10 @@ def compare(a: str, b: str, checkpoint: str | None, bench: str | None, examples:
     are problems that flipped between wrong and right, by the greedy answer, or where a run has none, by more
     than half of the samples. Without --checkpoint and --bench they are of the cell where most flipped.
     """
+    from chainforge.lock_diff import lock_changes
     from chainforge.report.compare.problems import compare_cell
     from chainforge.report.compare.revision import Revision
-    from chainforge.report.compare.settings import changed_lock, changed_settings
+    from chainforge.report.compare.settings import changed_settings
     from chainforge.report.compare.text import Comparison
 
     with closing(Revision(a)) as before, closing(Revision(b)) as after:
@@ -41,7 +42,7 @@ def compare(a: str, b: str, checkpoint: str | None, bench: str | None, examples:
             a,
             b,
             changed_settings(before.params, after.params),
-            changed_lock(before.lock, after.lock),
+            lock_changes(before.lock, after.lock),
             [compare_cell(*cell, before.answers(*cell), after.answers(*cell)) for cell in chosen],
             {run.name: [cell for cell in chosen if cell in run.outdated] for run in (before, after)},
         )

@@ -3,7 +3,7 @@
 import click
 
 from chainforge.lock import make_lock
-from chainforge.lock_diff import committed_lock, lock_changes
+from chainforge.lock_diff import committed_lock, in_lines, lock_changes
 from chainforge.plugins import load_plugins
 
 
@@ -15,7 +15,7 @@ def diff_plugins(revision: str) -> None:
     Exit code 1 if they do: the steps in brackets would re-run. For CI, or after a fresh clone.
     """
     changes = lock_changes(committed_lock(revision), make_lock(load_plugins()))
-    for change in changes:
+    for change in in_lines(changes):
         click.echo(change)
     if changes:
         raise SystemExit(1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chainforge.errors import ChainForgeError
 from chainforge.report.compare.problems import Answers, Difference, compare_cell
-from chainforge.report.compare.settings import changed_lock, changed_settings, outdated
+from chainforge.report.compare.settings import changed_settings, outdated
 from chainforge.report.compare.text import Comparison, short, table
 
 CELL = ("qwen_sft_ckpt", "reasoning")
@@ -138,24 +138,6 @@ def test_changed_settings_by_dotted_key() -> None:
     a = {"run": {"seed": 17}, "grpo": {"kl_coeff": 0.01, "rewards": {"correct": 1.0}}}
     b = {"run": {"seed": 17}, "grpo": {"kl_coeff": 0.05, "rewards": {"correct": 1.0, "short": 0.1}}}
     assert changed_settings(a, b) == {"grpo.kl_coeff": (0.01, 0.05), "grpo.rewards.short": (None, 0.1)}
-
-
-def test_changed_plugins_and_code_by_what_changed() -> None:
-    def step(code: str, **plugins: str) -> dict[str, Any]:
-        return {"code": code, "plugins": {f"rewards:{k}": {"digest": v} for k, v in plugins.items()}}
-
-    a = {
-        "sft": step("1"),
-        "grpo": step("1", correct="x", old="y"),
-        "evaluate": {"general": step("1", old="y")},
-    }
-    b = {"sft": step("1"), "grpo": step("2", correct="z"), "evaluate": {"general": step("2", old="y")}}
-    assert changed_lock(a, b) == {
-        "code": ["grpo", "evaluate@general"],
-        "plugin rewards:correct (edited)": ["grpo"],
-        "plugin rewards:old (gone)": ["grpo"],
-    }
-    assert changed_lock(a, a) == {}
 
 
 RECORDED: dict[str, Any] = {

@@ -1,6 +1,6 @@
-"""Which settings, plugins and code two runs do not share, and which results are older than their settings."""
+"""Which settings two runs do not share, and which results are older than their settings."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from chainforge.run.inputs import differences
@@ -12,42 +12,6 @@ LOCK = "plugins.lock.json"
 def changed_settings(a: Tree, b: Tree) -> dict[str, tuple[Any, Any]]:
     """(in A, in B) by dotted key; None where a run has no such setting."""
     return {key: (before, now) for key, before, now in differences(a, b)}
-
-
-def changed_lock(a: Tree, b: Tree) -> dict[str, list[str]]:
-    """The steps by what is different in them: `code`, `plugin rewards:correct (edited)`, …"""
-    changed: dict[str, list[str]] = {}
-    old, new = dict(_by_step(a)), dict(_by_step(b))
-    for step in dict.fromkeys([*old, *new]):
-        if step in old and step in new:  # a step that one run lacks is told by its settings
-            for what in _changes(old[step], new[step]):
-                changed.setdefault(what, []).append(step)
-    return changed
-
-
-def _by_step(node: Tree, at: str = "") -> Iterator[tuple[str, Tree]]:
-    """The part of each step: `distill.STUDENT` and `evaluate.BENCH` are one level below the others."""
-    for key, child in node.items():
-        if isinstance(child, Mapping):
-            if "code" in child:
-                yield f"{at}{key}", child
-            else:
-                yield from _by_step(child, f"{at}{key}@")
-
-
-def _changes(old: Tree, new: Tree) -> Iterator[str]:
-    for part in dict.fromkeys([*old, *new]):
-        before, now = old.get(part), new.get(part)
-        if before == now:
-            continue
-        if not isinstance(before or now, Mapping):
-            yield part
-            continue
-        before, now = before or {}, now or {}
-        for name in dict.fromkeys([*before, *now]):
-            if before.get(name) != now.get(name):
-                how = "edited" if name in before and name in now else "new" if name in now else "gone"
-                yield f"{part.removesuffix('s')} {name} ({how})"
 
 
 def outdated(recorded: Tree, params: Tree, lock: Tree) -> set[str]:
