@@ -13,6 +13,7 @@ from fakes import ROOT
 
 from chainforge.config.loading import read_params
 from chainforge.digests import closure, digest_code, digest_path
+from chainforge.errors import ChainForgeError
 from chainforge.lock import make_lock
 from chainforge.plugins import load_plugins
 from chainforge.profiles import use
@@ -220,3 +221,14 @@ def test_making_the_lock_imports_neither_torch_nor_transformers(project: Path) -
     )
     assert done.stdout.strip() == "[]"
     assert json.loads(Path("plugins.lock.json").read_text()) == lock()
+
+
+def test_a_library_that_is_watched_belongs_to_every_step(project: Path) -> None:
+    before = lock()
+    edit("params.yaml", replacing("watch_versions: []", "watch_versions: [torch]"))
+    after = lock()
+    assert changed(before, after) == changed({}, before)
+    assert set(after["sft_cold_start"]["env"]) == {"torch"}
+    edit("params.yaml", replacing("[torch]", "[tor]"))
+    with pytest.raises(ChainForgeError, match="names 'tor', which is not installed"):
+        lock()

@@ -115,7 +115,6 @@ ROWS: dict[str, tuple[Edit, set[str]]] = {
     "nothing": (lambda clone: None, set()),
     # every section of params.yaml
     "run": (setting("run.seed", 18), follows(*EVERYTHING)),
-    "run.watch_versions": (setting("run.watch_versions", ["torch"]), follows(*EVERYTHING)),
     "runtime": (setting("runtime.micro_batch_tokens", 4096), set()),
     "prompts": (setting("prompts.general.train", 31), follows("prompts")),
     "collect": (setting("collect.samples", 2), follows("collect_cot", "collect_general")),
@@ -159,17 +158,9 @@ ROWS: dict[str, tuple[Edit, set[str]]] = {
         text("plugins/reward_format.py", "p.reasoning.strip() and", "len(p.reasoning) > 3 and"),
         follows("rejection_sampling", "distill_data", "evaluate"),
     ),
-    "a teacher": (
-        text("plugins/teacher_procedural.py", "import re\n", "import re\nUNUSED = 1\n"),
-        follows("collect_cot"),
-    ),
     "logic of the loss": (
         text("chainforge/algorithms/losses.py", "import torch\n", "import torch\n\nUNUSED = 1\n"),
         follows(*GRPO),
-    ),
-    "logic that two loops share": (
-        text("chainforge/models/batches.py", "import torch\n", "import torch\n\nUNUSED = 1\n"),
-        follows(*SFT, *GRPO),
     ),
     "logic of the report": (text("chainforge/report/write.py", "indent=2", "indent=1"), {"report"}),
     # packages

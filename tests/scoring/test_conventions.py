@@ -12,12 +12,11 @@ import torch
 from fakes import SUPERCOT, completion, prompt
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import MakeScorer
 
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
-
-from conftest import MakeScorer  # isort: skip
 
 HERE = Path(__file__).parent
 TRL = (HERE / "published_trl.py").read_text(encoding="utf-8")

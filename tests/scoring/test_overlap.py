@@ -10,13 +10,12 @@ import pytest
 from fakes import SUPERCOT, completion, prompt
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import MakeScorer, until
 
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import RewardOptions
 from chainforge.records import Completion, Prompt
 from chainforge.scoring import Scorer, WeightedReward
-
-from conftest import MakeScorer, until  # isort: skip
 
 WAITS = """
 import os, time
