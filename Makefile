@@ -28,7 +28,7 @@ test: setup-dev ## Set up and run every test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-quick: setup-dev ## The quick tests (under 90 seconds)
-	$(BIN)/pytest -m "not slow and not peer"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not peer"
 
 lint: setup-dev ## Check format, lint and types
 	$(BIN)/ruff format --check .
