@@ -5,9 +5,11 @@ from pathlib import Path
 from chainforge.errors import ChainForgeError
 from chainforge.lock import make_lock
 from chainforge.lock_diff import committed_lock, in_lines, lock_changes
+from chainforge.lock_entry import read_lock
 from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
 from chainforge.run.finished import sweep
+from chainforge.run.progress import say
 from chainforge.run.step import open_step, stage_main
 from chainforge.run.work import work_root
 
@@ -20,6 +22,9 @@ def main(name: str) -> None:
             f"plugins.lock.json is not the committed one: {'; '.join(in_lines(changes))}",
             "install what it names (chainforge plugins diff), or set runtime.locked to false and re-run them",
         )
+    before = read_lock() or lock  # the first one is no change
+    for change in in_lines(lock_changes(before, lock)):
+        say(f"{name}: {change}")
     write_json(Path("plugins.lock.json"), lock)
     sweep(work_root())
 

@@ -232,3 +232,17 @@ def test_a_library_that_is_watched_belongs_to_every_step(project: Path) -> None:
     edit("params.yaml", replacing("[torch]", "[tor]"))
     with pytest.raises(ChainForgeError, match="names 'tor', which is not installed"):
         lock()
+
+
+def test_the_step_says_what_has_changed_since_it_last_ran(project: Path) -> None:
+    def said() -> str:
+        command = (sys.executable, "-m", "stages.lock", "lock")
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    assert said() == "", "there was no lock"
+    assert said() == ""
+    edit("plugins/teacher_procedural.py", lambda text: text + "\nSPEED = 3\n")
+    assert (
+        said() == "lock: teachers:procedural: plugins/teacher_procedural.py: its code changed (collect_cot)\n"
+    )
+    assert said() == ""
