@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,17 +43,28 @@ def read_graph(path: Path = GRAPH) -> dict[str, GraphStep]:
     """Every step of dvc.yaml by name, foreach and matrix expanded, in the order of the file."""
     if not path.is_file():
         raise ChainForgeError(f"there is no {path} in {Path.cwd()}", "run this in the project's folder")
-    stages = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["stages"]
+    stages = _stanzas(path.read_text(encoding="utf-8"))
     expanded = (item for name, stanza in stages.items() for item in _expand(name, stanza))
     return {name: step for name, stanza in expanded if (step := _step(name, stanza))}
 
 
+@cache
+def _stanzas(text: str) -> Mapping[str, Any]:
+    stages: Mapping[str, Any] = YAML(typ="safe", pure=True).load(text)["stages"]
+    return stages
+
+
 def settings_of(kind: type[S], step: str) -> S:
     """The settings of a step, from the sections that dvc.yaml declares for it."""
+    return load_settings(kind, *step_of(step).sections)
+
+
+def step_of(name: str) -> GraphStep:
+    """The step of that name. Raises ChainForgeError for one that dvc.yaml does not have."""
     graph = read_graph()
-    if step not in graph:
-        raise unknown("step in dvc.yaml", step, graph)
-    return load_settings(kind, *graph[step].sections)
+    if name not in graph:
+        raise unknown("step in dvc.yaml", name, graph)
+    return graph[name]
 
 
 def dependencies(step: GraphStep) -> list[Path]:

@@ -3,8 +3,8 @@
 from pydantic import BaseModel
 
 from chainforge.digests import digest_whole
-from chainforge.errors import ChainForgeError, unknown
-from chainforge.graph import dependencies, param, read_graph
+from chainforge.errors import ChainForgeError
+from chainforge.graph import dependencies, param, step_of
 from chainforge.lock_entry import Lock, code_digest, lock_entry, locked_entry, read_lock
 from chainforge.plugins import Plugins
 from chainforge.run.inputs import Inputs, differences
@@ -13,7 +13,7 @@ from chainforge.run.inputs import Inputs, differences
 def inputs_of(name: str, settings: BaseModel, plugins: Plugins) -> Inputs:
     """The inputs of a step as they are now, files read whole. Raises as `check_lock` does."""
     entry = check_lock(name, settings, plugins)
-    step = read_graph()[name]
+    step = step_of(name)
     files = {str(path): digest_whole(path) for path in dependencies(step)}
     return Inputs(name, {section: param(section) for section in ("run", *step.sections)}, entry, files)
 
@@ -24,11 +24,9 @@ def check_lock(name: str, settings: BaseModel, plugins: Plugins) -> Lock:
     Raises ChainForgeError where that is not what the step `lock` wrote down: DVC would record the result
     under code or plugins that did not make it.
     """
-    graph = read_graph()
-    if name not in graph:
-        raise unknown("step in dvc.yaml", name, graph)
-    entry = lock_entry(graph[name], settings, plugins, code_digest(graph[name].verb))
-    written = locked_entry(read_lock(), graph[name])
+    step = step_of(name)
+    entry = lock_entry(step, settings, plugins, code_digest(step.verb))
+    written = locked_entry(read_lock(), step)
     if written not in (None, entry):
         what = ", ".join(key for key, _, _ in differences(written or {}, entry))
         raise ChainForgeError(

@@ -53,11 +53,16 @@ class Plugins:
         """The component of that name, or an error with the nearest name and any broken plugin."""
         if (role, name) in self.entries:
             return self.entries[role, name]
-        error = unknown(role.removesuffix("s").replace("_", " "), name, self.names(role))
+        error = unknown(role_title(role), name, self.names(role))
         if self.broken:
             reasons = "; ".join(f"{source}: {reason}" for source, reason in sorted(self.broken.items()))
             raise ChainForgeError(error.problem, f"{error.fix}\n  -> these plugins did not load: {reasons}")
         raise error
+
+
+def role_title(role: str) -> str:
+    """A role in the singular, as messages name it: "prompt source"."""
+    return role.removesuffix("s").replace("_", " ")
 
 
 def load_plugins(folder: Path = FOLDER) -> Plugins:
@@ -148,7 +153,7 @@ def _reason(error: BaseException) -> str:
 
 def plugin_settings(entry: Entry, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a factory, checked against its signature; `Path` ones become paths."""
-    where = f"{entry.role.removesuffix('s').replace('_', ' ')} {entry.name!r} ({entry.source})"
+    where = f"{role_title(entry.role)} {entry.name!r} ({entry.source})"
     try:
         parameters = inspect.signature(entry.component, eval_str=True).parameters
     except NameError as error:

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from chainforge.config.loading import PARAMS, read_params
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.outputs import write_text
+from chainforge.run.inputs import ABSENT, differences
 
 PROFILES = Path("profiles")
 BASE = "tiny"  # the whole set of settings that every other profile overlays
@@ -60,17 +61,17 @@ def changed_by_hand() -> list[str]:
     active = read_params()
     if active.get("profile") not in names():
         return ["profile"]
-    return [key for key, _ in _differences(_plain(active["profile"]), active)]
+    return [key for key, _, _ in differences(_plain(active["profile"]), active)]
 
 
 def as_arguments(name: str) -> list[str]:
     """The -S arguments that lead from the active settings to a profile."""
     arguments = []
-    for key, value in _differences(read_params(), _plain(name)):
-        if value is _GONE:
+    for key, before, now in differences(read_params(), _plain(name)):
+        if now is ABSENT:
             override = f"~{key}"
         else:
-            override = f"{'' if _has(read_params(), key) else '+'}{key}={_override_value(value)}"
+            override = f"{'+' if before is ABSENT else ''}{key}={_override_value(now)}"
         arguments.append(f"-S {shlex.quote(override)}")
     return arguments
 
@@ -85,29 +86,6 @@ def merge(base: Any, overlay: Mapping[str, Any]) -> None:
             base[key] = value
         else:  # before the last key, to which the comment of the next section belongs
             base.insert(len(base) - 1, key, value)
-
-
-_GONE = object()
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    for key in [*new, *(k for k in old if k not in new)]:
-        dotted = f"{at}{key}"
-        if key not in new:
-            yield dotted, _GONE
-        elif isinstance(new[key], Mapping) and isinstance(old.get(key), Mapping):
-            yield from _differences(old[key], new[key], f"{dotted}.")
-        elif key not in old or old[key] != new[key]:
-            yield dotted, new[key]
-
-
-def _has(params: Mapping[str, Any], dotted: str) -> bool:
-    node: Any = params
-    for key in dotted.split("."):
-        if not isinstance(node, Mapping) or key not in node:
-            return False
-        node = node[key]
-    return True
 
 
 def _plain(name: str) -> dict[str, Any]:

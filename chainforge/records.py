@@ -25,6 +25,11 @@ class Prompt:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
+def plain_text(prompt: Prompt) -> str:
+    """The conversation without differences of case and white space: what makes two prompts the same."""
+    return "\x1f".join(" ".join(m["content"].casefold().split()) for m in prompt.messages)
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What a teacher said: its reasoning and its answer, still apart and without any tag."""

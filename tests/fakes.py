@@ -1,6 +1,6 @@
 """Stand-ins that several tests share: random models, a tokenizer, a policy, prompts, groups, a step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from chainforge.config.grpo import GrpoSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.models.checkpoint import Policy
 from chainforge.plugins import load_plugins
 from chainforge.records import Completion, Finish, Group, Prompt, Score
 from chainforge.response import TagFormat, tag_format
+from chainforge.rollout.complete import complete
 from chainforge.run.step import Step
+from chainforge.scoring import Scorer
 
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 
@@ -88,6 +91,26 @@ def make_step(
         RunSettings(response_format=response_format, seed=seed),
         RuntimeSettings(**{"device": "cpu"} | runtime),
     )
+
+
+def sampled_rollout(
+    of: Policy, settings: GrpoSettings, scorer: Scorer, step: Step
+) -> Callable[[Sequence[Prompt], int, int], list[Group]]:
+    """A rollout by the real sampler, as stages/grpo.py makes it."""
+
+    def rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
+        completions = complete(
+            of,
+            of.model,
+            chosen,
+            settings.group_size,
+            settings,
+            seed=lambda prompt_id, index: step.seed(number, attempt, prompt_id, index),
+            step=step,
+        )
+        return scorer.score(chosen, completions)
+
+    return rollout
 
 
 def prompt(number: int = 1, text: str | None = None, answer: str | None = "42", **columns: Any) -> Prompt:

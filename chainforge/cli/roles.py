@@ -3,12 +3,12 @@
 import click
 
 from chainforge.errors import ChainForgeError, unknown
-from chainforge.plugins import ROLES, Entry, Plugins
+from chainforge.plugins import ROLES, Entry, Plugins, role_title
 
 
 def title(role: str) -> str:
     """A role in the singular, as a user writes it."""
-    return role.removesuffix("s").replace("_", "-")
+    return role_title(role).replace(" ", "-")
 
 
 NAMES = f"[{'|'.join(map(title, ROLES))}]"

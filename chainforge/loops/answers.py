@@ -23,7 +23,8 @@ def answers(
     title: str,
 ) -> list[Group]:
     """One turn of the body is one batch; slow rewards score it while the next one is sampled."""
-    groups = [group for row in journal.rows for group in restored(row, prompts, scorer)]
+    by_id = {prompt.id: prompt for prompt in prompts}
+    groups = [group for row in journal.rows for group in restored(row, by_id, scorer)]
     scoring: Pending | None = None
     batches = [prompts[start : start + batch_size] for start in range(len(groups), len(prompts), batch_size)]
     for batch in progress(batches, title, unit="batch"):
@@ -53,9 +54,8 @@ def kept(scoring: Pending, journal: Journal) -> list[Group]:
     return groups
 
 
-def restored(row: Sequence[Mapping[str, Any]], prompts: Sequence[Prompt], scorer: Scorer) -> list[Group]:
+def restored(row: Sequence[Mapping[str, Any]], by_id: Mapping[str, Prompt], scorer: Scorer) -> list[Group]:
     """The groups of a journal's row."""
-    by_id = {prompt.id: prompt for prompt in prompts}
     return [
         scorer.rebuild(
             by_id[group["prompt_id"]],

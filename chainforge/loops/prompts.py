@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from chainforge.errors import ChainForgeError
-from chainforge.records import Prompt
+from chainforge.records import Prompt, plain_text
 
 
 def materialise(
@@ -18,9 +18,9 @@ def materialise(
             )
         if len(prompts) > wanted[split]:
             splits[split] = prompts[: wanted[split]]
-    trained = {normal(p): p for p in splits["train"]}
+    trained = {plain_text(p): p for p in splits["train"]}
     for held_out in splits["eval"]:
-        if twin := trained.get(normal(held_out)):
+        if twin := trained.get(plain_text(held_out)):
             raise ChainForgeError(
                 f"prompts.{name}: evaluation prompt {held_out.id!r} is also training prompt {twin.id!r}",
                 "remove it from one of the two: scores on trained problems mean nothing",
@@ -33,7 +33,7 @@ def unique(name: str, split: str, prompts: Iterable[Prompt]) -> list[Prompt]:
     by_text: dict[str, Prompt] = {}
     by_id: dict[str, str] = {}
     for prompt in prompts:
-        text = normal(prompt)
+        text = plain_text(prompt)
         if by_id.setdefault(prompt.id, text) != text:
             raise ChainForgeError(
                 f"prompts.{name}: the id {prompt.id!r} stands for two different {split} prompts",
@@ -41,8 +41,3 @@ def unique(name: str, split: str, prompts: Iterable[Prompt]) -> list[Prompt]:
             )
         by_text.setdefault(text, prompt)
     return list(by_text.values())
-
-
-def normal(prompt: Prompt) -> str:
-    """The conversation without differences of case and white space."""
-    return "\x1f".join(" ".join(m["content"].casefold().split()) for m in prompt.messages)

@@ -23,12 +23,22 @@ class Inputs:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+class Absent:
+    """The value of a key that is not there; null is a value."""
+
+    def __str__(self) -> str:
+        return "not set"
+
+
+ABSENT = Absent()
+
+
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], at: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """(dotted key, before, now) wherever two trees differ; None where one has no such key."""
+    """(dotted key, before, now) wherever two trees differ; ABSENT where one has no such key."""
     for key in [*old, *(key for key in new if key not in old)]:
-        before, now, dotted = old.get(key), new.get(key), f"{at}{key}"
+        before, now, dotted = old.get(key, ABSENT), new.get(key, ABSENT), f"{at}{key}"
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             yield from differences(before, now, f"{dotted}.")
         elif before != now:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainforge.plugins import Entry, plugin_settings
-from chainforge.records import Prompt, from_json, to_json
+from chainforge.records import Prompt, from_json, plain_text, to_json
 from chainforge.testing.imports import imports_nothing_slow
 from chainforge.testing.laws import Breach, Finding, Law, check, demand
 
@@ -84,15 +84,11 @@ def own_ids(case: SourceCase) -> str | None:
 
 def splits_apart(case: SourceCase) -> str | None:
     """As the step `prompts` compares: without differences of case and white space."""
-    trained = {text_of(prompt): prompt.id for prompt in case.ask("train", 10 * COUNT)}
+    trained = {plain_text(prompt): prompt.id for prompt in case.ask("train", 10 * COUNT)}
     for prompt in case.ask("eval", 10 * COUNT):
-        twin = trained.get(text_of(prompt))
+        twin = trained.get(plain_text(prompt))
         demand(twin is None, f"evaluation prompt {prompt.id!r} is also training prompt {twin!r}")
     return None
-
-
-def text_of(prompt: Prompt) -> str:
-    return "\x1f".join(" ".join(message["content"].casefold().split()) for message in prompt.messages)
 
 
 def same_seed(case: SourceCase) -> str | None:

@@ -59,13 +59,3 @@ def entry_of(role: str, what: Component, options: Mapping[str, Any] | None = Non
 def alone(entry: Entry) -> Plugins:
     """Plugins that consist of this one."""
     return Plugins({(entry.role, entry.name): entry})
-
-
-def title(role: str) -> str:
-    """A role in the singular, as messages name it."""
-    return role.removesuffix("s").replace("_", " ")
-
-
-def option(role: str) -> str:
-    """A role as the command line names it."""
-    return title(role).replace(" ", "-")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import completion, group, make_step, policy, prompt, weights
+from fakes import completion, group, make_step, policy, prompt, sampled_rollout, weights
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +22,6 @@ from chainforge.loops.prompt_mix import PromptMix
 from chainforge.models.checkpoint import Policy
 from chainforge.models.optimizer import NotFinite
 from chainforge.records import Group, Prompt
-from chainforge.rollout.complete import complete
 from chainforge.run.step import Step
 from chainforge.run.work import Work
 from chainforge.scoring import Scorer, WeightedReward
@@ -393,21 +392,7 @@ def bandit(toy: Policy, settings: GrpoSettings, token: int, step: Step) -> Calla
         lambda completion_ids: [float(ids[0] == token) for ids in completion_ids],
         "toy",
     )
-    scorer = Scorer((reward,), step.response_format, 10.0)
-
-    def rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
-        answers = complete(
-            toy,
-            toy.model,
-            chosen,
-            settings.group_size,
-            settings,
-            seed=lambda p, i: step.seed(number, attempt, p, i),
-            step=step,
-        )
-        return scorer.score(chosen, answers)
-
-    return rollout
+    return sampled_rollout(toy, settings, Scorer((reward,), step.response_format, 10.0), step)
 
 
 def chance(toy: Policy, token: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import SUPERCOT, completion, make_step, policy, prompt, weights
+from fakes import SUPERCOT, completion, make_step, policy, prompt, sampled_rollout, weights
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.sft import SftSettings
@@ -17,7 +17,6 @@ from chainforge.loops.answers import answers
 from chainforge.loops.collect import collect
 from chainforge.loops.prompt_mix import PromptMix
 from chainforge.records import Completion, Example, Group, Prompt, Trace
-from chainforge.rollout.complete import complete
 from chainforge.run.stopping import Stopped
 from chainforge.run.work import Work
 from chainforge.scoring import Scorer, WeightedReward
@@ -92,19 +91,7 @@ def test_grpo(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
 
     def run(work: Work) -> tuple[list[torch.Tensor], str, dict[str, float]]:
         toy, reference = policy(), policy()
-
-        def rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
-            sampled = complete(
-                toy,
-                toy.model,
-                chosen,
-                settings.group_size,
-                settings,
-                seed=lambda p, i: step.seed(number, attempt, p, i),
-                step=step,
-            )
-            return Rewarder().scorer().score(chosen, sampled)
-
+        rollout = sampled_rollout(toy, settings, Rewarder().scorer(), step)
         mix = PromptMix(PROMPTS, [], 0.0, 17)
         table, summary = grpo.train(toy, reference, mix, rollout, settings, step, work)
         return weights(toy), table.state_dict()["rows"], summary

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainforge.run.inputs import differences
+from chainforge.run.inputs import ABSENT, differences
 
 Tree = Mapping[str, Any]
 LOCK = "plugins.lock.json"
@@ -11,7 +11,10 @@ LOCK = "plugins.lock.json"
 
 def changed_settings(a: Tree, b: Tree) -> dict[str, tuple[Any, Any]]:
     """(in A, in B) by dotted key; None where a run has no such setting."""
-    return {key: (before, now) for key, before, now in differences(a, b)}
+    return {
+        key: (None if before is ABSENT else before, None if now is ABSENT else now)
+        for key, before, now in differences(a, b)
+    }
 
 
 def outdated(recorded: Tree, params: Tree, lock: Tree) -> set[str]:
