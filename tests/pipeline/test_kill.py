@@ -86,7 +86,7 @@ def begun(undisturbed: Clone, tmp_path: Path) -> Clone:
     """The first RL step is the next to run."""
     clone = copy_clone(undisturbed, tmp_path / "begun")
     clone.put("runtime.save_every_s", 0)
-    clone.put("grpo_reasoning.num_rl_steps", 40)
+    clone.put("grpo_reasoning.num_rl_steps", 400)
     return clone
 
 
