@@ -1,26 +1,38 @@
 """ChainForge's public API: all that a plugin may import. `import chainforge as cf`."""
 
+from chainforge.calls import Call, CallFailed, Reply, Usage
 from chainforge.errors import ChainForgeError
-from chainforge.hookspecs import API_VERSION, Reward, StudentModel, Teacher, hookimpl
+from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
 from chainforge.jsonl import read_rows
+from chainforge.prices import FREE, Prices
+from chainforge.reasoning import split_reasoning
 from chainforge.records import Completion, Example, Message, Prompt, Trace, from_json
 from chainforge.response import Parsed, TagFormat, tag_format
 
 __all__ = [
     "API_VERSION",
+    "FREE",
+    "ApiClient",
+    "ApiTeacher",
+    "Call",
+    "CallFailed",
     "ChainForgeError",
     "Completion",
     "Example",
     "Message",
     "Parsed",
+    "Prices",
     "Prompt",
+    "Reply",
     "Reward",
     "StudentModel",
     "TagFormat",
     "Teacher",
     "Trace",
+    "Usage",
     "from_json",
     "hookimpl",
     "read_rows",
+    "split_reasoning",
     "tag_format",
 ]

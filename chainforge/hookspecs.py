@@ -6,12 +6,15 @@ module must not import torch at its top level, because `dvc repro` imports every
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 import pluggy
 
+from chainforge.calls import Call, Reply
 from chainforge.errors import unknown
+from chainforge.prices import Prices
 from chainforge.records import Prompt, Trace
 
 if TYPE_CHECKING:
@@ -53,6 +56,42 @@ class Teacher(Protocol):
         """Yield `n` traces per prompt."""
 
 
+class ApiClient(Protocol):
+    """An open connection to a teacher's API."""
+
+    async def ask(self, call: Call) -> Mapping[str, Any]:
+        """The provider's JSON, whole and as it came. It tries once.
+
+        Raises CallFailed for whatever is not a whole answer: a refusal, a broken connection, a cut body, an
+        answer without choices, finish reason or usage.
+        """
+
+
+@runtime_checkable
+class ApiTeacher(Protocol):
+    """A teacher behind an API: how to ask once, and how to read what comes.
+
+    When to ask, how often, for how much money, and that no answer is lost or paid twice, is ChainForge's
+    business: see chainforge/teachers/.
+    """
+
+    max_tokens: int  # of reasoning and answer together
+    prices: Prices | None  # None: unknown
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What an answer depends on besides messages and sample: provider, model, parameters. Never a key.
+
+        Two teachers with the same identity share paid answers.
+        """
+
+    def client(self, *, connections: int) -> AbstractAsyncContextManager[ApiClient]:
+        """Connect, with room for so many calls at once. Raises ChainForgeError if a key is missing."""
+
+    def read(self, answer: Mapping[str, Any]) -> Reply:
+        """What `ask` returned, or a CallFailed's `partial`, understood. Pure."""
+
+
 class StudentModel(Protocol):
     """A model to train from: the base model of the recipe, or a student to distill into."""
 
@@ -67,7 +106,7 @@ class StudentModel(Protocol):
 class TeacherFactory(Protocol):
     """Makes a teacher from its settings in params.yaml."""
 
-    def __call__(self, **settings: Any) -> Teacher: ...
+    def __call__(self, **settings: Any) -> Teacher | ApiTeacher: ...
 
 
 class StudentModelFactory(Protocol):

@@ -28,24 +28,30 @@ SLOW_TO_IMPORT = {"torch", "transformers", "tokenizers", "safetensors"}
 
 # What each part of chainforge/ may import of the others. A new part needs a line.
 GROUND = {"records", "errors"}
-FLOOR = GROUND | {"algorithms", "config", "hookspecs", "jsonl", "outputs", "response"}
+CALLS = {"calls", "prices", "reasoning"}
+FLOOR = GROUND | CALLS | {"algorithms", "config", "hookspecs", "jsonl", "outputs", "response"}
 WALLS = {"models", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
     "algorithms": GROUND,
     "response": GROUND,
+    "calls": GROUND,
+    "prices": GROUND | {"calls"},
+    "reasoning": GROUND,
     "jsonl": GROUND | {"outputs"},
     "outputs": set(),
     "config": GROUND | {"response"},
-    "hookspecs": GROUND | {"response"},
+    "hookspecs": GROUND | {"calls", "prices", "response"},
     "__init__": FLOOR - {"algorithms", "config"},
     "models": FLOOR,
     "run": FLOOR,
     "scoring": FLOOR,
+    "teachers": FLOOR | {"run"},
+    "mock_teacher": FLOOR,
     "report": FLOOR | {"run"},
     "rollout": FLOOR | {"models", "run"},
-    "loops": FLOOR | WALLS - {"report"},
+    "loops": FLOOR | WALLS - {"report"} | {"teachers"},
     "plugins": FLOOR,
     "graph": FLOOR,
     "profiles": FLOOR | {"run"},
@@ -59,8 +65,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": FLOOR | {"plugins", "run", "scoring", "wiring"},
     "pytest_plugin": {"records", "response", "testing"},
     "cli": FLOOR
-    | {"graph", "lock", "lock_diff", "lock_entry", "plugins", "profiles", "report", "run"}
-    | {"settings_page", "testing"},
+    | {"graph", "inputs", "lock", "lock_diff", "lock_entry", "plugins", "profiles", "report", "run"}
+    | {"mock_teacher", "settings_page", "teachers", "testing"},
 }
 
 
