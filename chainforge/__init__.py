@@ -8,6 +8,7 @@ from chainforge.prices import FREE, Prices
 from chainforge.reasoning import split_reasoning
 from chainforge.records import Completion, Example, Message, Prompt, Trace, from_json
 from chainforge.response import Parsed, TagFormat, tag_format
+from chainforge.secrets import secret
 
 __all__ = [
     "API_VERSION",
@@ -33,6 +34,7 @@ __all__ = [
     "from_json",
     "hookimpl",
     "read_rows",
+    "secret",
     "split_reasoning",
     "tag_format",
 ]

@@ -75,9 +75,17 @@ class _WithoutProse(ast.NodeTransformer):
 
 
 def digest_module(module: ModuleType) -> str:
-    """Of a module's file, or of every module of a package."""
+    """Of a module's file, or of every module of a package, and of what it imports beyond the public API."""
     file = Path(str(module.__file__))
-    return digest_code(sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file])
+    own = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    root = Path(__file__).resolve().parents[1]
+    beyond = {used for path in own for used in closure(root, path)} - _public_api(root)
+    return digest_code([*own, *sorted(beyond - set(own))])
+
+
+@cache
+def _public_api(root: Path) -> frozenset[Path]:
+    return frozenset(closure(root, root / PACKAGE / "__init__.py"))
 
 
 def digest_path(path: Path) -> str:

@@ -77,6 +77,7 @@ class ApiTeacher(Protocol):
 
     max_tokens: int  # of reasoning and answer together
     prices: Prices | None  # None: unknown
+    seeded: bool  # whether a call's seed is sent, and so belongs to what the answer depends on
 
     @property
     def identity(self) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict, TypeVar, get_args
 
-Finish = Literal["stop", "length", "error"]
+Finish = Literal["stop", "length", "content_filter", "error"]
 
 
 class Message(TypedDict):

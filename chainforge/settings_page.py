@@ -101,6 +101,8 @@ def type_name(annotation: Any, marks: Iterable[Any] = ()) -> str:
         return type_name(arguments[0], arguments[1:])
     if origin in (Union, UnionType):
         return " or ".join(map(type_name, arguments))
+    if origin is list and annotation not in NAMES:
+        return f"list of: {type_name(arguments[0])}"
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     flat = [mark for m in marks for mark in (m.metadata if isinstance(m, FieldInfo) else [m])]

@@ -11,6 +11,8 @@ class CollectSettings(Settings):
 
     output: File
     """JSONL of traces to write."""
+    calls: File
+    """JSON to write: what was asked, answered and paid."""
     prompts: File
     """JSONL of prompts."""
     teacher: Annotated[Choice, Role("teachers")]

@@ -1,55 +1,129 @@
-"""Filter a teacher's traces: keep what is whole, safe to tag, right, and short enough."""
+"""Filter a teacher's traces: keep what is whole, right, readable, new, and not in the evaluation."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from chainforge.config.filter import FilterSettings
+from chainforge.filtering.choose import choose
+from chainforge.filtering.contamination import Benchmarks
+from chainforge.filtering.duplicates import repeats
+from chainforge.filtering.funnel import Funnel
+from chainforge.filtering.language import script_share
+from chainforge.filtering.repetition import repeated_share
+from chainforge.filtering.words import plain, plain_question
 from chainforge.records import Completion, Example, Prompt, Trace
 from chainforge.response import TagFormat
 from chainforge.scoring import Scorer
 
+Reasons = Iterator[str | None]
+
 
 def select_traces(
-    traces: Iterable[Trace], prompts: Mapping[str, Prompt], scorer: Scorer, settings: FilterSettings
-) -> tuple[list[Example], dict[str, int]]:
-    """(accepted examples, counts): every trace is kept or dropped for exactly one reason."""
-    reasons: Counter[str] = Counter()
-    whole: list[tuple[Prompt, Trace, str]] = []
-    for trace in traces:
-        response = scorer.response_format
-        if reason := defect(trace, prompts, response, settings):
-            reasons[reason] += 1
-        else:
-            whole.append((prompts[trace.prompt_id], trace, response.render(trace.reasoning, trace.content)))
-    completions = [(Completion(t.prompt_id, text, (), (), t.finish, t.origin),) for _, t, text in whole]
-    groups = scorer.score([prompt for prompt, _, _ in whole], completions) if whole else []
-    kept: Counter[str] = Counter()
-    examples = []
-    for group, (prompt, trace, text) in zip(groups, whole, strict=True):
-        value = group.scores[0].parts[settings.reward]
-        if value is not None and value < settings.min_reward:
-            reasons["wrong"] += 1
-        elif kept[prompt.id] == settings.keep_per_prompt:
-            reasons["over_quota"] += 1
-        else:
-            kept[prompt.id] += 1
-            examples.append(Example(prompt.id, prompt.messages, text, trace.origin))
-    counts = {f"dropped/{reason}": count for reason, count in sorted(reasons.items())}
-    return examples, {"read": len(examples) + reasons.total(), "kept": len(examples), **counts}
+    traces: Iterable[Trace],
+    prompts: Mapping[str, Prompt],
+    scorer: Scorer,
+    settings: FilterSettings,
+    benchmarks: Benchmarks,
+) -> tuple[list[Example], Funnel]:
+    """(accepted examples, counts): every trace is kept, or dropped by the first test that it fails.
+
+    Tests of one trace alone come first, so that a trace which is dropped never stands in another's way.
+    """
+    left, funnel, form = list(traces), Funnel(), scorer.response_format
+    left = funnel.sift(left, (None if t.prompt_id in prompts else "unknown_prompt" for t in left))
+    left = funnel.sift(left, (defect(trace, form) for trace in left))
+    left = funnel.sift(left, wrong(left, prompts, scorer, settings))
+    left = funnel.sift(left, (blemish(trace, settings) for trace in left))
+    asked = {trace.prompt_id: prompts[trace.prompt_id] for trace in left}
+    contaminated = {name: benchmarks.finds(prompt) for name, prompt in asked.items()}
+    left = funnel.sift(left, (contaminated[trace.prompt_id] for trace in left))
+    left = funnel.sift(left, repeated_prompts(left, prompts, settings.near_duplicate_prompts))
+    left = funnel.sift(left, by_prompt(left, lambda its: repeated_responses(its, settings)))
+    left = funnel.sift(left, by_prompt(left, lambda its: over_quota(its, settings)))
+    return [example(trace, prompts[trace.prompt_id], form) for trace in left], funnel
 
 
-def defect(
-    trace: Trace, prompts: Mapping[str, Prompt], response: TagFormat, settings: FilterSettings
-) -> str | None:
-    """Why this trace cannot be used whatever it answers, or None."""
-    if trace.prompt_id not in prompts:
-        return "unknown_prompt"
+def example(trace: Trace, prompt: Prompt, form: TagFormat) -> Example:
+    """The trace as something to learn from."""
+    return Example(prompt.id, prompt.messages, form.render(trace.reasoning, trace.content), trace.origin)
+
+
+def defect(trace: Trace, form: TagFormat) -> str | None:
+    """Why this trace is no whole response, or None."""
     if trace.finish != "stop":
         return f"finish_{trace.finish}"
-    if not trace.reasoning.strip() or not trace.content.strip():
-        return "empty"
-    if any(tag in part for tag in response.tags for part in (trace.reasoning, trace.content)):
+    if not trace.reasoning.strip():
+        return "no_reasoning"
+    if not trace.content.strip():
+        return "no_answer"
+    if any(tag in part for tag in form.tags for part in (trace.reasoning, trace.content)):
         return "contains_tag"
-    if len(trace.reasoning) + len(trace.content) > settings.max_characters:
-        return "too_long"
     return None
+
+
+def wrong(
+    traces: Sequence[Trace], prompts: Mapping[str, Prompt], scorer: Scorer, settings: FilterSettings
+) -> Reasons:
+    """Which traces the reward does not pass; one that it does not apply to passes."""
+    texts = [scorer.response_format.render(trace.reasoning, trace.content) for trace in traces]
+    completions = [
+        (Completion(trace.prompt_id, text, (), (), trace.finish, trace.origin),)
+        for trace, text in zip(traces, texts, strict=True)
+    ]
+    groups = scorer.score([prompts[trace.prompt_id] for trace in traces], completions) if traces else []
+    for group in groups:
+        value = group.scores[0].parts[settings.reward]
+        yield "wrong" if value is not None and value < settings.min_reward else None
+
+
+def blemish(trace: Trace, settings: FilterSettings) -> str | None:
+    """Why this trace, though right, is not to be copied, or None."""
+    parts, characters = (trace.reasoning, trace.content), size(trace)
+    if settings.scripts:
+        if min(script_share(part, settings.scripts) for part in parts) < settings.min_script_share:
+            return "language"
+    if characters < settings.min_characters:
+        return "too_short"
+    if characters > settings.max_characters:
+        return "too_long"
+    if settings.max_repetition < 1 and max(map(repeated_share, parts)) > settings.max_repetition:
+        return "repetition"
+    return None
+
+
+def repeated_prompts(traces: Sequence[Trace], prompts: Mapping[str, Prompt], near: float | None) -> Reasons:
+    """Which traces answer a prompt that is like an earlier one."""
+    ids = list(dict.fromkeys(trace.prompt_id for trace in traces))
+    likeness = repeats([plain_question(prompts[prompt_id]) for prompt_id in ids], near)
+    found = dict(zip(ids, likeness, strict=True))
+    names = {None: None, "exact": "duplicate_prompt", "near": "near_duplicate_prompt"}
+    return (names[found[trace.prompt_id]] for trace in traces)
+
+
+def repeated_responses(traces: Sequence[Trace], settings: FilterSettings) -> list[str | None]:
+    """Which of one prompt's responses are like an earlier one."""
+    texts = [f"{plain(trace.reasoning)}\n{plain(trace.content)}" for trace in traces]
+    names = {None: None, "exact": "duplicate", "near": "near_duplicate"}
+    return [names[likeness] for likeness in repeats(texts, settings.near_duplicate_responses)]
+
+
+def over_quota(traces: Sequence[Trace], settings: FilterSettings) -> list[str | None]:
+    """Which of one prompt's traces are more than wanted."""
+    chosen = choose([size(trace) for trace in traces], settings.keep_per_prompt, settings.choose)
+    return [None if place in chosen else "over_quota" for place in range(len(traces))]
+
+
+def by_prompt(traces: Sequence[Trace], judge: Callable[[Sequence[Trace]], list[str | None]]) -> Reasons:
+    """What `judge` says of each prompt's traces, in the order of all."""
+    places = sorted(range(len(traces)), key=lambda i: traces[i].prompt_id)
+    reasons: list[str | None] = [None] * len(traces)
+    for _, group in groupby(places, key=lambda i: traces[i].prompt_id):
+        its = list(group)
+        for place, reason in zip(its, judge([traces[i] for i in its]), strict=True):
+            reasons[place] = reason
+    return iter(reasons)
+
+
+def size(trace: Trace) -> int:
+    """Characters of reasoning and answer."""
+    return len(trace.reasoning) + len(trace.content)

@@ -1,0 +1,27 @@
+"""How teachers behind an API are asked: changes the bill and the time, never an answer."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from chainforge.config.loading import Settings
+from chainforge.config.types import Above0, AtLeast0, Positive
+
+
+class CollectorSettings(Settings):
+    """Section `collector`: not watched by `dvc repro`."""
+
+    budget_usd: AtLeast0 | Literal["none"] | None = None
+    """USD that the journal of a step may ever cost, never passed; none: no cap; null: paid teachers stop."""
+    concurrency: Positive = 64
+    """Most calls in flight; fewer where the provider refuses more."""
+    deadline_s: Above0 = 1800.0
+    """Seconds until a call without an answer is given up."""
+    retry_truncated: bool = False
+    """Ask once more, with twice the max_tokens, where an answer was cut off."""
+    off_peak_only: bool = False
+    """Wait while the provider's higher price is on."""
+    stream: bool = False
+    """Stream answers, to watch them come; costs ten times the processor time."""
+    reuse: list[str] = Field(default_factory=list)
+    """Folders of other journals, whose answers are taken instead of asking again."""

@@ -1,0 +1,55 @@
+"""Texts that occurred before, exactly or nearly. Of those that are alike the first stays."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz import fuzz, process
+
+CHUNK = 256  # texts compared at once with all that stay
+
+Likeness = Literal["exact", "near"]
+
+
+def repeats(texts: Sequence[str], near: float | None) -> list[Likeness | None]:
+    """For each text whether it is like an earlier one; None stays.
+
+    `near` is a similarity in percent, 100 less the share of characters to insert and delete, compared with
+    texts that stay; None compares exactly only. The time is quadratic in the number of distinct texts.
+    """
+    found: list[Likeness | None] = []
+    seen: set[str] = set()
+    distinct: list[int] = []
+    for place, text in enumerate(texts):
+        found.append("exact" if text in seen else None)
+        if text not in seen:
+            seen.add(text)
+            distinct.append(place)
+    if near is not None:
+        for place in near_repeats([texts[i] for i in distinct], near):
+            found[distinct[place]] = "near"
+    return found
+
+
+def near_repeats(texts: Sequence[str], near: float) -> set[int]:
+    """Places of the texts that are at least so similar to an earlier one that stays."""
+    dropped: set[int] = set()
+    kept: list[str] = []
+    for start in range(0, len(texts), CHUNK):
+        chunk = texts[start : start + CHUNK]
+        like_kept = similar(chunk, kept, near).any(axis=1)
+        like_each_other = similar(chunk, chunk, near)
+        for i, text in enumerate(chunk):
+            before = (j for j in np.flatnonzero(like_each_other[i, :i]) if start + int(j) not in dropped)
+            if like_kept[i] or next(before, None) is not None:
+                dropped.add(start + i)
+        kept += [text for i, text in enumerate(chunk) if start + i not in dropped]
+    return dropped
+
+
+def similar(left: Sequence[str], right: Sequence[str], near: float) -> NDArray[np.bool_]:
+    """Which pairs are at least so similar."""
+    ratios = process.cdist(left, right, scorer=fuzz.ratio, score_cutoff=near, dtype=np.float32, workers=1)
+    alike: NDArray[np.bool_] = ratios > 0
+    return alike

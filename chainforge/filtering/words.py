@@ -1,0 +1,36 @@
+"""Texts made comparable: without case and layout, or as a list of words."""
+
+import re
+
+from chainforge.records import Prompt, plain_text
+
+UNSPACED = (
+    "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Kana, Han
+)
+WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+
+
+def plain(text: str) -> str:
+    """The text without differences of case and white space. Signs stay: 3 − 2 is not 3 + 2."""
+    return " ".join(text.casefold().split())
+
+
+def words(text: str) -> list[str]:
+    """Words and numbers without case and punctuation; where no spaces are written, each character is one."""
+    return WORD.findall(text.casefold())
+
+
+def ngrams(text: str, size: int) -> set[str]:
+    """All runs of so many words; none where the text is shorter."""
+    found = words(text)
+    return {" ".join(found[i : i + size]) for i in range(len(found) - size + 1)}
+
+
+def asked(prompt: Prompt) -> tuple[str, ...]:
+    """What is asked: every message but the system's, which all prompts of a set may share."""
+    return tuple(m["content"] for m in prompt.messages if m["role"] != "system")
+
+
+def plain_question(prompt: Prompt) -> str:
+    """What is asked, as one plain text; of a prompt that is all system message, that."""
+    return "\x1f".join(map(plain, asked(prompt))) or plain_text(prompt)

@@ -1,0 +1,141 @@
+"""What was asked and answered, for good: append-only JSONL that outlives every kill.
+
+Lines, by `kind`: `run` (who asks, with which parameters), `sent` (before a call goes out), `answer` (the
+provider's JSON, whole), `failed` (no answer). A call is one `sent` and one of the other two, with the same
+fingerprint and attempt; a `sent` alone was in flight when the process was killed.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from chainforge.errors import ChainForgeError
+from chainforge.run.exclusive import exclusive
+
+NAME = "journal.jsonl"
+TORN = "journal.torn"
+Record = Mapping[str, Any]
+
+
+class Journal:
+    """The one writer of a journal; another process that wants it is refused."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held: AbstractContextManager[None] = exclusive(folder / "lock", f"a collector in {folder}")
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._file = -1
+
+    def __enter__(self) -> Self:
+        """Take the lock, and cut off what a kill left of a last line."""
+        with ExitStack() as undo:
+            self._held.__enter__()
+            undo.callback(self._held.__exit__, None, None, None)
+            path = self.folder / NAME
+            mend(path)
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+        self._held.__exit__(None, None, None)
+
+    async def write(self, record: Record) -> None:
+        """Return once the record is on the disk. Who waits at the same time shares one write and one fsync.
+
+        Raises OSError where it is not; then the file is as it was before.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((orjson.dumps(record) + b"\n", done))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_all())
+        await done
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                await asyncio.to_thread(append, self._file, b"".join(line for line, _ in batch))
+            except OSError as error:
+                for _, done in batch:
+                    if not done.done():
+                        done.set_exception(error)
+            else:
+                for _, done in batch:
+                    if not done.done():  # who waited may have been cancelled
+                        done.set_result(None)
+
+
+def append(file: int, data: bytes) -> None:
+    """All of it on the disk, or none: a full disk leaves no torn line."""
+    before = os.fstat(file).st_size
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(file, left) :]
+        os.fsync(file)
+    except OSError:
+        os.ftruncate(file, before)
+        raise
+
+
+def mend(path: Path) -> None:
+    """Cut off a last line without an end; it is kept beside, in journal.torn."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = whole_length(file.fileno())
+        file.seek(end)
+        if torn := file.read():
+            with path.with_name(TORN).open("ab") as aside:
+                aside.write(torn + b"\n")
+            file.truncate(end)
+
+
+def whole_length(file: int, block: int = 1 << 16) -> int:
+    """Where the last whole line ends."""
+    end = os.fstat(file).st_size
+    while end > 0:
+        start = max(0, end - block)
+        cut = os.pread(file, end - start, start).rfind(b"\n")
+        if cut >= 0:
+            return start + cut + 1
+        end = start
+    return 0
+
+
+def read_journal(folder: Path) -> Iterator[tuple[int, Record]]:
+    """(offset, record) of every whole line. Raises ChainForgeError that names a damaged one."""
+    path = folder / NAME
+    if not path.exists():
+        return
+    offset = 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                return  # being written, or torn by a kill
+            try:
+                record = orjson.loads(line)
+                record["kind"]
+            except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+                raise ChainForgeError(
+                    f"{path}, line {number}: damaged: {error}",
+                    "answers were paid for: mend or delete that one line by hand, then run again",
+                ) from error
+            yield offset, record
+            offset += len(line)
+
+
+def read_at(folder: Path, offsets: Iterator[int]) -> Iterator[Record]:
+    """The records at these offsets, in this order."""
+    with (folder / NAME).open("rb") as lines:
+        for offset in offsets:
+            lines.seek(offset)
+            yield orjson.loads(lines.readline())

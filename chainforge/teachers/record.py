@@ -1,0 +1,100 @@
+"""The lines of a journal. None holds a key: what a call failed with is text that a client has cleaned."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from chainforge.calls import CallFailed, Reply
+from chainforge.prices import Window
+from chainforge.teachers.question import Question
+from chainforge.teachers.verdict import Verdict
+
+SCHEMA = 1
+About = Mapping[str, Any]
+Line = dict[str, Any]
+
+
+def run(teacher: Mapping[str, Any], identity: Mapping[str, Any], seed: int, price_table: str | None) -> Line:
+    """Who asks, and how: `teacher` is the plugin and its settings."""
+    return {
+        "kind": "run",
+        "schema": SCHEMA,
+        "run": uuid.uuid4().hex[:12],
+        "at": stamp(datetime.now(UTC)),
+        "teacher": dict(teacher),
+        "identity": dict(identity),
+        "seed": seed,
+        "price_table": price_table,
+    }
+
+
+def about(question: Question, attempt: int) -> About:
+    """Which call a line is about."""
+    return {
+        "fingerprint": question.fingerprint,
+        "prompt_id": question.prompt_id,
+        "sample": question.sample,
+        "attempt": attempt,
+    }
+
+
+def sent(about: About, at: datetime, most: Decimal) -> Line:
+    """A call is about to go out, and can cost so much."""
+    return {"kind": "sent", **about, "at": stamp(at), "most_usd": str(most)}
+
+
+def answer(
+    about: About,
+    sent_at: datetime,
+    reply: Reply,
+    raw: Mapping[str, Any],
+    *,
+    cost: Decimal,
+    window: Window,
+    verdict: Verdict,
+) -> Line:
+    """What came back, as it came."""
+    now = datetime.now(UTC)
+    return {
+        "kind": "answer",
+        **about,
+        "final": verdict.action == "keep",
+        "cause": verdict.cause,
+        "sent_at": stamp(sent_at),
+        "at": stamp(now),
+        "latency_s": round((now - sent_at).total_seconds(), 3),
+        "model": reply.model,
+        "finish": reply.finish,
+        "reasoning_source": reply.source,
+        "synthetic": reply.synthetic,
+        "usage": asdict(reply.usage),
+        "cost_usd": str(cost),
+        "price_window": window,
+        "raw": dict(raw),
+    }
+
+
+def failed(
+    about: About, failure: CallFailed | TimeoutError, message: str, billed: bool, verdict: Verdict
+) -> Line:
+    """A call that brought no answer, and whether it may have cost money."""
+    called = failure if isinstance(failure, CallFailed) else None
+    return {
+        "kind": "failed",
+        **about,
+        "final": verdict.action != "again",
+        "cause": verdict.cause,
+        "at": stamp(datetime.now(UTC)),
+        "http_status": called and called.status,
+        "message": message,
+        "billed": billed,
+        "partial": called and called.partial,
+    }
+
+
+def stamp(at: datetime) -> str:
+    """ISO 8601 in UTC, to the millisecond."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,50 @@
+"""Why a collection ends before its time, and what to do about it."""
+
+from decimal import Decimal
+
+from chainforge.errors import ChainForgeError
+from chainforge.teachers.tally import Tally
+
+FIRST = 5  # questions: if all of them fail, the others will
+JUDGED = 50  # answers: if more than a fifth of the first so many have no reasoning, the mode is wrong
+AGAIN = "then run the same command again: no answer is asked or paid for twice"
+
+STOPS: dict[str, tuple[int, str]] = {  # cause -> exit code, what to do
+    "key": (3, "set the right key in the environment"),
+    "balance": (4, "top up the account"),
+    "model": (5, "correct the teacher's model or base_url"),
+    "budget": (6, "raise collector.budget_usd (--budget-usd), or lower the teacher's max_tokens"),
+    "refused": (7, "correct the teacher's settings"),
+    "no_reasoning": (8, "turn the teacher's thinking on, or choose a model that reasons"),
+    "outage": (9, "check base_url and the network, or wait for the provider"),
+    "signal": (130, "nothing to mend"),
+}
+
+
+class CollectionStopped(ChainForgeError):
+    """Every answer is in the journal; the same command goes on. `exit_code` says what was in the way."""
+
+    def __init__(self, cause: str, problem: str) -> None:
+        self.exit_code, fix = STOPS[cause]
+        super().__init__(problem, f"{fix}, {AGAIN}")
+
+
+def hopeless(tally: Tally, last_failure: str) -> CollectionStopped | None:
+    """Whether what came so far says that the rest will be no better."""
+    if not tally.answers and tally.causes["refused"] >= FIRST:
+        return CollectionStopped("refused", f"the first {FIRST} questions were all refused: {last_failure}")
+    if not tally.answers and tally.skipped >= FIRST:
+        return CollectionStopped("outage", f"the first {FIRST} questions all failed: {last_failure}")
+    if tally.answers <= JUDGED and tally.causes["no_reasoning"] > JUDGED // 5:
+        without = f"{tally.causes['no_reasoning']} of the first {tally.answers} answers"
+        return CollectionStopped("no_reasoning", f"{without} came without reasoning or without an answer")
+    return None
+
+
+def budget_reached(cap: Decimal, spent: Decimal, lost: Decimal, most: Decimal) -> CollectionStopped:
+    """The next call could pass the cap."""
+    possibly = f", {lost} USD possibly, for calls without an answer" if lost else ""
+    return CollectionStopped(
+        "budget",
+        f"the budget of {cap} USD is used up: {spent} USD spent{possibly}; the next call can cost {most} USD",
+    )

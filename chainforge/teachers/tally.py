@@ -1,0 +1,49 @@
+"""Figures of a collection under way, for whoever watches it."""
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+RATE_OVER_S = 60.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """`done` of `total` questions have their answer, `kept` of them from before. Monotonic seconds."""
+
+    total: int
+    kept: int = 0
+    answers: int = 0
+    requests: int = 0
+    skipped: int = 0
+    causes: Counter[str] = field(default_factory=Counter)  # of every call that ended
+    retries: Counter[str] = field(default_factory=Counter)
+    finished: int = 0
+    waiting_for: str = ""  # the budget, the hour, …; empty while nothing is in the way
+    started: float = field(default_factory=time.monotonic)
+    characters: int = 0  # streamed so far, of calls in flight and past
+    _recent: deque[tuple[float, int, int]] = field(default_factory=deque)
+
+    @property
+    def done(self) -> int:
+        """Questions that have their answer."""
+        return self.kept + self.finished
+
+    def answered(self, tokens: int, *, final: bool) -> None:
+        """One more paid answer of so many output tokens."""
+        self.answers += 1
+        self.finished += final
+        self._recent.append((time.monotonic(), tokens, int(final)))
+
+    def rates(self) -> tuple[float, float]:
+        """(output tokens, questions) per second, over the last minute."""
+        now = time.monotonic()
+        while self._recent and now - self._recent[0][0] > RATE_OVER_S:
+            self._recent.popleft()
+        over = max(min(now - self.started, RATE_OVER_S), 1e-3)
+        return sum(t for _, t, _ in self._recent) / over, sum(f for *_, f in self._recent) / over
+
+    def eta_s(self) -> float | None:
+        """Seconds until the last answer at the pace of the last minute; None before there is one."""
+        pace = self.rates()[1]
+        return (self.total - self.done - self.skipped) / pace if pace else None

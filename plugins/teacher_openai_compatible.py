@@ -1,0 +1,179 @@
+"""Teacher `openai_compatible`: DeepSeek, OpenRouter, vLLM, SGLang, or any server that speaks OpenAI's chat API.
+
+The key is read from the environment when the first call goes out, and written nowhere.
+
+>>> OpenAICompatible(model="deepseek-reasoner")
+Traceback (most recent call last):
+chainforge.errors.ChainForgeError: DeepSeek retired the model name 'deepseek-reasoner' in July 2026
+  -> use deepseek-flash with thinking: true (the default)
+>>> OpenAICompatible(effort="max").identity["parameters"]
+{'max_tokens': 32768, 'thinking': {'type': 'enabled'}, 'reasoning_effort': 'max'}
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+import chainforge as cf
+from chainforge.chat import ChatApi, read_chat
+
+RETIRED = {"deepseek-reasoner": "thinking: true (the default)", "deepseek-chat": "thinking: false"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A provider. `reason` makes the part of a request that turns reasoning on or off."""
+
+    base_url: str | None
+    key_env: str
+    key_needed: bool = True
+    model: str | None = None
+    seeded: bool = False
+    prices: Mapping[str, cf.Prices] | cf.Prices | None = None
+    reason: Callable[[bool, str], Mapping[str, Any]] = lambda thinking, effort: {}
+
+
+def deepseek_prices(hit: str, miss: str, output: str) -> cf.Prices:
+    """api-docs.deepseek.com/quick_start/pricing: twice as much 01-04 and 06-10 UTC, Monday to Friday."""
+    return cf.Prices(
+        table="deepseek 2026-11-15",
+        hit=Decimal(hit),
+        miss=Decimal(miss),
+        output=Decimal(output),
+        peak_factor=Decimal(2),
+        peak_hours=((1, 4), (6, 10)),
+    )
+
+
+FLASH = deepseek_prices("0.003", "0.15", "0.60")
+PRESETS: Mapping[str, Preset] = {
+    "deepseek": Preset(
+        base_url="https://api.deepseek.com",
+        key_env="DEEPSEEK_API_KEY",
+        model="deepseek-flash",
+        prices={
+            "deepseek-flash": FLASH,
+            "deepseek-v4-flash": FLASH,
+            "deepseek-v4-pro": deepseek_prices("0.022", "0.66", "1.98"),
+        },
+        reason=lambda thinking, effort: (
+            {"thinking": {"type": "enabled"}, "reasoning_effort": effort}
+            if thinking
+            else {"thinking": {"type": "disabled"}}
+        ),
+    ),
+    "openrouter": Preset(
+        base_url="https://openrouter.ai/api/v1",
+        key_env="OPENROUTER_API_KEY",
+        reason=lambda thinking, effort: {"reasoning": {"effort": effort} if thinking else {"enabled": False}},
+    ),
+    "vllm": Preset(
+        base_url="http://127.0.0.1:8000/v1",
+        key_env="VLLM_API_KEY",
+        key_needed=False,
+        seeded=True,
+        prices=cf.FREE,
+    ),
+    "sglang": Preset(
+        base_url="http://127.0.0.1:30000/v1",
+        key_env="SGLANG_API_KEY",
+        key_needed=False,
+        seeded=True,
+        prices=cf.FREE,
+        reason=lambda thinking, effort: {"separate_reasoning": True},
+    ),
+    "generic": Preset(base_url=None, key_env="OPENAI_API_KEY", key_needed=False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenAICompatible:
+    """How a provider is asked. What is None is the preset's, or not sent."""
+
+    preset: str = "deepseek"  # deepseek, openrouter, vllm, sglang, generic
+    model: str | None = None
+    base_url: str | None = None
+    key_env: str | None = None  # the environment variable that holds the key
+    thinking: bool = True
+    effort: str = "high"  # how long to think, where a provider takes that: low, high, max
+    max_tokens: int = 32768  # of reasoning and answer together
+    temperature: float | None = None
+    top_p: float | None = None
+    send_seed: bool | None = None  # one per sample; only some providers take it
+    usd_per_million: dict[str, float] | None = None  # {hit, miss, output} where the preset has no price
+    extra_body: dict[str, Any] = field(default_factory=dict)  # more of the request, as the provider wants it
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise cf.ChainForgeError(
+                f"there is no preset called {self.preset!r}", f"known: {', '.join(PRESETS)}"
+            )
+        if self.preset == "deepseek" and self.model in RETIRED:
+            raise cf.ChainForgeError(
+                f"DeepSeek retired the model name {self.model!r} in July 2026",
+                f"use deepseek-flash with {RETIRED[self.model]}",
+            )
+        for name in ("model", "base_url"):
+            if not (getattr(self, name) or getattr(PRESETS[self.preset], name)):
+                raise cf.ChainForgeError(f"preset {self.preset} needs a {name}", f"set teacher.{name}")
+        if self.max_tokens < 1:
+            raise cf.ChainForgeError(f"max_tokens is {self.max_tokens}", "it is at least 1")
+        if self.usd_per_million is not None and set(self.usd_per_million) != {"hit", "miss", "output"}:
+            raise cf.ChainForgeError(
+                f"usd_per_million has {sorted(self.usd_per_million)}", "it has hit, miss and output"
+            )
+        if self.preset == "deepseek" and self.thinking and self.temperature is not None:
+            raise cf.ChainForgeError(
+                "DeepSeek ignores temperature while it thinks", "leave it out, or set thinking: false"
+            )
+
+    @property
+    def url(self) -> str:
+        return self.base_url or str(PRESETS[self.preset].base_url)
+
+    @property
+    def served(self) -> str:
+        return self.model or str(PRESETS[self.preset].model)
+
+    @property
+    def seeded(self) -> bool:
+        return PRESETS[self.preset].seeded if self.send_seed is None else self.send_seed
+
+    @property
+    def prices(self) -> cf.Prices | None:
+        if self.usd_per_million:
+            usd = {name: Decimal(str(value)) for name, value in self.usd_per_million.items()}
+            return cf.Prices(table="as set", **usd)
+        known = PRESETS[self.preset].prices
+        return known if isinstance(known, cf.Prices | None) else known.get(self.served)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The request without messages and seed."""
+        sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
+        reason = PRESETS[self.preset].reason(self.thinking, self.effort)
+        return {k: v for k, v in sampling.items() if v is not None} | dict(reason) | self.extra_body
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        elsewhere = f"@{urlsplit(self.base_url).hostname}" if self.base_url else ""
+        provider = f"{self.preset}{elsewhere}"
+        return {"provider": provider, "model": self.served, "parameters": dict(self.parameters)}
+
+    def client(self, *, connections: int) -> AbstractAsyncContextManager[cf.ApiClient]:
+        """Raises ChainForgeError where the key is missing."""
+        preset = PRESETS[self.preset]
+        key = cf.secret(self.key_env or preset.key_env, needed=preset.key_needed)
+        api = ChatApi(self.url, key, self.served, self.parameters, self.seeded)
+        return api.connect(connections)
+
+    def read(self, answer: Mapping[str, Any]) -> cf.Reply:
+        return read_chat(answer)
+
+
+@cf.hookimpl
+def register_teachers(register: Callable[[str, Any], None]) -> None:
+    register("openai_compatible", OpenAICompatible)
