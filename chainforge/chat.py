@@ -1,7 +1,8 @@
 """OpenAI's chat API, for plugins of teachers that speak it: one call, one whole answer or CallFailed.
 
-The `openai` client does the talking, with its own retries off. Its faults, as measured: a body of blank lines is
-a bare JSONDecodeError, an error in a 200 passes for an answer, and a stream that is cut ends as if it were whole.
+The `openai` client does the talking, with its own retries off. What it hides, as measured: a body of blank
+lines is a bare JSONDecodeError, an error in a 200 passes for an answer, and a stream that is cut ends as if
+it were whole.
 API: https://platform.openai.com/docs/api-reference/chat
 """
 
@@ -63,6 +64,7 @@ class ChatClient:
         import openai
 
         parts: dict[str, Any] = {}  # of a streamed answer
+        answer: Mapping[str, Any]
         try:
             answer = await (self._streamed(call, parts) if call.on_text else self._whole(call))
         except openai.APIStatusError as error:
@@ -97,7 +99,8 @@ class ChatClient:
         message: dict[str, Any] = {"role": "assistant", "content": ""}
         choice: dict[str, Any] = {"index": 0, "finish_reason": None, "message": message}
         options = {"stream": True, "stream_options": {"include_usage": True}}
-        chunks = await self._sdk.chat.completions.create(**self._request(call), **options)
+        create: Any = self._sdk.chat.completions.create  # its overloads know no dict of arguments
+        chunks = await create(**self._request(call), **options)
         async for chunk in chunks:
             said = chunk.to_dict()
             parts |= {key: said[key] for key in ("id", "model", "system_fingerprint") if key in said}

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 class ChainForgeError(Exception):
     """A problem the user can fix: one line for what is wrong and where, one for what to do."""
 
+    exit_code = 1
+
     def __init__(self, problem: str, fix: str) -> None:
         super().__init__(f"{problem}\n  -> {fix}")
         self.problem = problem

@@ -20,6 +20,7 @@ from chainforge.errors import ChainForgeError, unknown
 
 GRAPH = Path("dvc.yaml")
 LOCK = "plugins.lock.json"
+UNWATCHED = {"runtime", "collector"}  # change no result
 SHARED = {"run", "profile", "checkpoints", "benches", "evaluate.reward"}  # not settings of one verb
 COMMAND = re.compile(r"python -m stages\.(\w+) ")
 VARIABLE = re.compile(r"\$\{([\w.]+)\}")

@@ -6,10 +6,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from chainforge.config.collector import collector_settings
 from chainforge.config.loading import load_settings, read_params
 from chainforge.config.verbs import VERBS
 from chainforge.errors import unknown
-from chainforge.graph import SHARED, GraphStep, read_graph
+from chainforge.graph import SHARED, UNWATCHED, GraphStep, read_graph
 from chainforge.lock_entry import Lock, code_digest, lock_entry
 from chainforge.plugins import Plugins
 
@@ -18,6 +19,7 @@ def make_lock(plugins: Plugins, root: Path = Path()) -> Lock:
     """The whole lock. Validates every step's settings on the way, so that a mistake stops before any work."""
     graph = read_graph()
     check_sections(graph)
+    collector_settings()
     lock: Lock = {}
     code: dict[str, str] = {}
     for step in graph.values():
@@ -39,8 +41,8 @@ def check_sections(graph: Mapping[str, GraphStep]) -> None:
     params = read_params()
     read = {section.split(".")[0] for step in graph.values() for section in step.sections}
     for section in params:
-        if section not in read | SHARED | {"runtime"}:
-            raise unknown("section of params.yaml", section, read | SHARED | {"runtime"})
+        if section not in read | SHARED | UNWATCHED:
+            raise unknown("section of params.yaml", section, read | SHARED | UNWATCHED)
     parents = params.get("report", {}).get("parents") or {}
     for checkpoint in (*parents, *parents.values()):
         if checkpoint not in params["checkpoints"]:

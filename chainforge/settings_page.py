@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from chainforge.config.collector import CollectorSettings
 from chainforge.config.loading import Choice, Role
 from chainforge.config.prompts import PromptSetSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
@@ -73,6 +74,7 @@ def settings_page() -> str:
     tables: list[tuple[str, type[BaseModel]]] = [
         ("`run`: what every step shares", RunSettings),
         ("`runtime`: changes no result, and is not watched", RuntimeSettings),
+        ("`collector`: changes the bill of a teacher behind an API, not its answers", CollectorSettings),
         *((f"`{verb}`\n\nSections: {SECTIONS[verb]}.", kind) for verb, kind in VERBS.items()),
         ("A prompt set: `prompts.reasoning` and `prompts.general`", PromptSetSettings),
         ("Sampling: part of `grpo`, `sample` and `evaluate`", SamplingSettings),

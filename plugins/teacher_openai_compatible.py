@@ -1,4 +1,4 @@
-"""Teacher `openai_compatible`: DeepSeek, OpenRouter, vLLM, SGLang, or any server that speaks OpenAI's chat API.
+"""Teacher `openai_compatible`: DeepSeek, OpenRouter, vLLM, SGLang, whoever speaks OpenAI's chat API.
 
 The key is read from the environment when the first call goes out, and written nowhere.
 
@@ -145,8 +145,8 @@ class OpenAICompatible:
     @property
     def prices(self) -> cf.Prices | None:
         if self.usd_per_million:
-            usd = {name: Decimal(str(value)) for name, value in self.usd_per_million.items()}
-            return cf.Prices(table="as set", **usd)
+            hit, miss, output = (Decimal(str(self.usd_per_million[k])) for k in ("hit", "miss", "output"))
+            return cf.Prices(table="as set", hit=hit, miss=miss, output=output)
         known = PRESETS[self.preset].prices
         return known if isinstance(known, cf.Prices | None) else known.get(self.served)
 

@@ -51,9 +51,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scoring": FLOOR,
     "teachers": FLOOR | {"run"},
     "mock_teacher": FLOOR,
-    "report": FLOOR | {"run"},
+    "filtering": FLOOR,
+    "report": FLOOR | {"filtering", "run"},
     "rollout": FLOOR | {"models", "run"},
-    "loops": FLOOR | WALLS - {"report"} | {"teachers"},
+    "loops": FLOOR | WALLS - {"report"} | {"filtering", "teachers"},
     "plugins": FLOOR,
     "graph": FLOOR,
     "profiles": FLOOR | {"run"},
@@ -68,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pytest_plugin": {"records", "response", "testing"},
     "cli": FLOOR
     | {"graph", "inputs", "lock", "lock_diff", "lock_entry", "plugins", "profiles", "report", "run"}
-    | {"mock_teacher", "settings_page", "teachers", "testing"},
+    | {"loops", "mock_teacher", "settings_page", "teachers", "testing"},
 }
 
 

@@ -267,6 +267,18 @@ def test_a_hand_over_file_that_was_edited_by_hand(begun: Project) -> None:
     begun.refuses("filter", "filter_cot", r"traces\.jsonl, line 2: unknown field 'thoughts'")
 
 
+def test_calls_that_are_not_of_these_traces(begun: Project) -> None:
+    lines = begun.read("data/cot/traces.jsonl").splitlines()
+    begun.write("data/cot/traces.jsonl", *lines[:-1])
+    begun.refuses("filter", "filter_cot", r"calls\.json is not of data/cot/traces\.jsonl")
+
+
+def test_an_evaluation_set_that_dvc_does_not_watch(begun: Project) -> None:
+    begun.write("inputs/aime.jsonl", *questions("a"))
+    begun.set("filter.decontaminate", ["inputs/aime.jsonl"])
+    begun.refuses("filter", "filter_cot", r"inputs/aime\.jsonl, which dvc\.yaml does not list for filter_cot")
+
+
 @pytest.mark.parametrize("content", [{}, {"README.md": "no model"}, {"config.json": "{}"}])
 def test_a_base_model_folder_that_is_none(begun: Project, content: dict[str, str]) -> None:
     (begun.folder / "inputs/model").mkdir(parents=True)

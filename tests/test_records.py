@@ -12,7 +12,7 @@ from chainforge.records import Completion, Example, Prompt, Trace, from_json, to
 text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
 message = st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": text})
 messages = st.lists(message, min_size=1, max_size=3).map(tuple)
-finish = st.sampled_from(["stop", "length", "error"])
+finish = st.sampled_from(["stop", "length", "content_filter", "error"])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),

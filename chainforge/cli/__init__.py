@@ -2,10 +2,12 @@
 
 import click
 
+from chainforge.cli.collect import collect
 from chainforge.cli.compare import compare
 from chainforge.cli.experiments import experiments
 from chainforge.cli.gc import gc
 from chainforge.cli.group import Group
+from chainforge.cli.mock_teacher import mock_teacher
 from chainforge.cli.plugins import plugins
 from chainforge.cli.profile import profile
 from chainforge.cli.results import results, settings, timings
@@ -19,5 +21,16 @@ def cli() -> None:
     """
 
 
-for command in (profile, plugins, results, experiments, compare, gc, timings, settings):
+for command in (
+    profile,
+    plugins,
+    collect,
+    results,
+    experiments,
+    compare,
+    gc,
+    timings,
+    settings,
+    mock_teacher,
+):
     cli.add_command(command)

@@ -19,5 +19,9 @@ class CollectSettings(Settings):
     """Teacher plugin and its settings."""
     max_prompts: Positive | None = None
     """Ask about the first so many prompts only; null for all."""
+    instruction: str | None = None
+    """System message in front of every prompt, for a teacher behind an API; not part of the examples."""
+    retry_truncated: bool = False
+    """Ask a teacher behind an API once more, with twice the max_tokens, where an answer was cut off."""
     samples: Positive = 1
     """Traces per prompt."""

@@ -4,8 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from chainforge.config.loading import Settings
+from chainforge.config.loading import Settings, load_settings, read_params
 from chainforge.config.types import Above0, AtLeast0, Positive
+
+SECTION = "collector"
 
 
 class CollectorSettings(Settings):
@@ -17,11 +19,14 @@ class CollectorSettings(Settings):
     """Most calls in flight; fewer where the provider refuses more."""
     deadline_s: Above0 = 1800.0
     """Seconds until a call without an answer is given up."""
-    retry_truncated: bool = False
-    """Ask once more, with twice the max_tokens, where an answer was cut off."""
     off_peak_only: bool = False
     """Wait while the provider's higher price is on."""
     stream: bool = False
     """Stream answers, to watch them come; costs ten times the processor time."""
     reuse: list[str] = Field(default_factory=list)
     """Folders of other journals, whose answers are taken instead of asking again."""
+
+
+def collector_settings() -> CollectorSettings:
+    """Those of params.yaml; the defaults where it has no such section."""
+    return load_settings(CollectorSettings, SECTION) if SECTION in read_params() else CollectorSettings()

@@ -38,18 +38,17 @@ def near_repeats(texts: Sequence[str], near: float) -> set[int]:
     kept: list[str] = []
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]
-        like_kept = similar(chunk, kept, near).any(axis=1)
-        like_each_other = similar(chunk, chunk, near)
-        for i, text in enumerate(chunk):
-            before = (j for j in np.flatnonzero(like_each_other[i, :i]) if start + int(j) not in dropped)
-            if like_kept[i] or next(before, None) is not None:
+        like_kept = {int(i) for i in np.nonzero(similar(chunk, kept, near))[0]}
+        alike = similar(chunk, chunk, near)
+        for i in range(len(chunk)):
+            earlier = (start + int(j) for j in np.flatnonzero(alike[i, :i]))
+            if i in like_kept or not dropped.issuperset(earlier):
                 dropped.add(start + i)
-        kept += [text for i, text in enumerate(chunk) if start + i not in dropped]
+        kept += [text for place, text in enumerate(chunk, start) if place not in dropped]
     return dropped
 
 
 def similar(left: Sequence[str], right: Sequence[str], near: float) -> NDArray[np.bool_]:
     """Which pairs are at least so similar."""
     ratios = process.cdist(left, right, scorer=fuzz.ratio, score_cutoff=near, dtype=np.float32, workers=1)
-    alike: NDArray[np.bool_] = ratios > 0
-    return alike
+    return np.asarray(ratios > 0, dtype=np.bool_)

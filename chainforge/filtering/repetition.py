@@ -11,8 +11,8 @@ INVERSE = np.uint64(pow(int(BASE), -1, 2**64))
 def repeated_share(text: str) -> float:
     """The share of the stretches of 64 characters that stood in the text before, 0 to 1.
 
-    A text that repeats P characters over and over has at most P stretches that did not, however long it is and
-    whether or not it has spaces. A text of fewer than 64 characters has no stretch, and so no share.
+    A text that repeats P characters over and over has at most P stretches that did not, however long it is
+    and whether or not it has spaces. A text of fewer than 64 characters has no stretch, and so no share.
     """
     characters = np.array([*map(ord, " ".join(text.split()))], dtype=np.uint64)
     windows = len(characters) - WINDOW + 1

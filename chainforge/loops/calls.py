@@ -2,32 +2,23 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from chainforge.config.loading import Choice
 from chainforge.records import Trace
 
 
-def in_process_calls(
-    teacher: str,
-    parameters: Mapping[str, Any],
-    traces_path: Path,
-    traces: Iterable[Trace],
-    *,
-    synthetic: bool | None = None,
-) -> dict[str, Any]:
+def in_process_calls(teacher: Choice, traces: Iterable[Trace], synthetic: bool | None) -> dict[str, Any]:
     """The calls of a teacher that runs here: nothing was paid, and null is what it has nothing to say on.
 
-    `models` are the traces' origins. `traces_sha256` is of the file as written, so that the two belong
-    together.
+    `models` are the traces' origins.
     """
     models = Counter(trace.origin for trace in traces)
-    with traces_path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "teacher": teacher,
-        "parameters": dict(parameters),
+        "teacher": teacher.plugin,
+        "parameters": teacher.settings,
         "models": dict(models),
         "synthetic": synthetic,
         "first_day": None,
@@ -38,5 +29,10 @@ def in_process_calls(
         "tokens": None,
         "cost_usd": None,
         "price_table": None,
-        "traces_sha256": digest,
     }
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file as it lies there: the two outputs of a step belong together."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -79,9 +79,9 @@ def wrong(
 def blemish(trace: Trace, settings: FilterSettings) -> str | None:
     """Why this trace, though right, is not to be copied, or None."""
     parts, characters = (trace.reasoning, trace.content), size(trace)
-    if settings.scripts:
-        if min(script_share(part, settings.scripts) for part in parts) < settings.min_script_share:
-            return "language"
+    shares = (script_share(part, settings.scripts) for part in parts if settings.scripts)
+    if min(shares, default=1.0) < settings.min_script_share:
+        return "language"
     if characters < settings.min_characters:
         return "too_short"
     if characters > settings.max_characters:

@@ -10,7 +10,8 @@ from markupsafe import Markup, escape
 
 from chainforge.report import figures
 from chainforge.report.figures import BLUE, GREEN, ORANGE, Line, Panel, line
-from chainforge.report.inputs import Curve, Funnel
+from chainforge.report.funnel import drawn, funnel_panel, funnel_rows, in_words
+from chainforge.report.inputs import Curve
 from chainforge.report.results import RL_STEPS, SIGNIFICANT, PairedRow, Results, percent
 from chainforge.report.samples import Shown
 from chainforge.report.settings import ReportSettings
@@ -73,7 +74,12 @@ def render_page(results: Results, samples: Sequence[Shown], settings: ReportSett
         without_kl=[name for name, curve in results.rl.items() if not curve.has("kl")],
         accuracy=[show(*accuracy(results, bench)) for bench in settings.benches if results.stages],
         sft=[show(figures.panel(sft_lines(c), c.name), f"Loss of {c.name}") for c in results.sft],
-        funnels=[(funnel, funnel_rows(funnel)) for funnel in results.funnels],
+        funnels=[(funnel, funnel_rows(funnel)) for funnel in results.funnels if not drawn(funnel)],
+        pictures=[
+            (funnel.name, show(funnel_panel(funnel), f"What {funnel.name} left"), in_words(funnel))
+            for funnel in results.funnels
+            if drawn(funnel)
+        ],
         samples=samples,
     )
     return page.translate(CONTROLS)
@@ -131,16 +137,6 @@ def accuracy(results: Results, bench: str) -> tuple[str, str]:
 def sft_lines(curve: Curve) -> list[Line]:
     pairs = (("loss", "training", BLUE), ("eval_loss", "held out", GREEN))
     return [line(curve, c, label, colour, smooth=c == "loss") for c, label, colour in pairs if curve.has(c)]
-
-
-def funnel_rows(funnel: Funnel) -> list[tuple[str, int, str]]:
-    """Label, count and kind of each bar; what the counts leave unexplained gets a bar of its own."""
-    dropped = sorted(funnel.dropped.items(), key=lambda item: (-item[1], item[0]))
-    rows = [("read", funnel.read, "read"), *((reason, n, "dropped") for reason, n in dropped)]
-    rest = funnel.read - funnel.kept - sum(funnel.dropped.values())
-    if rest > 0:
-        rows.append(("not accounted for", rest, "dropped"))
-    return [*rows, ("kept", funnel.kept, "kept")]
 
 
 def points(fraction: float) -> str:

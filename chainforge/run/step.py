@@ -77,7 +77,8 @@ def stage_main(main: Callable[[str], None]) -> None:
     try:
         main(name)
     except ChainForgeError as error:
-        sys.exit(f"\n{name}: {error}{_reminder()}")
+        sys.stderr.write(f"\n{name}: {error}{_reminder()}\n")
+        sys.exit(error.exit_code)
     except OSError as error:
         sys.exit(f"\n{name}: {_explain(error)}{_reminder()}")
     except KeyboardInterrupt:

@@ -2,18 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 
-from chainforge.calls import Call, CallFailed
 from chainforge.config.collector import CollectorSettings
-from chainforge.hookspecs import ApiClient, ApiTeacher
+from chainforge.hookspecs import ApiTeacher
 from chainforge.prices import FREE
 from chainforge.run.stopping import Stopping
-from chainforge.teachers import record
 from chainforge.teachers.budget import Budget
+from chainforge.teachers.exchange import Exchange, Outcome, tokens_for
 from chainforge.teachers.journal import Journal
 from chainforge.teachers.limit import Limit, backoff
 from chainforge.teachers.paid import Paid
@@ -21,10 +19,8 @@ from chainforge.teachers.question import Question
 from chainforge.teachers.queue import Job, Queue
 from chainforge.teachers.stops import CollectionStopped, budget_reached, hopeless
 from chainforge.teachers.tally import Tally
-from chainforge.teachers.verdict import Verdict, on_answer, on_failure
 
 TICK_S = 0.1
-OVERLOAD = (429, 503)
 
 
 class Collector:
@@ -41,24 +37,24 @@ class Collector:
         settings: CollectorSettings,
         *,
         stopping: Stopping,
+        retry_truncated: bool = False,
         watch: Callable[["Collector"], None] = lambda _: None,
         base_s: float = 1.0,
     ) -> None:
-        cap = settings.budget_usd
+        cap = Decimal(str(settings.budget_usd)) if isinstance(settings.budget_usd, float | int) else None
         self.settings = settings
         self.limit = Limit(settings.concurrency, base_s)
-        self.budget = Budget(
-            Decimal(str(cap)) if isinstance(cap, float | int) else None, paid.spent, paid.possibly
-        )
+        self.budget = Budget(cap, paid.spent, paid.possibly)
         self.tally = Tally(0)
         self.flying: set[asyncio.Task[None]] = set()
         self.stopped: CollectionStopped | None = None
         self._teacher, self._journal, self._paid = teacher, journal, paid
         self._prices = teacher.prices or FREE
         self._stopping, self._watch, self._base_s = stopping, watch, base_s
+        self._retry_truncated = retry_truncated
         self._ended = asyncio.Event()
         self._answered_at = time.monotonic()
-        self._last_failure = ""
+        self._problem = ""  # the newest
         self._crash: BaseException | None = None
 
     async def collect(self, questions: Iterable[Question]) -> None:
@@ -73,35 +69,41 @@ class Collector:
         if not left:
             return
         async with self._teacher.client(connections=self.settings.concurrency) as client:
+            exchange = Exchange(
+                self._teacher,
+                client,
+                self._journal,
+                self.settings,
+                self._retry_truncated,
+                self.tally.text_came,
+            )
             try:
-                while self.flying or (self._queue and not self._over()):
-                    if not self._over():
-                        self._send(client)
+                while (goes_on := self._goes_on() and bool(self._queue)) or self.flying:
+                    if goes_on:
+                        self._send(exchange)
                     self._watch(self)
                     await self._something_happens()
             finally:
                 await self._abandon()
-        if self._crash:
-            raise self._crash
-        if self.stopped:
-            raise self.stopped
+        if ending := self._crash or self.stopped:
+            raise ending
 
-    def _over(self) -> bool:
-        """Whether to send nothing more, and only wait for what is in flight."""
+    def _goes_on(self) -> bool:
+        """Whether to send more, or only to wait for what is in flight."""
         silent_s = time.monotonic() - self._answered_at
-        if reason := self._stopping.reason:
+        if self._queue and (reason := self._stopping.reason):
             self._stop(CollectionStopped("signal", f"stopped ({reason})"))
         elif self.limit.bad_in_a_row and silent_s > self.settings.deadline_s:
-            problem = f"no answer for {silent_s:.0f} s, in spite of asking again: {self._last_failure}"
+            problem = f"no answer for {silent_s:.0f} s, in spite of asking again: {self._problem}"
             self._stop(CollectionStopped("outage", problem))
-        elif reason_to_stop := hopeless(self.tally, self._last_failure):
-            self._stop(reason_to_stop)
-        return bool(self.stopped or self._crash)
+        elif why := hopeless(self.tally, self._problem):
+            self._stop(why)
+        return not (self.stopped or self._crash)
 
     def _stop(self, why: CollectionStopped) -> None:
         self.stopped = self.stopped or why
 
-    def _send(self, client: ApiClient) -> None:
+    def _send(self, exchange: Exchange) -> None:
         """Send what is due, as far as the limit, the budget and the hour allow."""
         now = time.monotonic()
         self.tally.waiting_for = ""
@@ -110,17 +112,42 @@ class Collector:
             self._answered_at = now
             return
         while self.limit.room(len(self.flying), now) > 0 and (job := self._queue.first(now)):
-            most = self._prices.most(job.question.messages, self._tokens(job))
+            most = self._prices.most(job.question.messages, tokens_for(self._teacher, job))
             if not self.budget.fits(most):
-                self.tally.waiting_for = "the budget: calls in flight may use it up"
+                self.tally.waiting_for = "the budget: the calls in flight may use it up"
                 if not self.flying:
-                    assert self.budget.cap is not None
-                    self._stop(budget_reached(self.budget.cap, self.budget.spent, self.budget.lost, most))
+                    self._stop(budget_reached(self.budget, most))
                 return
             self.budget.reserve(most)
-            task = asyncio.create_task(self._ask(client, self._queue.pop(), most))
+            task = asyncio.create_task(self._ask(exchange, self._queue.pop(), most))
             self.flying.add(task)
             task.add_done_callback(self._landed)
+
+    async def _ask(self, exchange: Exchange, job: Job, most: Decimal) -> None:
+        self.tally.requests += 1
+        outcome = await exchange(job, most)
+        self.budget.settle(most, cost=outcome.cost, lost=outcome.lost)
+        self.tally.ended(outcome.verdict, outcome.output_tokens)
+        others, now = len(self.flying) - 1, time.monotonic()
+        if not outcome.problem:
+            self.limit.answered(outcome.latency_s, others)
+            self._answered_at = now
+        elif outcome.overload:
+            self.limit.refused(others, now, outcome.retry_after_s)
+        elif outcome.verdict.cause != "refused":
+            self.limit.failed(others, now)
+        self._problem = outcome.problem or self._problem
+        job.attempt += 1
+        if outcome.verdict.action == "stop":
+            self._stop(CollectionStopped(outcome.verdict.cause, f"the provider says: {outcome.problem}"))
+        elif outcome.verdict.action == "again":
+            self._again(job, outcome)
+
+    def _again(self, job: Job, outcome: Outcome) -> None:
+        job.tries[outcome.verdict.cause] += 1
+        after_s = outcome.retry_after_s
+        wait_s = backoff(job.tries.total(), self._base_s) if after_s is None else after_s
+        self._queue.put(job, time.monotonic() + wait_s)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self.flying.discard(task)
@@ -129,6 +156,7 @@ class Collector:
             self._crash = self._crash or error
 
     async def _something_happens(self) -> None:
+        """A call ended, or it is time to look at the clock."""
         self._ended.clear()
         try:
             async with asyncio.timeout(TICK_S):
@@ -141,77 +169,3 @@ class Collector:
         for task in self.flying:
             task.cancel()
         await asyncio.gather(*self.flying, return_exceptions=True)
-
-    async def _ask(self, client: ApiClient, job: Job, most: Decimal) -> None:
-        """One call, from the line that says it is sent to the line that says how it ended."""
-        attempt, job.attempt = job.attempt, job.attempt + 1
-        about = record.about(job.question, attempt)
-        sent = datetime.now(UTC)
-        await self._journal.write(record.sent(about, sent, most))
-        self.tally.requests += 1
-        call = Call(
-            messages=job.question.messages,
-            label=job.question.label(attempt),
-            seed=job.question.own_seed,
-            max_tokens=self._tokens(job),
-            on_text=self._text_came if self.settings.stream else None,
-        )
-        start = time.monotonic()
-        try:
-            async with asyncio.timeout(self.settings.deadline_s):
-                answer = await client.ask(call)
-        except (CallFailed, TimeoutError) as failure:
-            await self._failed(job, about, most, failure)
-        else:
-            self.limit.answered(time.monotonic() - start, len(self.flying) - 1)
-            await self._answered(job, about, most, sent, answer)
-
-    async def _answered(
-        self, job: Job, about: record.About, most: Decimal, sent: datetime, answer: Mapping[str, Any]
-    ) -> None:
-        reply = self._teacher.read(answer)
-        verdict = on_answer(reply, job.tries, retry_truncated=self.settings.retry_truncated)
-        cost = self._prices.cost(reply.usage, window := self._prices.window(sent))
-        final = verdict.action == "keep"
-        line = record.answer(about, sent, reply, answer, cost=cost, window=window, verdict=verdict)
-        await self._journal.write(line | {"messages": job.question.messages})
-        self.budget.settle(most, cost=cost)
-        self.tally.answered(reply.usage.output, final=final)
-        self.tally.causes[verdict.cause] += 1
-        self._answered_at = time.monotonic()
-        if not final:
-            self._again(job, verdict)
-
-    async def _failed(
-        self, job: Job, about: record.About, most: Decimal, failure: CallFailed | TimeoutError
-    ) -> None:
-        verdict = on_failure(failure, job.tries)
-        billed = failure.billed if isinstance(failure, CallFailed) else True
-        self._last_failure = str(failure) or f"no answer within {self.settings.deadline_s:g} s"
-        await self._journal.write(record.failed(about, failure, self._last_failure, billed, verdict))
-        self.budget.settle(most, lost=most if billed else Decimal(0))
-        self.tally.causes[verdict.cause] += 1
-        now, others = time.monotonic(), len(self.flying) - 1
-        if isinstance(failure, CallFailed) and failure.status in OVERLOAD:
-            self.limit.refused(others, now, failure.retry_after)
-        elif verdict.cause != "refused":
-            self.limit.failed(others, now)
-        match verdict.action:
-            case "again":
-                self._again(job, verdict, getattr(failure, "retry_after", None))
-            case "skip":
-                self.tally.skipped += 1
-            case _:
-                self._stop(CollectionStopped(verdict.cause, f"the provider says: {self._last_failure}"))
-
-    def _again(self, job: Job, verdict: Verdict, after_s: float | None = None) -> None:
-        job.tries[verdict.cause] += 1
-        self.tally.retries[verdict.cause] += 1
-        wait = backoff(job.tries.total(), self._base_s) if after_s is None else after_s
-        self._queue.put(job, time.monotonic() + wait)
-
-    def _tokens(self, job: Job) -> int:
-        return self._teacher.max_tokens * (2 if job.tries["truncated"] else 1)
-
-    def _text_came(self, characters: int) -> None:
-        self.tally.characters += characters

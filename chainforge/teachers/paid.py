@@ -22,6 +22,7 @@ class Paid:
     flying: dict[tuple[str, int], Decimal] = field(default_factory=dict)
     spent: Decimal = Decimal(0)
     lost: Decimal = Decimal(0)
+    broken: int = 0  # calls that `lost` is about
     run: Record | None = None  # the newest line of that kind
 
     @property
@@ -47,6 +48,7 @@ class Paid:
                 self.finals[key[0]] = offset
         elif record["billed"]:
             self.lost += most
+            self.broken += 1
 
 
 def read_paid(folder: Path) -> Paid:

@@ -35,15 +35,18 @@ class Question:
         return int.from_bytes(digest.digest()[:4], "big") >> 1
 
 
-def questions(teacher: ApiTeacher, prompts: Iterable[Prompt], samples: int, seed: int) -> Iterator[Question]:
-    """`samples` questions per prompt, in order.
+def questions(
+    teacher: ApiTeacher, prompts: Iterable[Prompt], samples: int, seed: int, instruction: str | None = None
+) -> Iterator[Question]:
+    """`samples` questions per prompt, in order; the instruction comes first, so that providers can cache it.
 
     The seed belongs to the fingerprint only where the teacher sends it: elsewhere samples are exchangeable,
     and a new seed is no reason to pay again.
     """
     identity = dict(teacher.identity) | ({"seed": seed} if teacher.seeded else {})
+    first = () if instruction is None else (Message(role="system", content=instruction),)
     for prompt in prompts:
-        messages = tuple(whole(message) for message in without_reasoning(prompt.messages))
+        messages = tuple(map(whole, (*first, *without_reasoning(prompt.messages))))
         for sample in range(samples):
             about = {"teacher": identity, "messages": messages, "sample": sample}
             text = orjson.dumps(about, option=orjson.OPT_SORT_KEYS)

@@ -17,7 +17,7 @@ About = Mapping[str, Any]
 Line = dict[str, Any]
 
 
-def run(teacher: Mapping[str, Any], identity: Mapping[str, Any], seed: int, price_table: str | None) -> Line:
+def run(teacher: Mapping[str, Any], identity: Mapping[str, Any], price_table: str | None) -> Line:
     """Who asks, and how: `teacher` is the plugin and its settings."""
     return {
         "kind": "run",
@@ -26,7 +26,6 @@ def run(teacher: Mapping[str, Any], identity: Mapping[str, Any], seed: int, pric
         "at": stamp(datetime.now(UTC)),
         "teacher": dict(teacher),
         "identity": dict(identity),
-        "seed": seed,
         "price_table": price_table,
     }
 
@@ -77,21 +76,18 @@ def answer(
     }
 
 
-def failed(
-    about: About, failure: CallFailed | TimeoutError, message: str, billed: bool, verdict: Verdict
-) -> Line:
+def failed(about: About, failure: CallFailed, verdict: Verdict) -> Line:
     """A call that brought no answer, and whether it may have cost money."""
-    called = failure if isinstance(failure, CallFailed) else None
     return {
         "kind": "failed",
         **about,
         "final": verdict.action != "again",
         "cause": verdict.cause,
         "at": stamp(datetime.now(UTC)),
-        "http_status": called and called.status,
-        "message": message,
-        "billed": billed,
-        "partial": called and called.partial,
+        "http_status": failure.status,
+        "message": str(failure),
+        "billed": failure.billed,
+        "partial": failure.partial,
     }
 
 

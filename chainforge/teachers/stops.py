@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from chainforge.errors import ChainForgeError
+from chainforge.teachers.budget import Budget
 from chainforge.teachers.tally import Tally
 
 FIRST = 5  # questions: if all of them fail, the others will
@@ -25,8 +26,9 @@ class CollectionStopped(ChainForgeError):
     """Every answer is in the journal; the same command goes on. `exit_code` says what was in the way."""
 
     def __init__(self, cause: str, problem: str) -> None:
-        self.exit_code, fix = STOPS[cause]
+        code, fix = STOPS[cause]
         super().__init__(problem, f"{fix}, {AGAIN}")
+        self.exit_code = code
 
 
 def hopeless(tally: Tally, last_failure: str) -> CollectionStopped | None:
@@ -41,10 +43,11 @@ def hopeless(tally: Tally, last_failure: str) -> CollectionStopped | None:
     return None
 
 
-def budget_reached(cap: Decimal, spent: Decimal, lost: Decimal, most: Decimal) -> CollectionStopped:
+def budget_reached(budget: Budget, most: Decimal) -> CollectionStopped:
     """The next call could pass the cap."""
-    possibly = f", {lost} USD possibly, for calls without an answer" if lost else ""
+    possibly = f", {budget.lost} USD possibly, for calls without an answer" if budget.lost else ""
     return CollectionStopped(
         "budget",
-        f"the budget of {cap} USD is used up: {spent} USD spent{possibly}; the next call can cost {most} USD",
+        f"the budget of {budget.cap} USD is used up: {budget.spent} USD spent{possibly}; "
+        f"the next call can cost {most} USD",
     )

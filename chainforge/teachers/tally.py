@@ -4,6 +4,8 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from chainforge.teachers.verdict import Verdict
+
 RATE_OVER_S = 60.0
 
 
@@ -17,7 +19,7 @@ class Tally:
     requests: int = 0
     skipped: int = 0
     causes: Counter[str] = field(default_factory=Counter)  # of every call that ended
-    retries: Counter[str] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)  # of those, asked again
     finished: int = 0
     waiting_for: str = ""  # the budget, the hour, …; empty while nothing is in the way
     started: float = field(default_factory=time.monotonic)
@@ -29,11 +31,19 @@ class Tally:
         """Questions that have their answer."""
         return self.kept + self.finished
 
-    def answered(self, tokens: int, *, final: bool) -> None:
-        """One more paid answer of so many output tokens."""
-        self.answers += 1
-        self.finished += final
-        self._recent.append((time.monotonic(), tokens, int(final)))
+    def ended(self, verdict: Verdict, tokens: int) -> None:
+        """One more call is over; an answer has output tokens."""
+        self.causes[verdict.cause] += 1
+        self.retries[verdict.cause] += verdict.action == "again"
+        self.skipped += verdict.action == "skip"
+        self.finished += verdict.action == "keep"
+        self.answers += verdict.answered
+        if verdict.answered:
+            self._recent.append((time.monotonic(), tokens, int(verdict.action == "keep")))
+
+    def text_came(self, characters: int) -> None:
+        """So many characters of a streamed answer."""
+        self.characters += characters
 
     def rates(self) -> tuple[float, float]:
         """(output tokens, questions) per second, over the last minute."""

@@ -11,7 +11,6 @@ Action = Literal["keep", "again", "skip", "stop"]
 # How often one question may be asked again, by what went wrong. "busy" costs no try.
 TRIES: Mapping[str, int] = {"failed": 6, "cut": 3, "deadline": 2, "no_reasoning": 1, "truncated": 1}
 OVERLOADED = "insufficient_system_resource"
-USABLE = ("stop", "length", "content_filter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,25 +19,32 @@ class Verdict:
 
     action: Action
     cause: str
+    answered: bool = False
 
 
 def on_answer(reply: Reply, tries: Mapping[str, int], *, retry_truncated: bool) -> Verdict:
     """An answer is paid for, so it is kept whatever it is; a few kinds are asked for once more."""
+    cause = cause_of(reply)
+    asks_again = cause in ("cut", "no_reasoning") or (cause == "truncated" and retry_truncated)
+    action: Action = "again" if asks_again and tries.get(cause, 0) < TRIES[cause] else "keep"
+    return Verdict(action, cause, answered=True)
+
+
+def cause_of(reply: Reply) -> str:
+    """What is wrong with an answer; "answered" if nothing is."""
     if reply.finish == OVERLOADED:
-        return again_or("keep", "cut", tries)
+        return "cut"
     if reply.finish == "length":
-        return again_or("keep", "truncated", tries) if retry_truncated else Verdict("keep", "truncated")
-    if reply.finish == "content_filter" or reply.finish not in USABLE:
-        return Verdict("keep", reply.finish)
-    if not reply.reasoning or not reply.content:
-        return again_or("keep", "no_reasoning", tries)
-    return Verdict("keep", "answered")
+        return "truncated"
+    if reply.finish != "stop":
+        return reply.finish
+    return "answered" if reply.reasoning and reply.content else "no_reasoning"
 
 
 def on_failure(failure: CallFailed | TimeoutError, tries: Mapping[str, int]) -> Verdict:
     """Refusals that will not pass stop the run or skip the question; the others are asked again."""
     if isinstance(failure, TimeoutError):
-        return again_or("skip", "deadline", tries)
+        return again_or_skip("deadline", tries)
     match failure.status:
         case 401 | 403:
             return Verdict("stop", "key")
@@ -51,11 +57,11 @@ def on_failure(failure: CallFailed | TimeoutError, tries: Mapping[str, int]) -> 
         case 429:
             return Verdict("again", "busy")
         case None | 408 | 409:
-            return again_or("skip", "cut" if failure.partial else "failed", tries)
+            return again_or_skip("cut" if failure.partial else "failed", tries)
         case status if status >= 500:
-            return again_or("skip", "failed", tries)
+            return again_or_skip("failed", tries)
     return Verdict("skip", "refused")
 
 
-def again_or(otherwise: Action, cause: str, tries: Mapping[str, int]) -> Verdict:
-    return Verdict("again" if tries.get(cause, 0) < TRIES[cause] else otherwise, cause)
+def again_or_skip(cause: str, tries: Mapping[str, int]) -> Verdict:
+    return Verdict("again" if tries.get(cause, 0) < TRIES[cause] else "skip", cause)

@@ -1,0 +1,62 @@
+"""`chainforge collect status`: what a journal holds, and what it cost."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from chainforge.errors import ChainForgeError
+from chainforge.loops.collect_api import journal_folder
+from chainforge.teachers.account import Account, account_of
+from chainforge.teachers.journal import NAME
+
+
+@click.command("status")
+@click.argument("folder", type=click.Path(path_type=Path), required=False, metavar="[DIR]")
+def status(folder: Path | None) -> None:
+    """What the journal in DIR (default: of the step collect_cot) holds, and what it cost.
+
+    A collection may be under way meanwhile.
+    """
+    folder = journal_of(folder)
+    account = account_of(folder)
+    table = Table(title=str(folder), show_header=False, title_justify="left", box=None)
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in rows(account):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def journal_of(folder: Path | None) -> Path:
+    """The folder named, or the default. Raises ChainForgeError if it has no journal."""
+    folder = folder or journal_folder("collect_cot")
+    if not (folder / NAME).is_file():
+        raise ChainForgeError(f"there is no {NAME} in {folder}", "name one that chainforge collect wrote")
+    return folder
+
+
+def rows(account: Account) -> list[tuple[str, str]]:
+    """What to show of it, in words."""
+    paid, tokens = account.paid, account.tokens
+    answered = f"{len(paid.finals):,}" + (
+        f", {account.reused:,} of another journal" if account.reused else ""
+    )
+    return [
+        ("questions answered", answered),
+        ("calls", f"{account.requests:,}"),
+        ("how they ended", ", ".join(f"{cause} {n:,}" for cause, n in account.causes.most_common()) or "–"),
+        ("without an end", f"{len(paid.flying):,} (in flight now, or when the process was killed)"),
+        (
+            "tokens",
+            f"{tokens['hit'] + tokens['miss']:,} in ({tokens['hit']:,} cached), {tokens['output']:,} out",
+        ),
+        ("spent", f"{paid.spent} USD"),
+        ("possibly paid", f"{paid.possibly} USD at most, for calls without an answer"),
+        ("models served", ", ".join(f"{model} {n:,}" for model, n in account.models.most_common()) or "–"),
+        ("reasoning found in", ", ".join(f"{s} {n:,}" for s, n in account.sources.most_common()) or "–"),
+        ("prices", ", ".join(sorted(account.price_tables)) or "–"),
+        ("days (UTC)", " to ".join(sorted({min(account.days), max(account.days)})) if account.days else "–"),
+        *([("made by", "a mock: no real teacher")] if account.synthetic else []),
+    ]

@@ -1,0 +1,191 @@
+"""`chainforge mock-teacher`: a teacher's API on this machine, which costs nothing and fails on command."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from ruamel.yaml import YAML
+
+from chainforge.errors import ChainForgeError
+from chainforge.hookspecs import Teacher
+from chainforge.mock_teacher.dialects import DIALECTS
+from chainforge.plugins import load_plugins, plugin_settings
+from chainforge.prices import FREE, Prices
+from chainforge.profiles import compose
+
+if TYPE_CHECKING:  # the server takes a while to import, and no other command needs it
+    from chainforge.mock_teacher.ledger import Totals
+    from chainforge.mock_teacher.mock import MockTeacher
+    from chainforge.mock_teacher.script import FaultScript
+
+NOBODY = "none"
+TELL_EVERY_S = 30.0
+SECONDS = click.FloatRange(0)
+COUNT = click.IntRange(1)
+
+
+@click.command("mock-teacher")
+@click.option("--port", type=click.IntRange(0, 65535), default=8500, show_default=True, help="0: a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for the whole network.")
+@click.option("--profile", default="tiny", show_default=True, help=f"Whose teachers answer, or {NOBODY}.")
+@click.option("--dialect", type=click.Choice(list(DIALECTS)), default="deepseek", show_default=True)
+@click.option(
+    "--faults", metavar="NAME=RATE,…|FILE", help="What goes wrong; a FILE is YAML. See --list-faults."
+)
+@click.option("--fault-seed", type=int, help="Another seed strikes other requests.")
+@click.option(
+    "--fault-attempts", type=click.IntRange(0), help="Attempts that may be struck: 1, so a retry passes."
+)
+@click.option("--list-faults", is_flag=True, help="Say what can go wrong, and stop.")
+@click.option("--latency", type=SECONDS, default=0.0, show_default=True, help="Seconds before an answer.")
+@click.option("--tokens-per-s", type=click.FloatRange(0, min_open=True), help="The pace of a stream.")
+@click.option("--cap", type=COUNT, help="Requests at a time; one more gets 429 at once.")
+@click.option("--rpm", type=COUNT, help="Requests a minute; one more gets 429 at once.")
+@click.option("--retry-after", type=SECONDS, help="Seconds that such a 429 asks to wait.")
+@click.option("--key", help="The only key that is accepted; any, if left out.")
+@click.option("--prices", metavar="free|HIT,MISS,OUTPUT", help="USD per million tokens; 0.003,0.15,0.60.")
+@click.option("--no-cache", is_flag=True, help="Bill a system message as new each time.")
+@click.option(
+    "--filler-tokens", type=COUNT, default=600, show_default=True, help="Median length of the filler."
+)
+@click.option("--ledger", type=click.Path(path_type=Path), help="JSONL to add a line to per request.")
+@click.option("--verbose", is_flag=True, help="Totals every 30 s where there is no terminal, too.")
+def mock_teacher(list_faults: bool, host: str, port: int, verbose: bool, **options: Any) -> None:
+    """Serve a teacher's API on this machine, to rehearse a run without a key.
+
+    It solves the problems of a profile as that profile's own teachers do, and answers any other text with
+    filler. It speaks OpenAI's chat completions in the dialect of a provider, and Anthropic's messages. Point
+    the collector at it, with any key (see docs/collecting.md):
+
+    \b
+      chainforge mock-teacher --latency 2 --faults rate_limited=0.1,cut_json=0.02
+      dvc exp run -S collect_cot.teacher.plugin=openai_compatible …
+
+    Ctrl-C ends it and prints what it charged. GET /mock/ledger tells that at any time.
+    """
+    if list_faults:
+        click.echo("\n".join(fault_lines()))
+        return
+    totals = asyncio.run(_serve(mock_of(options), host, port, verbose or sys.stdout.isatty()))
+    click.echo("\n".join(table(totals)))
+
+
+def mock_of(options: dict[str, Any]) -> "MockTeacher":
+    """The teacher that the command line describes."""
+    from chainforge.mock_teacher.filler import Filler
+    from chainforge.mock_teacher.mock import PRICES, MockTeacher
+
+    prices = options["prices"]
+    return MockTeacher(
+        teachers=teachers_of(options["profile"]),
+        dialect=options["dialect"],
+        filler=Filler(median_tokens=options["filler_tokens"]),
+        faults=script_of(options["faults"], options["fault_seed"], options["fault_attempts"]),
+        prices=PRICES if prices is None else prices_of(prices),
+        key=options["key"],
+        latency_s=options["latency"],
+        tokens_per_s=options["tokens_per_s"],
+        cap=options["cap"],
+        rpm=options["rpm"],
+        retry_after_s=options["retry_after"],
+        cache=not options["no_cache"],
+        ledger=options["ledger"],
+    )
+
+
+def teachers_of(profile: str) -> list[Teacher]:
+    """The teachers of a profile's `collect_*` sections that answer in the process."""
+    if profile == NOBODY:
+        return []
+    plugins = load_plugins()
+    sections = YAML(typ="safe", pure=True).load(compose(profile))
+    choices = [
+        dict(section["teacher"])
+        for name, section in sections.items()
+        if name.startswith("collect_") and "teacher" in (section or {})
+    ]
+    teachers: list[Teacher] = []
+    for number, choice in enumerate(choices):
+        if choice in choices[:number]:
+            continue
+        entry = plugins.pick("teachers", choice.pop("plugin"))
+        teacher = entry.component(**plugin_settings(entry, choice))
+        if hasattr(teacher, "generate"):
+            teachers.append(teacher)
+    if not teachers:
+        raise ChainForgeError(
+            f"profile {profile!r} has no teacher that answers without an API",
+            f"name another profile, or filler alone: --profile {NOBODY}",
+        )
+    return teachers
+
+
+def script_of(text: str | None, seed: int | None, attempts: int | None) -> "FaultScript":
+    """What --faults says: a file if there is no = or @ in it, or a file of that name."""
+    from chainforge.mock_teacher.script import FaultScript
+
+    script = FaultScript()
+    if text:
+        is_file = Path(text).is_file() or not {"=", "@"} & set(text)
+        script = FaultScript.read(Path(text)) if is_file else FaultScript.parse(text)
+    changes = {"seed": seed, "attempts": attempts}
+    return replace(script, **{name: value for name, value in changes.items() if value is not None})
+
+
+def prices_of(text: str) -> Prices:
+    """`free`, or three prices."""
+    if text == "free":
+        return FREE
+    try:
+        hit, miss, output = map(Decimal, text.split(","))
+    except (ValueError, InvalidOperation):
+        raise ChainForgeError(
+            f"--prices {text!r}", "write free, or HIT,MISS,OUTPUT: 0.003,0.15,0.60"
+        ) from None
+    return Prices(table="mock", hit=hit, miss=miss, output=output)
+
+
+def fault_lines() -> Iterator[str]:
+    """A line per fault."""
+    from chainforge.mock_teacher.faults import FAULTS
+
+    yield f"{'FAULT':<30}{'THEN':<10}{'BILLED':<8}{'ONLY':<8}WHAT"
+    for fault in FAULTS.values():
+        only = "" if fault.applies == "both" else fault.applies
+        billed = "yes" if fault.billed else "no"
+        yield f"{fault.name:<30}{fault.then:<10}{billed:<8}{only:<8}{fault.about}"
+
+
+async def _serve(mock: "MockTeacher", host: str, port: int, tell: bool) -> "Totals":
+    """Until a signal comes."""
+    from chainforge.mock_teacher.serve import serve
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows: there a KeyboardInterrupt ends it
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with serve(mock, host=host, port=port) as served:
+        click.echo(f"mock teacher, dialect {mock.dialect}: {served.url}  (Ctrl-C ends it)")
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TELL_EVERY_S):
+                    await stop.wait()
+            if tell and not stop.is_set():
+                totals = served.ledger.totals()
+                click.echo(f"{totals.requests} requests, {totals.answers} answers, ${totals.billed_usd:f}")
+    return served.ledger.totals()
+
+
+def table(totals: "Totals") -> Iterator[str]:
+    """The sums, a line each."""
+    for name, value in totals.as_json().items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{count} {what}" for what, count in value.items()) or "-"
+        yield f"{name.replace('_', ' '):<24}{value}"

@@ -1,0 +1,44 @@
+"""Collect from a teacher behind an API: ask what the journal lacks, then read the journal."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from chainforge.config.collect import CollectSettings
+from chainforge.config.collector import CollectorSettings
+from chainforge.hookspecs import ApiTeacher
+from chainforge.records import Prompt, Trace
+from chainforge.run.progress import say
+from chainforge.run.step import Step
+from chainforge.teachers.account import account_of, calls_json
+from chainforge.teachers.answers import answer_all
+from chainforge.teachers.display import display
+from chainforge.teachers.question import questions
+from chainforge.teachers.traces import traces_of
+
+
+def collect_api(
+    teacher: ApiTeacher,
+    prompts: Sequence[Prompt],
+    settings: CollectSettings,
+    collector: CollectorSettings,
+    step: Step,
+) -> tuple[list[Trace], dict[str, Any]]:
+    """(traces in the order of the prompts, what was asked and paid for them)."""
+    folder = journal_folder(step.name)
+    asked = list(questions(teacher, prompts, settings.samples, step.seed("teacher"), settings.instruction))
+    about = {"plugin": settings.teacher.plugin, **settings.teacher.settings}
+    with display(step.name) as watch:
+        again = settings.retry_truncated
+        paid = answer_all(teacher, asked, folder, collector, about=about, retry_truncated=again, watch=watch)
+    traces = list(traces_of(teacher, asked, folder, paid))
+    if without := sum(question.fingerprint not in paid.finals for question in asked):
+        say(f"{without:,} of {len(asked):,} questions have no answer: see chainforge collect status {folder}")
+    account = account_of(folder, {question.fingerprint for question in asked})
+    return traces, calls_json(account, settings.teacher.plugin, dict(teacher.identity))
+
+
+def journal_folder(step: str) -> Path:
+    """Outside of DVC's outputs, which it deletes before a step runs: these answers were paid for."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / "collected" / step

@@ -1,0 +1,95 @@
+"""From questions to a journal that answers them: the one way in, for `dvc repro` and the command line."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from chainforge.config.collector import CollectorSettings
+from chainforge.errors import ChainForgeError
+from chainforge.hookspecs import ApiTeacher
+from chainforge.run.progress import say
+from chainforge.run.stopping import Stopping
+from chainforge.teachers import record
+from chainforge.teachers.collector import Collector
+from chainforge.teachers.journal import Journal
+from chainforge.teachers.paid import Paid, final_answers, read_paid
+from chainforge.teachers.question import Question
+
+Watch = Callable[[Collector], None]
+
+
+def answer_all(
+    teacher: ApiTeacher,
+    questions: Sequence[Question],
+    folder: Path,
+    settings: CollectorSettings,
+    *,
+    about: Mapping[str, Any],
+    retry_truncated: bool = False,
+    watch: Watch = lambda _: None,
+    base_s: float = 1.0,
+) -> Paid:
+    """Ask what the journal in `folder` does not answer yet, and return what it holds then.
+
+    `about` is the teacher's plugin and settings, for the record. Raises CollectionStopped where not all could
+    be asked, and ChainForgeError where nobody said what it may cost.
+    """
+    check_budget(teacher, settings)
+    stopping = Stopping()
+    with Journal(folder) as journal, stopping.listening():
+        paid = read_paid(folder)
+
+        async def ask() -> None:
+            if any(question.fingerprint not in paid.finals for question in questions):
+                table = teacher.prices.table if teacher.prices else None
+                await journal.write(record.run(about, teacher.identity, table))
+            for reused in settings.reuse:
+                await take_over(Path(reused), questions, paid, journal)
+            collector = Collector(
+                teacher,
+                journal,
+                paid,
+                settings,
+                stopping=stopping,
+                retry_truncated=retry_truncated,
+                watch=watch,
+                base_s=base_s,
+            )
+            await collector.collect(questions)
+
+        asyncio.run(ask())
+        return read_paid(folder)
+
+
+def check_budget(teacher: ApiTeacher, settings: CollectorSettings) -> None:
+    """Raise ChainForgeError unless it is clear what the answers may cost."""
+    prices, cap = teacher.prices, settings.budget_usd
+    if cap == "none" or (prices and prices.most((), 1) == 0):
+        return
+    if prices is None:
+        raise ChainForgeError(
+            "what this teacher costs is not known, so no budget can be kept",
+            "set teacher.usd_per_million: {hit: …, miss: …, output: …}, or collector.budget_usd: none",
+        )
+    if cap is None:
+        raise ChainForgeError(
+            "this teacher costs money, and nothing says how much may be spent",
+            "set collector.budget_usd (--budget-usd); chainforge collect --dry-run says what to expect",
+        )
+
+
+async def take_over(folder: Path, questions: Sequence[Question], paid: Paid, journal: Journal) -> None:
+    """Copy answers of another journal into this one; they were paid for there."""
+    other = read_paid(folder)
+    if other.run is None:
+        raise ChainForgeError(f"there is no journal in {folder}", "correct collector.reuse (--reuse)")
+    wanted = {q.fingerprint: q for q in questions}
+    found = [key for key in wanted if key in other.finals and key not in paid.finals]
+    copies = [
+        {**answer, **record.about(wanted[key], 0), "cost_usd": "0", "reused": True}
+        for key, answer in zip(found, final_answers(folder, other, iter(found)), strict=True)
+    ]
+    await asyncio.gather(*(journal.write(copy) for copy in copies))
+    paid.finals |= dict.fromkeys(found, -1)  # read again, with their places, once all is answered
+    say(f"{len(found):,} answers taken from {folder}")

@@ -1,0 +1,95 @@
+"""One call, from the line that says it is sent to the line that says how it ended."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from chainforge.calls import Call, CallFailed
+from chainforge.config.collector import CollectorSettings
+from chainforge.hookspecs import ApiClient, ApiTeacher
+from chainforge.prices import FREE
+from chainforge.teachers import record
+from chainforge.teachers.journal import Journal
+from chainforge.teachers.queue import Job
+from chainforge.teachers.verdict import Verdict, on_answer, on_failure
+
+OVERLOAD = (429, 503)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a call ended. In USD, `cost` is what its answer costs, `lost` the most that a lost one may have.
+
+    `latency_s` and `output_tokens` are about an answer, the last three about a call that failed.
+    """
+
+    verdict: Verdict
+    cost: Decimal = Decimal(0)
+    lost: Decimal = Decimal(0)
+    latency_s: float = 0.0
+    output_tokens: int = 0
+    problem: str = ""
+    overload: bool = False
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What every call of a run has in common."""
+
+    teacher: ApiTeacher
+    client: ApiClient
+    journal: Journal
+    settings: CollectorSettings
+    retry_truncated: bool
+    on_text: Callable[[int], None]
+
+    async def __call__(self, job: Job, most: Decimal) -> Outcome:
+        """Ask once. `most` is what that can cost."""
+        question, attempt = job.question, job.attempt
+        about, sent = record.about(question, attempt), datetime.now(UTC)
+        await self.journal.write(record.sent(about, sent, most))
+        call = Call(
+            messages=question.messages,
+            label=question.label(attempt),
+            seed=question.own_seed,
+            max_tokens=tokens_for(self.teacher, job),
+            on_text=self.on_text if self.settings.stream else None,
+        )
+        start = time.monotonic()
+        try:
+            async with asyncio.timeout(self.settings.deadline_s):
+                answer = await self.client.ask(call)
+        except (CallFailed, TimeoutError) as failure:
+            return await self._failed(job, about, most, failure)
+        latency_s = time.monotonic() - start
+        reply = self.teacher.read(answer)
+        verdict = on_answer(reply, job.tries, retry_truncated=self.retry_truncated)
+        prices = self.teacher.prices or FREE
+        cost = prices.cost(reply.usage, window := prices.window(sent))
+        line = record.answer(about, sent, reply, answer, cost=cost, window=window, verdict=verdict)
+        await self.journal.write(line | {"messages": question.messages})
+        return Outcome(verdict=verdict, cost=cost, latency_s=latency_s, output_tokens=reply.usage.output)
+
+    async def _failed(
+        self, job: Job, about: record.About, most: Decimal, failure: CallFailed | TimeoutError
+    ) -> Outcome:
+        verdict = on_failure(failure, job.tries)
+        if isinstance(failure, TimeoutError):
+            failure = CallFailed(f"no answer within {self.settings.deadline_s:g} s")
+        await self.journal.write(record.failed(about, failure, verdict))
+        return Outcome(
+            verdict=verdict,
+            lost=most if failure.billed else Decimal(0),
+            problem=str(failure),
+            overload=failure.status in OVERLOAD,
+            retry_after_s=failure.retry_after,
+        )
+
+
+def tokens_for(teacher: ApiTeacher, job: Job) -> int:
+    """Twice as many where an answer was cut off and is asked for once more."""
+    return teacher.max_tokens * (2 if job.tries["truncated"] else 1)

@@ -1,0 +1,30 @@
+"""What a journal says, as traces and as an account: pure functions of it, the same bytes every time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from chainforge.calls import Reply
+from chainforge.hookspecs import ApiTeacher
+from chainforge.records import Finish, Trace
+from chainforge.teachers.paid import Paid, final_answers
+from chainforge.teachers.question import Question
+
+FINISHES: Mapping[str, Finish] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
+
+
+def traces_of(
+    teacher: ApiTeacher, questions: Sequence[Question], folder: Path, paid: Paid
+) -> Iterator[Trace]:
+    """One trace per question, in their order; one without an answer has finish "error"."""
+    known = (q.fingerprint for q in questions if q.fingerprint in paid.finals)
+    answers = final_answers(folder, paid, known)
+    for question in questions:
+        if question.fingerprint in paid.finals:
+            yield trace(question.prompt_id, teacher.read(next(answers)["raw"]))
+        else:
+            yield Trace(question.prompt_id, "", "", "error", str(teacher.identity.get("model", "unknown")))
+
+
+def trace(prompt_id: str, reply: Reply) -> Trace:
+    """A finish that nobody knows is an error: never training data."""
+    return Trace(prompt_id, reply.reasoning, reply.content, FINISHES.get(reply.finish, "error"), reply.model)

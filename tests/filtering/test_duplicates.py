@@ -1,0 +1,54 @@
+"""Duplicates: the first always stays, the rest depends on order alone."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rapidfuzz import fuzz
+
+from chainforge.filtering import duplicates
+from chainforge.filtering.duplicates import repeats
+
+some_texts = st.lists(st.text("ab", max_size=8), max_size=30)
+similarity = st.none() | st.floats(50, 100)
+
+
+def by_hand(texts: list[str], near: float) -> list[str | None]:
+    """The same, pair by pair."""
+    found: list[str | None] = []
+    stay: list[str] = []
+    for place, text in enumerate(texts):
+        exact = text in texts[:place]
+        close = any(fuzz.ratio(text, other) >= near for other in stay)
+        found.append("exact" if exact else "near" if close else None)
+        if not exact and not close:
+            stay.append(text)
+    return found
+
+
+@given(some_texts, st.floats(50, 100), st.integers(1, 5))
+def test_chunks_find_what_pairs_would(texts: list[str], near: float, chunk: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "CHUNK", chunk)
+        assert repeats(texts, near) == by_hand(texts, near)
+
+
+@given(some_texts.filter(bool), similarity)
+def test_the_first_stays_and_what_stays_is_not_alike(texts: list[str], near: float | None) -> None:
+    found = repeats(texts, near)
+    assert found[0] is None
+    stay = [text for text, likeness in zip(texts, found, strict=True) if likeness is None]
+    assert len(stay) == len(set(stay))
+    assert repeats(stay, near) == [None] * len(stay)
+    assert repeats(texts, near) == found
+
+
+@given(some_texts, similarity)
+def test_more_text_at_the_end_changes_nothing_before_it(texts: list[str], near: float | None) -> None:
+    assert repeats([*texts, "abab"], near)[: len(texts)] == repeats(texts, near)
+
+
+def test_other_numbers_in_a_long_problem_are_near_and_in_a_short_one_are_not() -> None:
+    story = "A train travels {} miles in 3 hours. At the same rate, how many hours does it take for 90 miles?"
+    assert repeats([story.format(270), story.format(360)], 95) == [None, "near"]
+    assert repeats(["What is 270 + 3?", "What is 360 + 3?"], 95) == [None, None]
+    assert repeats([story.format(270), story.format(360)], None) == [None, None]
