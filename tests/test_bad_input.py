@@ -1,6 +1,7 @@
 """Every mistake gets one message with the fix, exit code 1, no traceback, and no half-written output."""
 
 import importlib
+import io
 import os
 import re
 import resource
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,13 @@ class Project:
         """
         loading._read.cache_clear()
         stage = importlib.import_module(f"stages.{verb}")
-        with pytest.MonkeyPatch.context() as patch, chdir(self.folder):
+        said = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, chdir(self.folder), redirect_stderr(said):
             patch.setattr(sys, "argv", [f"stages.{verb}", step])
             try:
                 stage_main(stage.main)
             except SystemExit as stop:
-                return str(stop.code)
+                return stop.code if isinstance(stop.code, str) else said.getvalue()
         return ""
 
     def files(self) -> dict[str, bytes]:

@@ -39,9 +39,9 @@ COUNT = click.IntRange(1)
 @click.option(
     "--faults", metavar="NAME=RATE,…|FILE", help="What goes wrong; a FILE is YAML. See --list-faults."
 )
-@click.option("--fault-seed", type=int, help="Another seed strikes other requests.")
+@click.option("--fault-seed", type=int, help="Another seed strikes other requests; 0.")
 @click.option(
-    "--fault-attempts", type=click.IntRange(0), help="Attempts that may be struck: 1, so a retry passes."
+    "--fault-attempts", type=click.IntRange(0), help="Attempts that may be struck; 1, so a retry passes."
 )
 @click.option("--list-faults", is_flag=True, help="Say what can go wrong, and stop.")
 @click.option("--latency", type=SECONDS, default=0.0, show_default=True, help="Seconds before an answer.")
@@ -135,8 +135,11 @@ def script_of(text: str | None, seed: int | None, attempts: int | None) -> "Faul
     if text:
         is_file = Path(text).is_file() or not {"=", "@"} & set(text)
         script = FaultScript.read(Path(text)) if is_file else FaultScript.parse(text)
-    changes = {"seed": seed, "attempts": attempts}
-    return replace(script, **{name: value for name, value in changes.items() if value is not None})
+    return replace(
+        script,
+        seed=script.seed if seed is None else seed,
+        attempts=script.attempts if attempts is None else attempts,
+    )
 
 
 def prices_of(text: str) -> Prices:
@@ -145,6 +148,8 @@ def prices_of(text: str) -> Prices:
         return FREE
     try:
         hit, miss, output = map(Decimal, text.split(","))
+        if not min(hit, miss, output) >= 0:
+            raise ValueError
     except (ValueError, InvalidOperation):
         raise ChainForgeError(
             f"--prices {text!r}", "write free, or HIT,MISS,OUTPUT: 0.003,0.15,0.60"

@@ -77,9 +77,8 @@ class ChatDialect:
         if self.field or not draft.reasoning:
             return draft.reasoning or None, draft.content
         thinks_on = draft.finish in CUT_OFF and not draft.content
-        return None, self.opening + draft.reasoning + (
-            "" if thinks_on else self.closing + (draft.content or "")
-        )
+        answered = "" if thinks_on else self.closing + (draft.content or "")
+        return None, self.opening + draft.reasoning + answered
 
     def _thought(self, text: str | None) -> dict[str, Any]:
         if not self.field:

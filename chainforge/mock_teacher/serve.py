@@ -47,7 +47,7 @@ async def serve(mock: MockTeacher, *, host: str = LOCAL, port: int = 0) -> Async
         access_log=None,
         handler_cancellation=True,
         keepalive_timeout=IDLE_S,
-        shutdown_timeout=0.05,
+        shutdown_timeout=0.01,
     )
     try:
         await runner.setup()

@@ -21,6 +21,7 @@ from chainforge.teachers.stops import CollectionStopped, budget_reached, hopeles
 from chainforge.teachers.tally import Tally
 
 TICK_S = 0.1
+PATIENCE_S = 900.0  # without one answer, while calls fail
 
 
 class Collector:
@@ -93,7 +94,7 @@ class Collector:
         silent_s = time.monotonic() - self._answered_at
         if self._queue and (reason := self._stopping.reason):
             self._stop(CollectionStopped("signal", f"stopped ({reason})"))
-        elif self.limit.bad_in_a_row and silent_s > self.settings.deadline_s:
+        elif self.limit.bad_in_a_row and silent_s > max(PATIENCE_S, self.settings.deadline_s):
             problem = f"no answer for {silent_s:.0f} s, in spite of asking again: {self._problem}"
             self._stop(CollectionStopped("outage", problem))
         elif why := hopeless(self.tally, self._problem):

@@ -116,7 +116,7 @@ def test_what_was_served_and_paid_is_told(folder: Path) -> None:
         "output 54,321, of which reasoning 50,000",
         "12.345678, and 2 requests without an answer that may have been billed",
         "deepseek 2026-11-15",
-        "| reasoning | 1 | 1 | 2 | 2 | 2 | 3 | 3 |",
+        "| reasoning | 1 | 1 | 1 | 2 | 3 | 3 | 3 |",
     ):
         assert words in card
     assert "`odd\\|'name' <b>` 1" in card
@@ -157,7 +157,7 @@ def test_the_same_data_give_the_same_bytes_anywhere(
         ),
         ({"scripts": ["Latin"]}, "at least 0.95 of the words in Latin script"),
         ({"max_repetition": 0.3}, "at most 0.3 of either may have occurred before"),
-        ({"near_duplicate_prompts": 95.0}, "or one that is 95.0% similar"),
+        ({"near_duplicate_prompts": 95.0}, "or one that is 95% similar"),
         ({"choose": "spread"}, "evenly from the shortest to the longest"),
     ],
 )

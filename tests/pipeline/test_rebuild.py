@@ -116,6 +116,7 @@ ROWS: dict[str, tuple[Edit, set[str]]] = {
     # every section of params.yaml
     "run": (setting("run.seed", 18), follows(*EVERYTHING)),
     "runtime": (setting("runtime.micro_batch_tokens", 4096), set()),
+    "collector": (setting("collector.concurrency", 8), set()),
     "prompts": (setting("prompts.general.train", 31), follows("prompts")),
     "collect": (setting("collect.samples", 2), follows("collect_cot", "collect_general")),
     "collect_cot": (setting("collect_cot.max_prompts", 50), follows("collect_cot")),

@@ -1,0 +1,43 @@
+"""No run, however it goes, is charged more than its budget."""
+
+import random
+from pathlib import Path
+
+import pytest
+from asking import Run, prompts, run
+
+from chainforge.mock_teacher.faults import FAULTS
+from chainforge.mock_teacher.script import FaultScript
+
+RUNS = 25  # benchmarks/collector.py budget does 1,000
+PASSING = [f.name for f in FAULTS.values() if f.then != "stop" and f.name != "slow_drip"]
+
+
+def random_run(seed: int, folder: Path) -> tuple[Run, float]:
+    """(a run with random prompts, faults, limits and budget; that budget)."""
+    chance = random.Random(seed)
+    few = chance.sample(PASSING, 4)
+    budget = 10 ** chance.uniform(-4.5, -2.0)
+    ended = run(
+        folder,
+        chance.sample(prompts(60), chance.randint(4, 16)),
+        faults=FaultScript(rates=dict.fromkeys(few, 0.1), seed=seed, retry_after_s=0.01, blank_s=0.005),
+        samples=chance.randint(1, 2),
+        mock={"latency_s": chance.choice((0.0, 0.01))},
+        teacher={"max_tokens": chance.choice((50, 300, 2000))},
+        budget_usd=budget,
+        concurrency=chance.choice((1, 4, 16)),
+        deadline_s=0.15,
+        stream=chance.random() < 0.3,
+    )
+    return ended, budget
+
+
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_the_ledger_never_passes_the_budget(seed: int, tmp_path: Path) -> None:
+    ended, budget = random_run(seed, tmp_path)
+    assert ended.ledger.billed_usd <= budget
+    assert ended.paid.spent + ended.paid.possibly <= budget
+    assert ended.paid.spent == ended.ledger.delivered_usd
+    if ended.stopped:
+        assert ended.stopped.exit_code in (6, 7, 9)  # the budget; or the first five all failed
