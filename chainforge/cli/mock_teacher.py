@@ -37,7 +37,9 @@ COUNT = click.IntRange(1)
 @click.option("--profile", default="tiny", show_default=True, help=f"Whose teachers answer, or {NOBODY}.")
 @click.option("--dialect", type=click.Choice(list(DIALECTS)), default="deepseek", show_default=True)
 @click.option(
-    "--faults", metavar="NAME=RATE,…|FILE", help="What goes wrong; a FILE is YAML. See --list-faults."
+    "--faults",
+    metavar="NAME=RATE,…|FILE",
+    help="What goes wrong, see --list-faults. NAME@500: from the 500th request on. A FILE is YAML.",
 )
 @click.option("--fault-seed", type=int, help="Another seed strikes other requests; 0.")
 @click.option(

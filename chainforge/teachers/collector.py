@@ -13,7 +13,7 @@ from chainforge.run.stopping import Stopping
 from chainforge.teachers.budget import Budget
 from chainforge.teachers.exchange import Exchange, Outcome, tokens_for
 from chainforge.teachers.journal import Journal
-from chainforge.teachers.limit import Limit, backoff
+from chainforge.teachers.limit import OUTAGE, Limit, backoff, held
 from chainforge.teachers.paid import Paid
 from chainforge.teachers.question import Question
 from chainforge.teachers.queue import Job, Queue
@@ -94,7 +94,7 @@ class Collector:
         silent_s = time.monotonic() - self._answered_at
         if self._queue and (reason := self._stopping.reason):
             self._stop(CollectionStopped("signal", f"stopped ({reason})"))
-        elif self.limit.bad_in_a_row and silent_s > max(PATIENCE_S, self.settings.deadline_s):
+        elif self.limit.bad_in_a_row >= OUTAGE and silent_s > max(PATIENCE_S, self.settings.deadline_s):
             problem = f"no answer for {silent_s:.0f} s, in spite of asking again: {self._problem}"
             self._stop(CollectionStopped("outage", problem))
         elif why := hopeless(self.tally, self._problem):
@@ -129,7 +129,7 @@ class Collector:
         outcome = await exchange(job, most)
         self.budget.settle(most, cost=outcome.cost, lost=outcome.lost)
         self.tally.ended(outcome.verdict, outcome.output_tokens)
-        others, now = len(self.flying) - 1, time.monotonic()
+        others, now = sum(not task.done() for task in self.flying) - 1, time.monotonic()
         if not outcome.problem:
             self.limit.answered(outcome.latency_s, others)
             self._answered_at = now
@@ -147,7 +147,7 @@ class Collector:
     def _again(self, job: Job, outcome: Outcome) -> None:
         job.tries[outcome.verdict.cause] += 1
         after_s = outcome.retry_after_s
-        wait_s = backoff(job.tries.total(), self._base_s) if after_s is None else after_s
+        wait_s = backoff(job.tries.total(), self._base_s) if after_s is None else held(after_s)
         self._queue.put(job, time.monotonic() + wait_s)
 
     def _landed(self, task: asyncio.Task[None]) -> None:

@@ -27,6 +27,7 @@ class Limit:
         self._grown_at = 0.0
         self._cut_at = -1.0
         self._round_trip_s = 1.0
+        self._fine = 0.0  # so many at a time may well be taken again, when a refusal of all of them is over
         self.bad_in_a_row = 0
 
     def room(self, in_flight: int, now: float) -> int:
@@ -34,7 +35,8 @@ class Limit:
         if now < self.open_at:
             return 0
         full = in_flight >= int(self.value)
-        if self._doubling and full and now - self._grown_at >= DOUBLES_EVERY_S:
+        well = self._doubling and not self.bad_in_a_row
+        if well and full and now - self._grown_at >= DOUBLES_EVERY_S:
             self.value, self._grown_at = min(2 * self.value, self._most), now
         return int(self.value) - in_flight
 
@@ -43,7 +45,8 @@ class Limit:
         self.bad_in_a_row = 0
         self._round_trip_s += 0.2 * (latency_s - self._round_trip_s)
         if not self._doubling and in_flight + 1 >= int(self.value):
-            self.value = min(self.value + 1 / self.value, self._most)
+            more = 1.0 if self.value < self._fine else 1 / self.value
+            self.value = min(self.value + more, self._most)
 
     def refused(self, in_flight: int, now: float, retry_after_s: float | None = None) -> None:
         """The provider said "too many" (429, 503), with so many others still in flight.
@@ -56,10 +59,12 @@ class Limit:
         if now - self._cut_at >= self._round_trip_s:
             self._cut_at = now
             self.value *= DECREASE
+            if self.bad_in_a_row == 1:
+                self._fine = self.value
         self.value = max(1.0, min(self.value, in_flight))
         if retry_after_s is not None:
-            self._hold(now + min(retry_after_s, LONGEST_RETRY_AFTER_S))
-        elif in_flight == 0:
+            self._hold(now + held(retry_after_s))
+        if in_flight == 0:
             self._hold(now + backoff(self.bad_in_a_row, self._base_s))
 
     def failed(self, in_flight: int, now: float) -> None:
@@ -72,6 +77,11 @@ class Limit:
 
     def _hold(self, until: float) -> None:
         self.open_at = max(self.open_at, until)
+
+
+def held(retry_after_s: float) -> float:
+    """What a provider asks for, within reason."""
+    return min(retry_after_s, LONGEST_RETRY_AFTER_S)
 
 
 def backoff(

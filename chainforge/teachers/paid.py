@@ -41,6 +41,9 @@ class Paid:
             self.sent[key[0]] += 1
             self.flying[key] = Decimal(record["most_usd"])
             return
+        if record.get("reused"):  # asked elsewhere; a call of this journal may be in flight all the same
+            self.finals[key[0]] = offset
+            return
         most = self.flying.pop(key, Decimal(0))
         if kind == "answer":
             self.spent += Decimal(record["cost_usd"])

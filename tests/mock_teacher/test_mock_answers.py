@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import aiohttp
 import orjson
 import pytest
-from asking import PLUGINS, QUESTION, ask, careful, label, question, teachers, with_server
 from hypothesis import given
 from hypothesis import strategies as st
+from mock_asking import PLUGINS, QUESTION, ask, careful, label, question, teachers, with_server
 
 from chainforge.errors import ChainForgeError
 from chainforge.mock_teacher.answers import answer

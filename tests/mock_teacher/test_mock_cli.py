@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import label, question
 from click.testing import CliRunner
+from mock_asking import label, question
 
 from chainforge.cli import cli
 from chainforge.cli.mock_teacher import prices_of, script_of, teachers_of

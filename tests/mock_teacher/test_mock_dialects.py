@@ -7,7 +7,7 @@ import anthropic
 import openai
 import orjson
 import pytest
-from asking import ask, blocks, careful, joined, joined_blocks, label, question, with_server
+from mock_asking import ask, blocks, careful, joined, joined_blocks, label, question, with_server
 
 from chainforge.mock_teacher.dialects import CHAT, DIALECTS
 from chainforge.mock_teacher.draft import tokens

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from asking import ask, blocks, careful, events, joined, joined_blocks, label, question, with_server
+from mock_asking import ask, blocks, careful, events, joined, joined_blocks, label, question, with_server
 
 from chainforge.mock_teacher.faults import FAULTS, Fault, on_wire
 from chainforge.mock_teacher.ledger import Entry

@@ -9,9 +9,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from asking import ask, careful, label, question, with_server
 from hypothesis import given
 from hypothesis import strategies as st
+from mock_asking import ask, careful, label, question, with_server
 
 from chainforge.calls import Usage
 from chainforge.errors import ChainForgeError

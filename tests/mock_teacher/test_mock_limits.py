@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from asking import KEY, ask, careful, label, question, with_server
+from mock_asking import KEY, ask, careful, label, question, with_server
 
 from chainforge.errors import ChainForgeError
 from chainforge.mock_teacher.limits import Limits

@@ -8,7 +8,7 @@ import urllib.request
 
 import aiohttp
 import pytest
-from asking import QUESTION, ask, careful, label, question
+from mock_asking import ask, careful, label, question
 
 from chainforge.errors import ChainForgeError
 from chainforge.mock_teacher.script import FaultScript
@@ -63,7 +63,6 @@ def test_a_thread_serves_programs_that_are_not_asynchronous() -> None:
         with urllib.request.urlopen(asked) as reply:
             answer = json.load(reply)
     assert answer["choices"][0]["message"]["content"] == "364"
-    assert QUESTION == "402-38=?"
     assert served.ledger.totals().answers == 1
     assert threading.active_count() == before
 

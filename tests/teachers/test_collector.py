@@ -1,6 +1,5 @@
 """The collector: everything asked is answered or said why not, nothing paid is lost, no budget passed."""
 
-import asyncio
 import os
 import random
 import signal
@@ -18,7 +17,7 @@ from chainforge.calls import Call
 from chainforge.errors import ChainForgeError
 from chainforge.prices import Prices, Window
 from chainforge.run.stopping import Stopping
-from chainforge.teachers.collector import Collector
+from chainforge.teachers.collector import PATIENCE_S, Collector
 from chainforge.teachers.paid import Paid, read_paid
 from chainforge.teachers.stops import CollectionStopped
 
@@ -38,7 +37,6 @@ RECOVERABLE: dict[str, Step] = {
     "no content": answer(content=None),
     "hangs": HANGS,
 }
-NEVER_CALLS_BACK = {"answered", "truncated", "no_reasoning", "cut"}
 
 
 def stopped(code: int, *arguments: Any, **settings: Any) -> CollectionStopped:
@@ -51,7 +49,9 @@ def stopped(code: int, *arguments: Any, **settings: Any) -> CollectionStopped:
 
 def whole(folder: Path) -> None:
     """Every call of a journal has its end, and only one."""
-    ends = Counter((r["fingerprint"], r["attempt"]) for r in lines(folder) if r["kind"] in ("answer", "failed"))
+    ends = Counter(
+        (r["fingerprint"], r["attempt"]) for r in lines(folder) if r["kind"] in ("answer", "failed")
+    )
     assert ends == Counter((r["fingerprint"], r["attempt"]) for r in lines(folder, "sent"))
     assert set(ends.values()) <= {1}
     assert read_paid(folder).flying == {}
@@ -80,9 +80,7 @@ def test_it_runs_by_the_real_clock_too(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("fault", RECOVERABLE)
 def test_a_fault_that_passes_costs_one_more_request(fault: str, tmp_path: Path) -> None:
-    teacher = FakeTeacher(
-        latency_s=lambda: 1, steps={f"p{n}": [RECOVERABLE[fault]] for n in range(0, 20, 3)}
-    )
+    teacher = FakeTeacher(latency_s=lambda: 1, steps={f"p{n}": [RECOVERABLE[fault]] for n in range(0, 20, 3)})
     paid = ask(teacher, 20, tmp_path, deadline_s=30)
     assert len(paid.finals) == 20
     assert len(teacher.calls) == 27
@@ -135,10 +133,13 @@ def test_after_its_tries_a_question_is_left_without_an_answer(
 
 
 @pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize("last", [HANGS, broken(), refusal(500)])
-def test_the_last_question_may_go_without_an_answer_like_any_other(last: Step, tmp_path: Path) -> None:
+@pytest.mark.parametrize("deadline_s", [100.0, 1800.0])
+@pytest.mark.parametrize("last", [HANGS, broken(), refusal(500)], ids=str)
+def test_the_last_question_may_go_without_an_answer_like_any_other(
+    last: Step, deadline_s: float, tmp_path: Path
+) -> None:
     teacher = FakeTeacher(latency_s=lambda: 1, steps={"p0": [last] * 99})
-    assert len(ask(teacher, 1, tmp_path, deadline_s=100).finals) == 0
+    assert len(ask(teacher, 1, tmp_path, deadline_s=deadline_s).finals) == 0
     assert teacher.asked["p0/0"] == (3 if last == HANGS else 7)
 
 
@@ -201,7 +202,7 @@ def test_a_refusal_that_will_not_pass_stops_the_run_and_keeps_what_is_in_flight(
     error = stopped(code, teacher, 100, tmp_path)
     assert said in str(error)
     assert "no answer is asked or paid for twice" in str(error)
-    assert len(teacher.calls) <= 32
+    assert len(teacher.calls) <= 64
     assert len(read_paid(tmp_path).finals) == len(teacher.calls) - 1
     assert read_paid(tmp_path).spent == teacher.billed
     whole(tmp_path)
@@ -243,12 +244,25 @@ def test_some_answers_without_reasoning_are_no_reason_to_stop(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize("step", [broken("no route", billed=False), refusal(500), refusal(503), refusal(429)])
-def test_an_outage_stops_the_run_within_a_deadline_or_two(step: Step, tmp_path: Path, clock: Clock) -> None:
+@pytest.mark.parametrize("latency_s", [0.1, 30.0])
+@pytest.mark.parametrize(
+    "step",
+    [
+        broken("no route", billed=False),
+        refusal(500),
+        refusal(503),
+        refusal(429),
+        refusal(429, "now!", retry_after=0),
+    ],
+    ids=str,
+)
+def test_an_outage_is_probed_and_then_stops_the_run(
+    step: Step, latency_s: float, tmp_path: Path, clock: Clock
+) -> None:
     start = clock.now
-    teacher = FakeTeacher(chance=lambda call: step, latency_s=lambda: 0.1)
+    teacher = FakeTeacher(chance=lambda call: step, latency_s=lambda: latency_s)
     error = stopped(9, teacher, 500, tmp_path, deadline_s=300)
-    assert clock.now - start < 600
+    assert PATIENCE_S < clock.now - start < PATIENCE_S + 100
     assert len(teacher.calls) < 150, "it probes, and does not hammer"
     assert str(step) in str(error)
     whole(tmp_path)
@@ -388,12 +402,12 @@ def test_a_budget_is_never_passed_and_almost_used_up(tmp_path: Path) -> None:
     dice = random.Random(17)
     for run in range(200):
         folder = tmp_path / str(run)
-        faults = [None, None, None, HANGS, *RECOVERABLE.values()]
+        faults = [*[None] * 20, *RECOVERABLE.values()]
         teacher = FakeTeacher(
             latency_s=lambda: dice.uniform(0, 0.005),
             chance=lambda call, faults=faults: dice.choice(faults) or answer(output=dice.randint(0, 100)),
         )
-        budget = dice.choice([0.0, 0.0005, 0.001, 0.003, 0.01])
+        budget = dice.choice([0.0, 0.0005, 0.001, 0.0015, 0.002])
         most = max(CHEAP.most(q.messages, 100) for q in made(teacher, 20))
         for _ in range(2):  # the second time from what the journal says
             error = stopped(6, teacher, 20, folder, budget_usd=budget, concurrency=8, deadline_s=5)
@@ -447,7 +461,9 @@ def test_dvc_s_death_is_a_reason_to_stop(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.usefixtures("clock")
 def test_a_bug_in_a_plugin_surfaces_once_the_calls_in_flight_are_over(tmp_path: Path) -> None:
-    teacher = FakeTeacher(latency_s=iter([5.0] * 5 + [1.0] + [5.0] * 90).__next__, steps={"p5": [ValueError("mine")]})
+    teacher = FakeTeacher(
+        latency_s=iter([5.0] * 5 + [1.0] + [5.0] * 90).__next__, steps={"p5": [ValueError("mine")]}
+    )
     with pytest.raises(ValueError, match="mine"):
         ask(teacher, 50, tmp_path)
     paid = read_paid(tmp_path)
@@ -513,7 +529,7 @@ def test_a_stream_is_asked_for_where_it_is_wanted_and_counted(tmp_path: Path) ->
 
     seen: list[int] = []
     ask(
-        FakeTeacher(chance=chance),
+        FakeTeacher(chance=chance, latency_s=lambda: 1),
         5,
         tmp_path,
         stream=True,
@@ -526,4 +542,3 @@ def test_a_stream_is_asked_for_where_it_is_wanted_and_counted(tmp_path: Path) ->
 
 def test_nothing_to_ask_connects_to_nobody(tmp_path: Path) -> None:
     assert ask(FakeTeacher(), 0, tmp_path) == Paid()
-    assert asyncio.get_event_loop_policy()

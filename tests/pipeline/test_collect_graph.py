@@ -1,0 +1,68 @@
+"""The graph with a teacher behind an API: the same accepted examples, paid for once, and no key anywhere."""
+
+import json
+from pathlib import Path
+
+import pytest
+from clone import Clone, make_clone
+
+from chainforge.cli.mock_teacher import teachers_of
+from chainforge.mock_teacher.mock import MockTeacher
+from chainforge.mock_teacher.script import FaultScript
+from chainforge.mock_teacher.serve import Served, serving
+from chainforge.teachers.paid import read_paid
+
+pytestmark = pytest.mark.slow
+
+MARKED = "-".join(("sk", "marked", "93c5f7aa41"))  # not in this file, which the clone has too
+FAULTS = FaultScript(rates={"rate_limited": 0.05, "reset_before": 0.05, "no_reasoning": 0.05}, seed=1)
+
+
+def ask_by_api(clone: Clone, server: Served) -> None:
+    """Point both collecting steps at the mock, which calls its model as the teacher here calls itself."""
+    for step in ("collect_cot", "collect_general"):
+        clone.put(
+            f"{step}.teacher",
+            {
+                "plugin": "openai_compatible",
+                "preset": "generic",
+                "base_url": server.url,
+                "model": "procedural",
+                "key_env": "DEEPSEEK_API_KEY",
+                "max_tokens": 2000,
+                "usd_per_million": {"hit": 0.003, "miss": 0.15, "output": 0.6},
+            },
+        )
+    clone.put("collector.budget_usd", 1.0)
+
+
+def accepted(clone: Clone) -> list[bytes]:
+    return [(clone.folder / "data" / kind / "accepted.jsonl").read_bytes() for kind in ("cot", "general")]
+
+
+def test_a_teacher_behind_an_api_gives_the_same_examples_and_is_paid_once(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPSEEK_API_KEY", MARKED)
+    monkeypatch.chdir(root)
+    clone = make_clone(root, tmp_path / "clone")
+    clone.repro("sft_cold_start", "filter_general")
+    here = accepted(clone)
+    with serving(MockTeacher(teachers=teachers_of("smoke"), faults=FAULTS, key=MARKED)) as server:
+        ask_by_api(clone, server)
+        filters = ["collect_cot", "filter_cot", "collect_general", "filter_general"]
+        assert sorted(clone.repro("filter_cot", "filter_general")) == sorted(["lock", *filters])
+        assert accepted(clone) == here
+        assert clone.repro("sft_cold_start") == ["lock"]  # the same bytes: nothing after the filter runs
+        requests = server.ledger.totals().requests
+        clone.run("dvc", "repro", "--force", "--single-item", "collect_cot")
+        assert server.ledger.totals().requests == requests
+        clone.put("collect.samples", 2)
+        clone.repro("filter_cot")
+        assert server.ledger.totals().answers >= requests
+    ledger = server.ledger.totals()
+    journals = [read_paid(clone.folder / "collected" / step) for step in ("collect_cot", "collect_general")]
+    assert sum(paid.spent for paid in journals) == ledger.delivered_usd
+    assert json.loads((clone.folder / "data/cot/calls.json").read_text())["synthetic"] is True
+    holding = [f for f in clone.folder.rglob("*") if f.is_file() and MARKED.encode() in f.read_bytes()]
+    assert holding == []
