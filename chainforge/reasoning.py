@@ -49,8 +49,13 @@ def _detailed(details: Any) -> Iterable[str]:
 def without_reasoning(messages: Iterable[Message]) -> tuple[Message, ...]:
     """The conversation with earlier answers only: what an assistant thought is left out of its turns."""
     return tuple(
-        Message(role=m["role"], content=BLOCKS.sub("", m["content"]).strip() or m["content"])
-        if m["role"] == "assistant"
-        else m
+        Message(role=m["role"], content=_answer(m["content"])) if m["role"] == "assistant" else m
         for m in messages
     )
+
+
+def _answer(content: str) -> str:
+    rest = BLOCKS.sub("", content)
+    for _, closing in INLINE:
+        rest = rest.rpartition(closing)[2]  # what is closed here was opened in the chat template
+    return rest.strip() or content

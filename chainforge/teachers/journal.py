@@ -30,7 +30,7 @@ class Journal:
         self._held: AbstractContextManager[None] = exclusive(folder / "lock", f"a collector in {folder}")
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
-        self._file = -1
+        self.file = -1
 
     def __enter__(self) -> Self:
         """Take the lock, and cut off what a kill left of a last line."""
@@ -39,12 +39,12 @@ class Journal:
             undo.callback(self._held.__exit__, None, None, None)
             path = self.folder / NAME
             mend(path)
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._file)
+        os.close(self.file)
         self._held.__exit__(None, None, None)
 
     async def write(self, record: Record) -> None:
@@ -62,7 +62,7 @@ class Journal:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                await asyncio.to_thread(append, self._file, b"".join(line for line, _ in batch))
+                await asyncio.to_thread(append, self.file, b"".join(line for line, _ in batch))
             except OSError as error:
                 for _, done in batch:
                     if not done.done():

@@ -60,7 +60,7 @@ class Limit:
             self._cut_at = now
             self.value *= DECREASE
             if self.bad_in_a_row == 1:
-                self._fine = self.value
+                self._fine = max(min(self.value, in_flight), self._fine / 2)
         self.value = max(1.0, min(self.value, in_flight))
         if retry_after_s is not None:
             self._hold(now + held(retry_after_s))

@@ -1,0 +1,135 @@
+"""Reasoning is found wherever a provider puts it, and stays out of a conversation's history."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chainforge.reasoning import split_reasoning, without_reasoning
+from chainforge.records import Message
+
+TAGS = ("<think>", "</think>", "◁think▷", "◁/think▷", "<reasoning_process>", "</reasoning_process>")
+texts = st.text().filter(lambda text: not any(tag in text for tag in TAGS))
+said = texts.filter(lambda text: text.strip() != "")
+odd_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(TAGS),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["text", "summary"]), inner),
+    max_leaves=8,
+)
+fields = st.sampled_from(["content", "reasoning_content", "reasoning", "reasoning_details", "role"])
+DIALECTS = {
+    "reasoning_content": lambda r, c: {"reasoning_content": r, "content": c},
+    "reasoning": lambda r, c: {"reasoning": r, "content": c},
+    "reasoning_details": lambda r, c: {
+        "reasoning_details": [{"type": "reasoning.text", "text": r}],
+        "content": c,
+    },
+    "reasoning_details, in parts": lambda r, c: {
+        "reasoning_details": [{"text": r[: len(r) // 2]}, {"text": r[len(r) // 2 :]}],
+        "content": c,
+    },
+    "reasoning_details, summed up": lambda r, c: {"reasoning_details": [{"summary": r}], "content": c},
+    "<think>": lambda r, c: {"content": f"<think>{r}</think>{c}"},
+    "<think>, on lines of their own": lambda r, c: {"content": f"\n<think>\n{r}\n</think>\n\n{c}\n"},
+    "<think> left out": lambda r, c: {"content": f"{r}</think>{c}"},
+    "◁think▷": lambda r, c: {"content": f"◁think▷{r}◁/think▷{c}"},
+    "◁think▷ left out": lambda r, c: {"content": f"{r}◁/think▷{c}"},
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@given(reasoning=said, content=texts)
+def test_every_dialect_says_the_same(dialect: str, reasoning: str, content: str) -> None:
+    found, rest, source = split_reasoning({"role": "assistant"} | DIALECTS[dialect](reasoning, content))
+    assert (found, rest) == (reasoning.strip(), content.strip())
+    assert source == (dialect.partition(",")[0] if dialect.startswith("reasoning") else "inline")
+
+
+def test_the_first_place_that_has_some_wins() -> None:
+    everywhere: dict[str, Any] = {
+        "reasoning_content": "A",
+        "reasoning": "B",
+        "reasoning_details": [{"text": "C"}],
+        "content": "<think>D</think>answer",
+    }
+    order = [("A", "reasoning_content"), ("B", "reasoning"), ("C", "reasoning_details"), ("D", "inline")]
+    for field, (reasoning, source) in zip([*everywhere, None], order, strict=False):
+        assert split_reasoning(everywhere)[::2] == (reasoning, source)
+        everywhere = {key: value for key, value in everywhere.items() if key != field}
+
+
+@pytest.mark.parametrize("empty", [None, "", " \n", [], {}, 0])
+def test_an_empty_field_is_passed_over(empty: Any) -> None:
+    message = {"reasoning_content": empty, "reasoning": empty, "reasoning_details": empty, "content": "42"}
+    assert split_reasoning(message) == ("", "42", None)
+    assert split_reasoning(message | {"reasoning": "6*7"}) == ("6*7", "42", "reasoning")
+    assert split_reasoning(message | {"content": "a</think>b"}) == ("a", "b", "inline")
+
+
+@pytest.mark.parametrize("content", ["<think>", "<think>\n\n", "<think></think>", "\n<think> </think>\n"])
+def test_thinking_of_nothing_is_no_reasoning(content: str) -> None:
+    assert split_reasoning({"content": content}) == ("", "", None)
+    assert split_reasoning({"content": f"{content.partition('</think>')[0]}</think>42"}) == ("", "42", None)
+
+
+@pytest.mark.parametrize("opening", ["<think>", " \n<think>\n", "◁think▷"])
+def test_thinking_that_was_cut_is_all_reasoning(opening: str) -> None:
+    assert split_reasoning({"content": f"{opening}6*7 is"}) == ("6*7 is", "", "inline")
+
+
+def test_what_follows_the_first_closing_tag_is_the_answer() -> None:
+    message = {"content": "<think>a</think>write </think> to end <think>"}
+    assert split_reasoning(message) == ("a", "write </think> to end <think>", "inline")
+
+
+def test_an_opening_tag_in_the_middle_of_an_answer_is_text() -> None:
+    assert split_reasoning({"content": "use <think> to begin"}) == ("", "use <think> to begin", None)
+
+
+@given(st.dictionaries(fields, odd_json))
+def test_odd_json_is_read_without_an_error(message: dict[str, Any]) -> None:
+    reasoning, content, source = split_reasoning(message)
+    assert reasoning == reasoning.strip()
+    assert content == content.strip()
+    assert (source is None) == (reasoning == "")
+
+
+turns = st.lists(
+    st.builds(
+        Message,
+        role=st.sampled_from(["system", "user", "assistant", "tool"]),
+        content=st.lists(st.text() | st.sampled_from(TAGS)).map("".join),
+    )
+)
+
+
+@given(turns)
+def test_only_what_an_assistant_thought_leaves_the_history_and_once_is_enough(history: list[Message]) -> None:
+    without = without_reasoning(history)
+    assert [m["role"] for m in without] == [m["role"] for m in history]
+    for before, after in zip(history, without, strict=True):
+        if before["role"] != "assistant" or not any(tag in before["content"] for tag in TAGS):
+            assert before["content"].strip() == after["content"].strip()
+        if before["role"] != "assistant":
+            assert before == after
+    assert without_reasoning(without) == without
+
+
+@pytest.mark.parametrize(
+    ("said_before", "kept"),
+    [
+        ("<think>6*7</think>42", "42"),
+        ("<think>\n6*7\n</think>\n\n42\n", "42"),
+        ("◁think▷6*7◁/think▷42", "42"),
+        ("<reasoning_process>6*7</reasoning_process>42", "42"),
+        ("<think>a</think>4<think>b</think>2", "42"),
+        ("6*7</think>42", "42"),
+        ("6*7◁/think▷42", "42"),
+        ("42", "42"),
+        ("<think>only thought</think>", "<think>only thought</think>"),
+    ],
+)
+def test_an_earlier_answer_keeps_its_answer(said_before: str, kept: str) -> None:
+    turns = [Message(role=role, content=said_before) for role in ("user", "assistant")]
+    assert [m["content"] for m in without_reasoning(turns)] == [said_before, kept]
