@@ -92,6 +92,8 @@ class ProceduralInstructions:
     terse_fraction: float = 0.4  # of the traces: the answer after one short line
     wrong_fraction: float = 0.0  # of the traces: half a wrong answer, half cut off; food for the filter
 
+    synthetic = True  # nobody thought: for the data-set card
+
     def __post_init__(self) -> None:
         for name in ("terse_fraction", "wrong_fraction"):
             if not 0 <= (value := getattr(self, name)) <= 1:

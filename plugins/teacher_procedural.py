@@ -22,7 +22,6 @@ Worked = tuple[str, str]  # reasoning, answer
 WRITERS: list[tuple[re.Pattern[str], Callable[..., Worked]]] = []
 TERSE = "Quick."
 SIGNS = dict.fromkeys(("buys", "finds", "gets"), "+") | dict.fromkeys(("loses", "sells", "uses"), "-")
-
 CHANGE = rf"(?:(?:,| and) ({'|'.join(SIGNS)}) (\d+))?"
 
 
@@ -165,6 +164,8 @@ class Procedural:
 
     terse_fraction: float = 0.4  # of the traces: the answer after one short line
     wrong_fraction: float = 0.0  # of the traces: half a wrong answer, half cut off; food for the filter
+
+    synthetic = True  # nobody thought: for the data-set card
 
     def __post_init__(self) -> None:
         for name in ("terse_fraction", "wrong_fraction"):

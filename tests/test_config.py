@@ -222,7 +222,7 @@ def test_a_file_in_another_encoding_or_no_file_is_an_error(params: Path) -> None
 
 
 def test_a_plugin_without_settings_may_be_named_alone(params: Path) -> None:
-    long = "c:\n  output: o\n  prompts: p\n  teacher:\n    plugin: recorded\n"
+    long = "c:\n  output: o\n  calls: o\n  prompts: p\n  teacher:\n    plugin: recorded\n"
     params.write_text(long.replace("\n    plugin: recorded", " recorded"))
     short = load_settings(CollectSettings, "c")
     params.write_text(long)
@@ -232,7 +232,7 @@ def test_a_plugin_without_settings_may_be_named_alone(params: Path) -> None:
     params.write_text(long + "    file: x.jsonl\n    speed: 3\n")
     assert load_settings(CollectSettings, "c").teacher.settings == {"file": "x.jsonl", "speed": 3}
     for wrong in ("teacher: 3", "teacher: {speed: 3}", "teacher: {plugin: 3}"):
-        params.write_text(f"c:\n  output: o\n  prompts: p\n  {wrong}\n")
+        params.write_text(f"c:\n  output: o\n  calls: o\n  prompts: p\n  {wrong}\n")
         with pytest.raises(ChainForgeError, match=r"params\.yaml: c\.teacher"):
             load_settings(CollectSettings, "c")
 

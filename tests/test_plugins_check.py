@@ -11,6 +11,7 @@ from fakes import tokenizer
 from chainforge.cli import cli
 from chainforge.plugins import load_plugins
 from chainforge.profiles import compose
+from chainforge.testing.api_teachers import LAWS as API_LAWS
 from chainforge.testing.contracts import CONTRACTS, keeps_contract
 from chainforge.testing.laws import Finding
 from chainforge.testing.prompt_sources import LAWS as SOURCE_LAWS
@@ -424,10 +425,13 @@ def test_every_law_has_a_plugin_that_breaks_it() -> None:
     assert set(LAWS) == set(CONTRACTS)
 
 
+BEHIND_AN_API = {"openai_compatible": [], "anthropic": ["--set", "model=claude"]}
+
+
 def every_choice() -> Iterator[tuple[str, str]]:
     root = Path(__file__).resolve().parents[1]
     for role, name in load_plugins(root / "plugins").entries:
-        if name not in ("jsonl", "pretrained"):  # they need files
+        if name not in ("jsonl", "pretrained", *BEHIND_AN_API):  # the first two need files
             yield role, name
 
 
@@ -436,6 +440,13 @@ def test_every_bundled_plugin_keeps_its_contract(role: str, name: str, project: 
     result = CliRunner().invoke(cli, ["plugins", "check", name, "--role", role])
     assert result.exit_code == 0, result.output
     assert result.output.count("\nok") == len(LAWS[role])
+
+
+@pytest.mark.parametrize("name", BEHIND_AN_API)
+def test_the_bundled_ones_behind_an_api_keep_theirs_unasked(name: str, project: Path) -> None:
+    result = CliRunner().invoke(cli, ["plugins", "check", name, *BEHIND_AN_API[name]])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("\nok") == len(API_LAWS)
 
 
 def test_the_bundled_ones_that_read_files_keep_theirs(project: Path) -> None:

@@ -68,7 +68,8 @@ def mock_teacher(list_faults: bool, host: str, port: int, verbose: bool, **optio
 
     \b
       chainforge mock-teacher --latency 2 --faults rate_limited=0.1,cut_json=0.02
-      dvc exp run -S collect_cot.teacher.plugin=openai_compatible …
+      chainforge collect --problems P.jsonl --out /tmp/try --teacher generic --model mock \\
+        --base-url http://127.0.0.1:8500/v1 --budget-usd none
 
     Ctrl-C ends it and prints what it charged. GET /mock/ledger tells that at any time.
     """

@@ -69,7 +69,7 @@ def figures(collector: Collector) -> Mapping[str, Any]:
         "spent_usd": str(budget.spent),
         "possibly_paid_usd": str(budget.lost),
         "budget_usd": None if budget.cap is None else str(budget.cap),
-        "retries": dict(sorted(tally.retries.items())),
+        "retries": dict(sorted((+tally.retries).items())),
         "skipped": tally.skipped,
         "streamed_characters": tally.characters,
         "eta_s": None if eta_s is None else round(eta_s),

@@ -6,6 +6,7 @@ fingerprint and attempt; a `sent` alone was in flight when the process was kille
 """
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -53,7 +54,7 @@ class Journal:
         Raises OSError where it is not; then the file is as it was before.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((orjson.dumps(record) + b"\n", done))
+        self._waiting.append((line_of(record), done))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
         await done
@@ -71,6 +72,19 @@ class Journal:
                 for _, done in batch:
                     if not done.done():  # who waited may have been cancelled
                         done.set_result(None)
+
+
+def line_of(record: Record) -> bytes:
+    """One line. What JSON allows and orjson does not is made fit: the answer was paid for.
+
+    Halves of a character are joined, or replaced where one is missing; NaN becomes null.
+    """
+    try:
+        return orjson.dumps(record) + b"\n"
+    except orjson.JSONEncodeError:
+        plain = json.loads(json.dumps(record), parse_constant=lambda _: None)
+        text = json.dumps(plain, ensure_ascii=False)
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode() + b"\n"
 
 
 def append(file: int, data: bytes) -> None:

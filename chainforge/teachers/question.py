@@ -26,7 +26,8 @@ class Question:
 
     def label(self, attempt: int) -> str:
         """By which a provider can find the request: SEED/PROMPT/SAMPLE/ATTEMPT."""
-        return f"{self.seed}/{quote(self.prompt_id, safe='')[:LABEL_PART]}/{self.sample}/{attempt}"
+        name = quote(self.prompt_id, safe="", errors="replace")[:LABEL_PART]
+        return f"{self.seed}/{name}/{self.sample}/{attempt}"
 
     @property
     def own_seed(self) -> int:

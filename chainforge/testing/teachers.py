@@ -7,8 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from chainforge.errors import ChainForgeError
+from chainforge.hookspecs import ApiTeacher
 from chainforge.plugins import Entry, plugin_settings
 from chainforge.records import Prompt, Trace, from_json, to_json
+from chainforge.testing.api_teachers import LAWS as API_LAWS
+from chainforge.testing.api_teachers import ApiTeacherCase
 from chainforge.testing.imports import imports_nothing_slow
 from chainforge.testing.laws import Breach, Finding, Law, check, demand
 from chainforge.testing.samples import sample_prompts
@@ -45,9 +48,19 @@ def check_teacher(
     prompts: Sequence[Prompt] | None = None,
     samples: int = 2,
 ) -> list[Finding]:
-    """A finding per law."""
+    """A finding per law. A teacher behind an API is not asked."""
+    if behind_an_api(entry, settings or {}):
+        return check(API_LAWS, ApiTeacherCase(entry, settings or {}))
     asked = list(prompts or sample_prompts()[:3])[:PROMPTS]
     return check(LAWS, able(TeacherCase(entry, settings or {}, asked, samples)))
+
+
+def behind_an_api(entry: Entry, settings: Mapping[str, Any]) -> bool:
+    """Whether it makes one; if it makes nothing, the laws tell why."""
+    try:
+        return isinstance(entry.component(**plugin_settings(entry, settings)), ApiTeacher)
+    except (Exception, SystemExit):
+        return False
 
 
 def able(case: TeacherCase) -> TeacherCase:

@@ -3,6 +3,7 @@
 import heapq
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -82,9 +83,7 @@ class Provider:
     def mean_level(self, since: float) -> float:
         """Calls in flight, on average over time."""
         later = [(at, n) for at, n in self.level if at >= since]
-        return sum(n * (then - at) for (at, n), (then, _) in zip(later, later[1:], strict=False)) / (
-            later[-1][0] - later[0][0]
-        )
+        return sum(n * (then - at) for (at, n), (then, _) in pairwise(later)) / (later[-1][0] - later[0][0])
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +134,7 @@ def test_an_outage_lets_one_probe_through_at_a_time_with_growing_pauses(failing_
     provider.run(1800)
     assert max(level for at, level in provider.level if at > seen) == 1
     probes = [at for at, _ in provider.sent if at > seen]
-    pauses = [then - at for at, then in zip(probes, probes[1:], strict=False)]
+    pauses = [then - at for at, then in pairwise(probes)]
     assert len(probes) < 100
     assert max(pauses) <= LONGEST_HOLD_S + 1.2 * failing_s + TICK_S
     assert sum(pauses[-10:]) >= sum(pauses[:5])

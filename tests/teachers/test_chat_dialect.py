@@ -1,0 +1,304 @@
+"""OpenAI's chat API, without a server: what is no answer, what was billed, and what a refusal says."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from fake_api import answer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chainforge.calls import Call, CallFailed, Usage
+from chainforge.chat import LABEL, SYNTHETIC, ChatApi, ChatClient, add, defect, read_chat, read_usage
+
+KEY = "sk-3141592653589793"
+MESSAGE = {"role": "user", "content": "6*7?"}
+odd_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=4,
+)
+Handler = Callable[[httpx2.Request], httpx2.Response]
+
+
+def ask(handler: Handler, *, key: str = KEY, on_text: Callable[[int], None] | None = None, **api: Any) -> Any:
+    """One call, to a transport instead of a server."""
+    api = {"model": "toy-1", "parameters": {"temperature": 0.5}} | api
+
+    async def once() -> Any:
+        http = openai.DefaultAsyncHttpxClient(transport=httpx2.MockTransport(handler))
+        async with openai.AsyncOpenAI(
+            api_key=key, base_url="http://toy.test/v1", max_retries=0, http_client=http
+        ) as sdk:
+            client = ChatClient(ChatApi("http://toy.test/v1", key, **api), sdk)
+            return await client.ask(
+                Call(messages=(MESSAGE,), label="17/p0/0/0", seed=7, max_tokens=99, on_text=on_text)
+            )
+
+    return asyncio.run(once())
+
+
+def says(status: int, text: str = "", **headers: str) -> Handler:
+    return lambda request: httpx2.Response(status, text=text, headers=headers)
+
+
+def failure(handler: Handler, **options: Any) -> CallFailed:
+    with pytest.raises(CallFailed) as caught:
+        ask(handler, **options)
+    assert KEY not in repr(caught.value) + json.dumps(caught.value.partial)
+    return caught.value
+
+
+def stream(*chunks: Any, end: bool = True) -> Handler:
+    """Server-sent events."""
+    lines = [chunk if isinstance(chunk, str) else f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
+    return says(200, "".join(lines) + "data: [DONE]\n\n" * end, **{"content-type": "text/event-stream"})
+
+
+def piece(finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    return {"id": "1", "model": "toy-1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+@pytest.mark.parametrize(
+    ("usage", "read"),
+    [
+        (  # DeepSeek
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 20,
+                "prompt_cache_hit_tokens": 4,
+                "prompt_cache_miss_tokens": 6,
+                "completion_tokens_details": {"reasoning_tokens": 15},
+            },
+            Usage(hit=4, miss=6, output=20, reasoning=15),
+        ),
+        (  # OpenAI, OpenRouter
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 20,
+                "prompt_tokens_details": {"cached_tokens": 4},
+                "completion_tokens_details": {"reasoning_tokens": 15},
+            },
+            Usage(hit=4, miss=6, output=20, reasoning=15),
+        ),
+        (  # vLLM
+            {"prompt_tokens": 10, "total_tokens": 30, "completion_tokens": 20, "prompt_tokens_details": None},
+            Usage(hit=0, miss=10, output=20),
+        ),
+        ({"prompt_tokens": 10, "completion_tokens": None}, Usage(hit=0, miss=10, output=0)),
+        ({}, Usage(0, 0, 0)),
+        ({"prompt_tokens": 3, "prompt_cache_hit_tokens": 5}, Usage(hit=5, miss=0, output=0)),
+    ],
+)
+def test_usage_is_read_as_every_provider_counts(usage: dict[str, Any], read: Usage) -> None:
+    assert read_usage(usage) == read
+
+
+FIELDS = [
+    "prompt_tokens",
+    "completion_tokens",
+    "prompt_cache_hit_tokens",
+    "prompt_tokens_details",
+    "completion_tokens_details",
+]
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), odd_json))
+def test_odd_usage_is_no_reason_to_lose_an_answer(usage: dict[str, Any]) -> None:
+    read = read_usage(usage)
+    assert min(read.hit, read.miss, read.output, read.reasoning) >= 0
+
+
+def test_a_whole_answer_has_no_defect() -> None:
+    assert defect(answer()) is None
+    assert defect(answer(None, "")) is None, "empty, but whole"
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (None, "not a JSON object"),
+        ([], "not a JSON object"),
+        ("<html>", "not a JSON object"),
+        ({}, "without choices"),
+        ({"choices": []}, "without choices"),
+        ({"choices": None}, "without choices"),
+        (answer() | {"error": {"message": "busy"}}, 'an error instead of an answer: {"message": "busy"}'),
+        (
+            answer() | {"choices": [{"message": {}, "finish_reason": None}]},
+            "without finish_reason: it was cut",
+        ),
+        (answer() | {"choices": [{"message": {}}]}, "without finish_reason: it was cut"),
+        (answer() | {"usage": None}, "without usage"),
+        (answer() | {"usage": 7}, "without usage"),
+    ],
+)
+def test_what_is_no_whole_answer_is_told_so(said: Any, problem: str) -> None:
+    assert problem in str(defect(said))
+
+
+@given(st.dictionaries(st.sampled_from(["choices", "usage", "error", "model"]), odd_json))
+def test_odd_json_is_either_a_defect_or_an_answer(changes: dict[str, Any]) -> None:
+    said = answer() | changes
+    if defect(said) is None:
+        read_chat(said)
+
+
+@given(choice=st.dictionaries(st.sampled_from(["message", "finish_reason"]), odd_json))
+def test_an_odd_choice_is_either_a_defect_or_an_answer(choice: dict[str, Any]) -> None:
+    said = answer() | {"choices": [choice]}
+    if defect(said) is None:
+        assert isinstance(read_chat(said).content, str)
+
+
+def test_the_mark_of_the_mock_is_seen() -> None:
+    assert not read_chat(answer()).synthetic
+    assert read_chat(answer() | {"system_fingerprint": SYNTHETIC}).synthetic
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["role", "content", "reasoning_content"]), st.text())))
+def test_deltas_are_joined(deltas: list[dict[str, str]]) -> None:
+    message: dict[str, Any] = {"role": "assistant", "content": ""}
+    came = sum(add(message, delta) for delta in deltas)
+    for field in ("content", "reasoning_content"):
+        assert message.get(field, "") == "".join(delta.get(field, "") for delta in deltas)
+    assert came == len(message["content"]) + len(message.get("reasoning_content", ""))
+    assert message["role"] == "assistant"
+
+
+def test_details_are_joined_and_nothing_is_made_of_nothing() -> None:
+    message: dict[str, Any] = {"content": ""}
+    assert add(message, {"content": None, "reasoning_details": [{"text": "a"}], "tool_calls": None}) == 0
+    assert add(message, {"reasoning_details": [{"text": "b"}]}) == 0
+    assert message == {"content": "", "reasoning_details": [{"text": "a"}, {"text": "b"}]}
+
+
+def test_a_request_says_all_and_only_what_it_should() -> None:
+    seen: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200, json=answer())
+
+    assert ask(handler) == answer()
+    ask(handler, seeded=True)
+    body = {"model": "toy-1", "messages": [MESSAGE], "temperature": 0.5, "max_tokens": 99}
+    assert [json.loads(request.content) for request in seen] == [body, body | {"seed": 7}]
+    assert seen[0].headers[LABEL] == "17/p0/0/0"
+    assert seen[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("0", 0.0),
+        ("1.5", 1.5),
+        ("", None),
+        ("-1", None),
+        ("soon", None),
+        ("inf", None),
+        ("nan", None),
+        ("1e3", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("\u00b2", None),
+    ],
+)
+def test_retry_after_is_read_in_seconds(header: str, seconds: float | None) -> None:
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(429, headers=[(b"retry-after", header.encode("latin-1"))])
+
+    refused = failure(handler)
+    assert (refused.status, refused.retry_after, refused.billed) == (429, seconds, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"error": {"message": "Insufficient\\n  Balance"}}', "402: Insufficient Balance"),
+        ("<html><h1>402</h1></html>", "402: Payment Required"),
+        ("", "402: Payment Required"),
+        ('{"error": "no money"}', "402: "),
+        ("[1]", "402: "),
+        (f'{{"error": {{"message": "not with {KEY}"}}}}', "402: not with [key]"),
+    ],
+)
+def test_a_refusal_says_what_the_provider_said_in_one_line_without_the_key(text: str, said: str) -> None:
+    refused = failure(says(402, text))
+    assert str(refused).startswith(said)
+    assert "\n" not in str(refused)
+    assert len(str(failure(says(402, json.dumps({"error": {"message": "x" * 9999}}))))) <= 500
+
+
+@pytest.mark.parametrize("text", ["", "\n\n\n", "{", "<html>", '{"choices": [', '{"error": "busy"}', "null"])
+def test_a_200_that_is_no_answer_is_a_failure_that_may_have_been_billed(text: str) -> None:
+    broke = failure(says(200, text))
+    assert (broke.status, broke.billed) == (None, True)
+
+
+def test_blank_lines_before_an_answer_are_nothing() -> None:
+    assert ask(says(200, "\n\n" * 50 + json.dumps(answer()))) == answer()
+
+
+def test_an_answer_that_repeats_the_key_is_kept_without_it() -> None:
+    said = ask(says(200, json.dumps(answer(f"your key is {KEY}"))))
+    assert read_chat(said).content == "your key is [key]"
+
+
+@pytest.mark.parametrize(("error", "billed"), [(httpx2.ConnectError, False), (httpx2.ReadError, True)])
+def test_only_a_connection_that_never_was_is_surely_free(error: Any, billed: bool) -> None:
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        raise error(f"no luck with {KEY}", request=request)
+
+    broke = failure(handler)
+    assert (broke.status, broke.billed) == (None, billed)
+    assert "no luck with [key]" in str(broke)
+
+
+USAGE = {"id": "1", "model": "toy-1", "choices": [], "usage": answer()["usage"]}
+CHUNKS = [
+    piece(role="assistant", content=""),
+    ": keep-alive\n\n",
+    piece(reasoning_content="6*7"),
+    piece(reasoning_content="=42"),
+    piece(content="4"),
+    piece("stop", content="2"),
+    USAGE,
+    USAGE,
+]
+
+
+def test_a_stream_makes_the_answer_that_would_have_come_whole() -> None:
+    came: list[int] = []
+    reply = read_chat(ask(stream(*CHUNKS), on_text=came.append))
+    assert (reply.reasoning, reply.content, reply.finish) == ("6*7=42", "42", "stop")
+    assert (reply.model, reply.usage) == ("toy-1", Usage(hit=4, miss=6, output=20))
+    assert sum(came) == len("6*7=4242")
+
+
+@pytest.mark.parametrize("cut", range(len(CHUNKS) - 1))
+@pytest.mark.parametrize("end", [True, False])
+def test_a_stream_that_was_cut_is_a_failure_with_what_came(cut: int, end: bool) -> None:
+    broke = failure(stream(*CHUNKS[:cut], end=end), on_text=lambda n: None)
+    assert broke.billed
+    assert "without" in str(broke)
+    if cut >= 4:
+        assert broke.partial
+        assert broke.partial["choices"][0]["message"]["reasoning_content"].startswith("6*7=42")
+
+
+@pytest.mark.parametrize("spoilt", ['data: {"choi\n\n', 'data: {"error": {"message": "busy"}}\n\n'])
+def test_a_stream_that_goes_wrong_is_a_failure_with_what_came(spoilt: str) -> None:
+    broke = failure(stream(*CHUNKS[:4], spoilt, *CHUNKS[4:]), on_text=lambda n: None)
+    assert broke.partial
+    assert broke.partial["choices"][0]["message"]["reasoning_content"] == "6*7=42"
+
+
+def test_a_stream_that_repeats_the_key_is_kept_without_it() -> None:
+    chunks = [piece(content=f"it is {KEY[:9]}"), piece(content=f"{KEY[9:]}!"), piece("stop"), USAGE]
+    assert read_chat(ask(stream(*chunks), on_text=lambda n: None)).content == "it is [key]!"
+    failure(stream(*chunks[:2]), on_text=lambda n: None)

@@ -1,0 +1,143 @@
+"""What to do with an answer, or with the lack of one: the table of errors, line by line."""
+
+from collections import Counter
+from itertools import product
+
+import pytest
+from fake_api import answer, broken, refusal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chainforge.calls import CallFailed, Reply
+from chainforge.chat import read_chat
+from chainforge.teachers.verdict import TRIES, Action, on_answer, on_failure
+
+NONE: Counter[str] = Counter()
+
+
+@pytest.mark.parametrize(
+    ("failure", "action", "cause"),
+    [
+        (refusal(400, "Model Not Exist"), "stop", "model"),
+        (refusal(400, "The model `gpt-9` does not exist"), "stop", "model"),
+        (refusal(401), "stop", "key"),
+        (refusal(402, "Insufficient Balance"), "stop", "balance"),
+        (refusal(403), "stop", "key"),
+        (refusal(404), "stop", "model"),
+        (refusal(400, "messages is empty"), "skip", "refused"),
+        (refusal(400, "this model takes no temperature"), "skip", "refused"),
+        (refusal(413), "skip", "refused"),
+        (refusal(422), "skip", "refused"),
+        (refusal(408), "again", "failed"),
+        (refusal(409), "again", "failed"),
+        (refusal(429), "again", "busy"),
+        *((refusal(status), "again", "failed") for status in (500, 502, 503, 504, 520, 529)),
+        (broken("connection reset"), "again", "failed"),
+        (broken("no connection", billed=False), "again", "failed"),
+        (broken("not an answer: Expecting value"), "again", "failed"),
+        (broken("it was cut", choices=[{"message": {"content": "4"}}]), "again", "cut"),
+        (TimeoutError(), "again", "deadline"),
+    ],
+    ids=str,
+)
+def test_a_failure_has_its_action(failure: CallFailed | TimeoutError, action: Action, cause: str) -> None:
+    verdict = on_failure(failure, NONE)
+    assert (verdict.action, verdict.cause, verdict.answered) == (action, cause, False)
+
+
+@pytest.mark.parametrize(
+    ("failure", "tries"),
+    [
+        (refusal(500), 6),
+        (refusal(408), 6),
+        (broken(), 6),
+        (broken("it was cut", choices=[]), 3),
+        (TimeoutError(), 2),
+    ],
+    ids=str,
+)
+def test_a_failure_is_tried_again_so_often_and_then_skipped(
+    failure: CallFailed | TimeoutError, tries: int
+) -> None:
+    cause = on_failure(failure, NONE).cause
+    actions = [on_failure(failure, Counter({cause: n})).action for n in range(tries + 2)]
+    assert actions == ["again"] * tries + ["skip"] * 2
+    others = Counter(dict.fromkeys({*TRIES, "busy"} - {cause}, 99))
+    assert on_failure(failure, others).action == "again", "every cause has its own tries"
+
+
+def test_a_busy_provider_is_asked_again_for_ever() -> None:
+    assert on_failure(refusal(429), Counter(busy=10**9)).action == "again"
+
+
+GOOD, TRUNCATED = answer(), answer("", finish="length")
+
+
+@pytest.mark.parametrize(
+    ("said", "action", "cause"),
+    [
+        (GOOD, "keep", "answered"),
+        (TRUNCATED, "keep", "truncated"),
+        (answer("4", finish="length"), "keep", "truncated"),
+        (answer("", "", "content_filter"), "keep", "content_filter"),
+        (answer(finish="content_filter"), "keep", "content_filter"),
+        (answer(reasoning=""), "again", "no_reasoning"),
+        (answer(reasoning=" \n"), "again", "no_reasoning"),
+        (answer(""), "again", "no_reasoning"),
+        (answer(None), "again", "no_reasoning"),
+        (answer("4", finish="insufficient_system_resource"), "again", "cut"),
+        (answer(finish="tool_calls"), "keep", "tool_calls"),
+        (answer(finish="eos"), "keep", "eos"),
+        (answer("", "", "answered"), "keep", "answered"),
+    ],
+)
+def test_an_answer_has_its_action(said: dict[str, object], action: Action, cause: str) -> None:
+    verdict = on_answer(read_chat(said), NONE, retry_truncated=False)
+    assert (verdict.action, verdict.cause, verdict.answered) == (action, cause, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "cause", "tries"),
+    [
+        (answer(reasoning=""), "no_reasoning", 1),
+        (answer("4", finish="insufficient_system_resource"), "cut", 3),
+        (TRUNCATED, "truncated", 1),
+    ],
+)
+def test_an_answer_is_asked_for_again_so_often_and_then_kept(
+    said: dict[str, object], cause: str, tries: int
+) -> None:
+    actions = [on_answer(read_chat(said), Counter({cause: n}), retry_truncated=True).action for n in range(5)]
+    assert actions == ["again"] * tries + ["keep"] * (5 - tries)
+
+
+texts = st.sampled_from(["", "some"])
+finishes = st.sampled_from(["stop", "length", "content_filter", "insufficient_system_resource"]) | st.text()
+replies = st.builds(
+    Reply,
+    reasoning=texts,
+    content=texts,
+    source=st.none(),
+    finish=finishes,
+    usage=st.just(read_chat(GOOD).usage),
+    model=st.just("toy"),
+)
+
+
+@given(
+    reply=replies, tries=st.dictionaries(st.sampled_from([*TRIES]), st.integers(0, 9)), retry=st.booleans()
+)
+def test_an_answer_that_was_paid_for_is_never_thrown_away(
+    reply: Reply, tries: dict[str, int], retry: bool
+) -> None:
+    verdict = on_answer(reply, tries, retry_truncated=retry)
+    assert verdict.answered
+    assert verdict.action in ("keep", "again")
+    if verdict.action == "again":
+        assert tries.get(verdict.cause, 0) < TRIES[verdict.cause]
+
+
+def test_every_status_has_a_verdict() -> None:
+    for status, partial in product(range(300, 600), (None, {"choices": []})):
+        failure = CallFailed(str(status), status=status, partial=partial)
+        assert on_failure(failure, NONE).cause in {*TRIES, "busy", "refused", "key", "balance", "model"}
