@@ -110,7 +110,7 @@ class ChatClient:
                 parts["choices"] = [choice]
                 choice["finish_reason"] = piece.get("finish_reason") or choice["finish_reason"]
                 call.on_text(add(message, piece.get("delta") or {}))
-        return parts
+        return self._clean(parts)
 
     def _refusal(self, error: "openai.APIStatusError") -> CallFailed:
         after = error.response.headers.get("retry-after", "")
@@ -118,13 +118,16 @@ class ChatClient:
         return CallFailed(
             message,
             status=error.status_code,
-            retry_after=float(after) if after.replace(".", "", 1).isdigit() else None,
+            retry_after=float(after) if after.replace(".", "", 1).isdecimal() else None,
             billed=False,
         )
 
     def _broken(self, problem: str, partial: Mapping[str, Any] | None, billed: bool = True) -> CallFailed:
         text = without(self._api.key, problem)[:LONGEST_MESSAGE]
-        return CallFailed(text, billed=billed, partial=partial or None)
+        return CallFailed(text, billed=billed, partial=self._clean(partial) if partial else None)
+
+    def _clean(self, said: Mapping[str, Any]) -> Any:
+        return json.loads(without(self._api.key, json.dumps(said)))
 
 
 def reason(error: "openai.APIStatusError") -> str:
@@ -152,9 +155,10 @@ def defect(answer: Any) -> str | None:
         return "the answer is not a JSON object"
     if error := answer.get("error"):
         return f"an error instead of an answer: {json.dumps(error)}"
-    if not answer.get("choices"):
+    choices = answer.get("choices")
+    if not (isinstance(choices, list) and choices and isinstance(choices[0], Mapping)):
         return "an answer without choices"
-    if not answer["choices"][0].get("finish_reason"):
+    if not choices[0].get("finish_reason"):
         return "an answer without finish_reason: it was cut"
     return None if isinstance(answer.get("usage"), Mapping) else "an answer without usage"
 
@@ -162,7 +166,8 @@ def defect(answer: Any) -> str | None:
 def read_chat(answer: Mapping[str, Any]) -> Reply:
     """What an answer says, in the dialect of any provider."""
     choice = answer["choices"][0]
-    reasoning, content, source = split_reasoning(choice.get("message") or {})
+    message = choice.get("message")
+    reasoning, content, source = split_reasoning(message if isinstance(message, Mapping) else {})
     return Reply(
         reasoning=reasoning,
         content=content,
@@ -176,8 +181,17 @@ def read_chat(answer: Mapping[str, Any]) -> Reply:
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
     """Tokens as DeepSeek counts them (`prompt_cache_hit_tokens`), or as OpenAI does (`cached_tokens`)."""
-    prompt, output = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    hit = int(usage.get("prompt_cache_hit_tokens") or cached)
-    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
-    return Usage(hit=hit, miss=max(prompt - hit, 0), output=output, reasoning=int(reasoning))
+    cached = _count(usage, "prompt_tokens_details", "cached_tokens")
+    hit = _count(usage, "prompt_cache_hit_tokens") or cached
+    return Usage(
+        hit=hit,
+        miss=max(_count(usage, "prompt_tokens") - hit, 0),
+        output=_count(usage, "completion_tokens"),
+        reasoning=_count(usage, "completion_tokens_details", "reasoning_tokens"),
+    )
+
+
+def _count(found: Any, *path: str) -> int:
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return int(found) if isinstance(found, int | float) and 0 <= found < 2**53 else 0

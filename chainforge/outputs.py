@@ -1,5 +1,6 @@
 """Outputs appear whole or not at all: written beside their place, then renamed into it."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -51,3 +52,9 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Sorted keys, so that the same values are the same bytes."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file as it lies there."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,10 +7,10 @@ from chainforge.graph import settings_of
 from chainforge.hookspecs import ApiTeacher
 from chainforge.inputs import check_lock, inputs_of
 from chainforge.jsonl import read_records, write_records
-from chainforge.loops.calls import in_process_calls, sha256_of
+from chainforge.loops.calls import in_process_calls
 from chainforge.loops.collect import collect
 from chainforge.loops.collect_api import collect_api
-from chainforge.outputs import write_json
+from chainforge.outputs import sha256_of, write_json
 from chainforge.plugins import load_plugins, plugin_settings
 from chainforge.records import Prompt
 from chainforge.run.step import open_step, stage_main

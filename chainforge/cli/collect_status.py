@@ -43,6 +43,10 @@ def rows(account: Account) -> list[tuple[str, str]]:
     answered = f"{len(paid.finals):,}" + (
         f", {account.reused:,} of another journal" if account.reused else ""
     )
+    money = [
+        ("spent", f"{paid.spent} USD"),
+        ("possibly paid", f"{paid.possibly} USD at most, for calls without an answer"),
+    ]
     return [
         ("questions answered", answered),
         ("calls", f"{account.requests:,}"),
@@ -52,8 +56,7 @@ def rows(account: Account) -> list[tuple[str, str]]:
             "tokens",
             f"{tokens['hit'] + tokens['miss']:,} in ({tokens['hit']:,} cached), {tokens['output']:,} out",
         ),
-        ("spent", f"{paid.spent} USD"),
-        ("possibly paid", f"{paid.possibly} USD at most, for calls without an answer"),
+        *(money if account.price_tables else [("spent", "unknown: the teacher had no price")]),
         ("models served", ", ".join(f"{model} {n:,}" for model, n in account.models.most_common()) or "–"),
         ("reasoning found in", ", ".join(f"{s} {n:,}" for s, n in account.sources.most_common()) or "–"),
         ("prices", ", ".join(sorted(account.price_tables)) or "–"),

@@ -1,9 +1,7 @@
 """What was asked, answered and paid, beside the traces: `calls.json`."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from chainforge.config.loading import Choice
@@ -30,9 +28,3 @@ def in_process_calls(teacher: Choice, traces: Iterable[Trace], synthetic: bool |
         "cost_usd": None,
         "price_table": None,
     }
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file as it lies there: the two outputs of a step belong together."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -69,6 +69,6 @@ def calls_json(account: Account, teacher: str, parameters: dict[str, Any]) -> di
         "possibly_paid": account.paid.broken + len(account.paid.flying),
         "possibly_paid_usd": str(account.paid.possibly),
         "tokens": {name: account.tokens[name] for name in TOKENS},
-        "cost_usd": str(account.paid.spent),
+        "cost_usd": str(account.paid.spent) if account.price_tables else None,
         "price_table": ", ".join(sorted(account.price_tables)) or None,
     }

@@ -50,6 +50,7 @@ class Collector:
         self.flying: set[asyncio.Task[None]] = set()
         self.stopped: CollectionStopped | None = None
         self._teacher, self._journal, self._paid = teacher, journal, paid
+        self.priced = teacher.prices is not None
         self._prices = teacher.prices or FREE
         self._stopping, self._watch, self._base_s = stopping, watch, base_s
         self._retry_truncated = retry_truncated

@@ -82,7 +82,7 @@ def sentence(collector: Collector) -> str:
     """The figures in words, without those that are nothing."""
     f = figures(collector)
     cap = "" if f["budget_usd"] is None else f" of {f['budget_usd']}"
-    spent = f"{float(f['spent_usd']):.4f}{cap} USD"
+    spent = f"{float(f['spent_usd']):.4f}{cap} USD" if collector.priced else "cost unknown"
     if collector.budget.lost:
         spent += f" (+{float(f['possibly_paid_usd']):.4f} possibly)"
     retries = ", ".join(f"{cause} {count}" for cause, count in f["retries"].items())

@@ -66,7 +66,12 @@ class Exchange:
         except (CallFailed, TimeoutError) as failure:
             return await self._failed(job, about, most, failure)
         latency_s = time.monotonic() - start
-        reply = self.teacher.read(answer)
+        try:
+            reply = self.teacher.read(answer)
+        except Exception as bug:  # of the plugin: the run ends, but what was paid for is kept
+            unread = CallFailed(f"teacher.read raised {bug!r}", partial=answer)
+            await self.journal.write(record.failed(about, unread, Verdict("stop", "failed")))
+            raise
         verdict = on_answer(reply, job.tries, retry_truncated=self.retry_truncated)
         prices = self.teacher.prices or FREE
         cost = prices.cost(reply.usage, window := prices.window(sent))

@@ -20,6 +20,7 @@ from chainforge.run.exclusive import exclusive
 
 NAME = "journal.jsonl"
 TORN = "journal.torn"
+LONGEST_NUMBER = 300  # digits
 Record = Mapping[str, Any]
 
 
@@ -77,12 +78,16 @@ class Journal:
 def line_of(record: Record) -> bytes:
     """One line. What JSON allows and orjson does not is made fit: the answer was paid for.
 
-    Halves of a character are joined, or replaced where one is missing; NaN becomes null.
+    Halves of a character are joined, or replaced where one is missing; NaN and the like become null.
     """
     try:
         return orjson.dumps(record) + b"\n"
     except orjson.JSONEncodeError:
-        plain = json.loads(json.dumps(record), parse_constant=lambda _: None)
+        plain = json.loads(
+            json.dumps(record),
+            parse_constant=lambda _: None,
+            parse_int=lambda digits: int(digits) if len(digits) < LONGEST_NUMBER else None,
+        )
         text = json.dumps(plain, ensure_ascii=False)
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode() + b"\n"
 

@@ -14,11 +14,12 @@ from ruamel.yaml import YAML
 
 from chainforge.config.filter import FilterSettings
 from chainforge.errors import ChainForgeError
-from chainforge.filtering.card.calls import read_calls, sha256
+from chainforge.filtering.card.calls import read_calls
 from chainforge.filtering.card.write import DataSet, cell, data_card, quantiles
 from chainforge.filtering.funnel import Funnel
 from chainforge.jsonl import write_records
 from chainforge.loops.filter import example
+from chainforge.outputs import sha256_of
 from chainforge.records import Prompt, Trace
 
 SERVED = {
@@ -133,7 +134,7 @@ def test_what_nobody_said_is_a_dash(folder: Path) -> None:
 def test_the_files_are_named_with_their_digests(folder: Path) -> None:
     card = card_of()
     for key in ("prompts", "traces", "output"):
-        assert f"| `{SETTINGS[key]}` | `{sha256(Path(SETTINGS[key]))}` |" in card
+        assert f"| `{SETTINGS[key]}` | `{sha256_of(Path(SETTINGS[key]))}` |" in card
 
 
 def test_the_same_data_give_the_same_bytes_anywhere(
@@ -186,7 +187,7 @@ def test_calls_of_other_traces_are_refused(folder: Path) -> None:
     with pytest.raises(ChainForgeError, match=r"no file calls\.json"):
         read_calls(path, traces)
     write_records(traces, TRACES)
-    calls = SERVED | {"traces_sha256": sha256(traces)}
+    calls = SERVED | {"traces_sha256": sha256_of(traces)}
     path.write_text(json.dumps(calls))
     assert read_calls(path, traces) == calls
     write_records(traces, TRACES[:2])

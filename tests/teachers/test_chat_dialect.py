@@ -9,7 +9,7 @@ import httpx2
 import openai
 import pytest
 from fake_api import answer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chainforge.calls import Call, CallFailed, Usage
@@ -91,6 +91,7 @@ def piece(finish: str | None = None, **delta: Any) -> dict[str, Any]:
         ),
         ({"prompt_tokens": 10, "completion_tokens": None}, Usage(hit=0, miss=10, output=0)),
         ({}, Usage(0, 0, 0)),
+        ({"prompt_tokens": 10**400, "completion_tokens": float("nan")}, Usage(0, 0, 0)),
         ({"prompt_tokens": 3, "prompt_cache_hit_tokens": 5}, Usage(hit=5, miss=0, output=0)),
     ],
 )
@@ -107,6 +108,7 @@ FIELDS = [
 ]
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(FIELDS), odd_json))
 def test_odd_usage_is_no_reason_to_lose_an_answer(usage: dict[str, Any]) -> None:
     read = read_usage(usage)
@@ -141,6 +143,7 @@ def test_what_is_no_whole_answer_is_told_so(said: Any, problem: str) -> None:
     assert problem in str(defect(said))
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(["choices", "usage", "error", "model"]), odd_json))
 def test_odd_json_is_either_a_defect_or_an_answer(changes: dict[str, Any]) -> None:
     said = answer() | changes

@@ -475,6 +475,19 @@ def test_a_bug_in_a_plugin_surfaces_once_the_calls_in_flight_are_over(tmp_path: 
 
 
 @pytest.mark.usefixtures("clock")
+def test_an_answer_that_the_plugin_cannot_read_is_kept_all_the_same(tmp_path: Path) -> None:
+    odd = {"model": "toy-1", "output": "42"}
+    teacher = FakeTeacher(steps={"p5": [odd]}, prices=None)
+    with pytest.raises(KeyError, match="choices"):
+        ask(teacher, 20, tmp_path)
+    (failed,) = lines(tmp_path, "failed")
+    assert failed["partial"] == odd
+    assert failed["message"] == "teacher.read raised KeyError('choices')"
+    assert read_paid(tmp_path).broken == 1
+    whole(tmp_path)
+
+
+@pytest.mark.usefixtures("clock")
 def test_off_peak_only_waits_while_the_higher_price_is_on(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

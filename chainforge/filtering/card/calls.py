@@ -1,12 +1,12 @@
 """Read `calls.json`, which `collect` writes beside the traces."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from chainforge.errors import ChainForgeError
+from chainforge.outputs import sha256_of
 
 KEYS = (
     "teacher", "parameters", "models", "synthetic", "first_day", "last_day", "requests", "answers",
@@ -27,16 +27,10 @@ def read_calls(path: Path, traces: Path) -> Mapping[str, Any]:
     absent = [key for key in KEYS if not isinstance(calls, Mapping) or key not in calls]
     if absent:
         raise ChainForgeError(f"{path} has no {absent[0]!r}", "run the collect step again")
-    if calls["traces_sha256"] != sha256(traces):
+    if calls["traces_sha256"] != sha256_of(traces):
         raise ChainForgeError(
             f"{path} is not of {traces}: that file has another sha256",
             "run the collect step again, which writes both; or write the file's own as traces_sha256",
         )
     found: Mapping[str, Any] = calls
     return found
-
-
-def sha256(path: Path) -> str:
-    """Of every byte of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,8 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from chainforge.config.filter import FilterSettings
-from chainforge.filtering.card.calls import sha256
 from chainforge.filtering.funnel import REASONS, Funnel, ordered
+from chainforge.outputs import sha256_of
 from chainforge.records import Example, Prompt
 from chainforge.response import TagFormat
 
@@ -70,7 +70,7 @@ def data_card(data: DataSet) -> str:
         benchmarks=data.benchmarks,
         contaminated={reason: data.funnel.dropped[f"contaminated_{reason}"] for reason in ("exact", "ngram")},
         tags=data.response_format.tags,
-        hashes={str(path): sha256(path) for path in (settings.prompts, settings.traces, settings.output)},
+        hashes={str(path): sha256_of(path) for path in (settings.prompts, settings.traces, settings.output)},
     )
 
 

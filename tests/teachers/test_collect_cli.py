@@ -1,0 +1,338 @@
+"""`chainforge collect` on the command line: plans, refusals, status and verify. Nobody is asked here."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from fake_api import FakeTeacher, answer, ask, lines, prompts
+
+from chainforge.cli import cli
+from chainforge.jsonl import write_records
+from chainforge.plugins import load_plugins
+from chainforge.profiles import compose
+from chainforge.teachers.traces import traces_of
+
+TOY = ["--teacher", "generic", "--model", "toy-1", "--base-url", "http://toy.test", "--max-tokens", "100"]
+FILES = ["--problems", "hard.jsonl", "--out", "out"]
+FAKE = """
+import chainforge as cf
+from fake_api import FakeTeacher, refusal
+
+def fake(broke: int = 0) -> FakeTeacher:
+    return FakeTeacher(steps={f"p{broke}": [refusal(402)]} if broke else {})
+
+@cf.hookimpl
+def register_teachers(register):
+    register("fake", fake)
+"""
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the bundled plugins and three problems, and an environment without keys."""
+    for name in os.environ:
+        if any(part in name for part in ("KEY", "TOKEN", "SECRET")):
+            monkeypatch.delenv(name)
+    (tmp_path / "plugins").mkdir()
+    for path in (root / "plugins").glob("*.py"):
+        (tmp_path / "plugins" / path.name).symlink_to(path)
+    (tmp_path / "plugins/teacher_fake.py").write_text(FAKE)
+    monkeypatch.chdir(root)
+    graph, params = root / "dvc.yaml", compose("tiny")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "step").mkdir()
+    (tmp_path / "step/dvc.yaml").symlink_to(graph)
+    (tmp_path / "step/params.yaml").write_text(params)
+    (tmp_path / "step/plugins").symlink_to(tmp_path / "plugins")
+    write_records(tmp_path / "hard.jsonl", prompts(3))
+    return tmp_path
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    """What it says, without line breaks of a table."""
+    result: Result = CliRunner().invoke(cli, ["collect", *arguments])
+    assert result.exit_code == code, result.output
+    if code and not isinstance(result.exception, SystemExit):
+        raise AssertionError("a traceback") from result.exception
+    return result.output
+
+
+def teacher_of_the_options() -> FakeTeacher:
+    """The fake, answering in the name of the teacher that TOY describes."""
+    real = (
+        load_plugins()
+        .pick("teachers", "openai_compatible")
+        .component(preset="generic", model="toy-1", base_url="http://toy.test", max_tokens=100)
+    )
+    return FakeTeacher(identity=real.identity)
+
+
+@pytest.fixture
+def collected(project: Path) -> Path:
+    """A journal with traces, as the options TOY would have it."""
+    teacher = teacher_of_the_options()
+    teacher.steps = {"p2": [answer(reasoning="")] * 2}
+    ask(teacher, 3, project / "out", samples=2, base_s=0.001)
+    write_traces(teacher, project / "out")
+    return project / "out"
+
+
+def write_traces(teacher: FakeTeacher, folder: Path) -> None:
+    from fake_api import made
+
+    from chainforge.teachers.paid import read_paid
+
+    asked = made(teacher, 3, 2)
+    write_records(folder / "traces.jsonl", traces_of(teacher, asked, folder, read_paid(folder)))
+
+
+def rewrite(journal: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Change a journal's records by hand."""
+    records = lines(journal)
+    change(records)
+    (journal / "journal.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def test_a_dry_run_counts_and_needs_no_key() -> None:
+    said = run(*FILES, "--samples", "4", "--max-tokens", "2000", "--dry-run")
+    assert said.splitlines()[0] == "out: 12 questions, 12 not answered yet"
+    assert re.search(r"output +12,000 to 24,000 tokens \(2,000 each at most\)", said)
+    assert re.search(r"cost +0\.01 to 0\.03 USD, without asking again", said)
+    assert not Path("out").exists()
+    assert run(*FILES, "--samples", "4", "--max-problems", "2", "--dry-run").startswith(
+        "out: 8 questions, 8 not"
+    )
+
+
+def test_a_dry_run_counts_what_is_left(collected: Path) -> None:
+    said = run(*FILES, *TOY, "--samples", "3", "--dry-run")
+    assert said.startswith("out: 9 questions, 3 not answered yet")
+    assert "unknown: the teacher has no price; set teacher.usd_per_million" in said
+    spent = re.search(r"already spent 0\.\d+ USD, possibly 0 more: out", said)
+    assert spent
+    with_price = ["--set", "usd_per_million={hit: 0, miss: 0, output: 1000}"]
+    assert re.search(
+        r"cost +0\.30 to 0\.30 USD", run(*FILES, *TOY, *with_price, "--samples", "3", "--dry-run")
+    )
+
+
+def test_a_dry_run_of_a_step_is_about_its_own_prompts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project / "step")
+    said = run("--dry-run", code=1)
+    assert "teacher procedural runs here and costs nothing: there is nothing to collect" in said
+    said = run("--dry-run", "--step", "collect_cto", code=1)
+    assert "did you mean 'collect_cot'" in said
+    params = (project / "step/params.yaml").read_text()
+    own = re.sub(
+        r"(?m)^    plugin: procedural\n    terse_fraction: .*\n    wrong_fraction: .*\n",
+        "    plugin: fake\n",
+        params,
+    )
+    (project / "step/params.yaml").write_text(own)
+    (project / "step/data/prompts").mkdir(parents=True)
+    write_records(project / "step/data/prompts/reasoning_train.jsonl", prompts(7))
+    assert run("--dry-run", "--samples", "2").startswith("collect_cot: 14 questions, 14 not answered yet")
+    assert run("--dry-run", "--max-problems", "5").startswith("collect_cot: 5 questions")
+    assert "7 of 7 answered" in run("--budget-usd", "1")
+    assert len(lines(project / "step/collected/collect_cot", "answer")) == 7
+
+
+def test_a_missing_key_is_named_with_what_to_do() -> None:
+    said = run(*FILES, "--budget-usd", "1", code=1)
+    assert "the environment variable DEEPSEEK_API_KEY is not set" in said
+    assert "export DEEPSEEK_API_KEY=" in said
+    assert lines(Path("out"), "sent") == []
+
+
+@pytest.mark.parametrize("half", [FILES[:2], FILES[2:]])
+def test_problems_and_out_belong_together(half: list[str]) -> None:
+    assert "--problems and --out belong together" in run(*half, code=1)
+
+
+@pytest.mark.parametrize("option", ["--teacher", "--model", "--base-url", "--effort", "--set"])
+def test_a_step_s_teacher_is_set_in_params(option: str) -> None:
+    said = run(option, "effort=low" if option == "--set" else "low", "--dry-run", code=1)
+    assert f"{option} is for --problems and --out" in said
+    assert "the teacher of step collect_cot is set in params.yaml" in said
+
+
+def test_a_retired_name_is_told_its_successor() -> None:
+    said = run(*FILES, "--model", "deepseek-reasoner", "--dry-run", code=1)
+    assert "retired the model name 'deepseek-reasoner'" in said
+    assert "use deepseek-flash" in said
+
+
+def test_a_teacher_that_costs_money_needs_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-not-a-key")
+    assert "set collector.budget_usd (--budget-usd)" in run(*FILES, code=1)
+    assert "set teacher.usd_per_million" in run(*FILES, *TOY, "--budget-usd", "1", code=1)
+    said = CliRunner().invoke(cli, ["collect", *FILES, "--budget-usd", "much"])
+    assert said.exit_code == 2
+    assert "'much' is neither a number of USD nor none" in said.output
+
+
+@pytest.mark.parametrize("budget", ["-1", "nan", "inf"])
+def test_an_odd_budget_is_refused(budget: str) -> None:
+    result = CliRunner().invoke(cli, ["collect", *FILES, "--teacher", "fake", "--budget-usd", budget])
+    assert result.exit_code != 0
+    assert not Path("out/journal.jsonl").exists()
+
+
+def test_an_unknown_teacher_is_told_its_neighbours() -> None:
+    assert "did you mean 'fake'" in run(*FILES, "--teacher", "fakr", "--dry-run", code=1)
+    assert "there is nothing to collect" in run(*FILES, "--teacher", "procedural", "--dry-run", code=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--model", "toy-2"], "model toy-1 -> toy-2"),
+        (["--max-tokens", "200"], "parameters.max_tokens 100 -> 200"),
+        (["--base-url", "http://other.test"], "provider generic@toy.test -> generic@other.test"),
+        (["--set", "temperature=0.5"], "parameters.temperature"),
+    ],
+)
+def test_a_folder_with_another_teacher_s_answers_is_refused(
+    change: list[str], said: str, collected: Path
+) -> None:
+    refused = run(*FILES, *TOY, *change, "--dry-run", code=1)
+    assert "out was collected with other settings" in refused
+    assert said in refused
+    run(*FILES, *TOY, "--base-url", "http://toy.test:8080/v2", "--concurrency", "3", "--dry-run")
+
+
+def test_it_collects_and_writes_traces_and_an_account() -> None:
+    said = run(*FILES, "--teacher", "fake", "--samples", "2", "--budget-usd", "1")
+    assert re.search(r"6 of 6 answered, 0\.\d+ USD: out/traces\.jsonl\n$", said)
+    traces = [json.loads(line) for line in Path("out/traces.jsonl").read_text().splitlines()]
+    assert [t["prompt_id"] for t in traces] == ["p0", "p0", "p1", "p1", "p2", "p2"]
+    calls = json.loads(Path("out/calls.json").read_text())
+    assert (calls["teacher"], calls["requests"], calls["answers"]) == ("fake", 6, 6)
+    before = Path("out/traces.jsonl").read_bytes(), Path("out/journal.jsonl").read_bytes()
+    run(*FILES, "--teacher", "fake", "--samples", "2", "--budget-usd", "1")
+    assert before == (Path("out/traces.jsonl").read_bytes(), Path("out/journal.jsonl").read_bytes())
+
+
+def test_progress_can_be_json() -> None:
+    said = run(*FILES, "--teacher", "fake", "--budget-usd", "none", "--json").splitlines()
+    assert json.loads(said[0])["done"] == 3
+
+
+def test_a_stop_has_its_exit_code_and_says_how_to_go_on() -> None:
+    said = run(*FILES, "--teacher", "fake", "--set", "broke=1", "--budget-usd", "1", code=4)
+    assert "the provider says: 402" in said
+    assert "top up the account, then run the same command again" in said
+    assert "out: 3 of 3" not in said
+    assert len(lines(Path("out"), "answer")) == 2
+    assert "the budget of 0.0 USD is used up" in run(*FILES, "--teacher", "fake", "--budget-usd", "0", code=6)
+
+
+def test_a_truncated_answer_is_asked_for_again_where_that_is_wanted(project: Path) -> None:
+    code = FAKE.replace("refusal(402)", 'answer("", finish="length")').replace("refusal", "answer")
+    (project / "plugins/teacher_fake.py").write_text(code)
+    command = [*FILES, "--teacher", "fake", "--set", "broke=1", "--budget-usd", "1"]
+    run(*command)
+    assert len(lines(Path("out"), "sent")) == 3
+    run(*command[:3], "again", *command[4:], "--retry-truncated")
+    assert len(lines(Path("again"), "sent")) == 4
+
+
+def test_status_says_what_a_journal_holds(collected: Path) -> None:
+    said = " ".join(run("status", "out").split())
+    for row in (
+        "questions answered 6",
+        "calls 8",
+        "how they ended answered 4, no_reasoning 4",
+        "without an end 0",
+        "tokens 80 in (32 cached), 160 out",
+        "possibly paid 0 USD",
+        "models served toy-1-0809 8",
+        "reasoning found in reasoning_content 4, None 4",
+        "prices toy 2026",
+    ):
+        assert row in said
+    rewrite(collected, lambda records: records.pop())
+    said = " ".join(run("status", "out").split())
+    assert "questions answered 5" in said
+    assert "without an end 1" in said
+    assert "possibly paid 0.0" in said
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_a_folder_without_a_journal_is_an_error(command: str) -> None:
+    assert "there is no journal.jsonl in nowhere" in run(command, "nowhere", code=1)
+    assert "there is no journal.jsonl in collected/collect_cot" in run(command, code=1)
+    assert not Path("nowhere").exists()
+
+
+def test_a_journal_that_is_whole_has_nothing_wrong(collected: Path) -> None:
+    assert run("verify", "out") == "out and out/traces.jsonl: nothing wrong\n"
+    assert run("verify", "out", "--traces", "out/traces.jsonl").endswith("nothing wrong\n")
+    (collected / "traces.jsonl").unlink()
+    assert run("verify", "out") == "out: nothing wrong\n"
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_a_damaged_line_is_named(command: str, collected: Path) -> None:
+    journal = collected / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"kind":"sent"', '"kind:"sent"', 1))
+    assert "journal.jsonl, line 2: damaged" in run(command, "out", code=1)
+
+
+def drop_the_first_sent(records: list[dict[str, Any]]) -> None:
+    records.remove(next(r for r in records if r["kind"] == "sent"))
+
+
+def repeat_the_first_sent(records: list[dict[str, Any]]) -> None:
+    records.append(next(r for r in records if r["kind"] == "sent"))
+
+
+def repeat_the_last(records: list[dict[str, Any]]) -> None:
+    records.append(records[-1])
+
+
+def change_an_answer(records: list[dict[str, Any]]) -> None:
+    first = next(r for r in records if r["kind"] == "answer" and r["prompt_id"] == "p1")
+    first["raw"]["choices"][0]["message"]["content"] = "43"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (drop_the_first_sent, "prompt 'p0', sample 0, attempt 0: ended, but was never sent"),
+        (repeat_the_first_sent, "prompt 'p0', sample 0, attempt 0: sent twice"),
+        (repeat_the_last, "answered twice"),
+        (change_an_answer, "out/traces.jsonl: the trace of 'p1' is in no answer of the journal"),
+    ],
+)
+def test_verify_finds_what_does_not_fit(change: Callable[[Any], None], said: str, collected: Path) -> None:
+    rewrite(collected, change)
+    assert said in run("verify", "out", code=1)
+
+
+def test_verify_finds_a_trace_that_is_there_twice(collected: Path) -> None:
+    path = collected / "traces.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines(keepends=True)[0])
+    assert "the trace of 'p0' is in no answer of the journal" in run("verify", "out", code=1)
+
+
+def test_verify_passes_over_traces_of_questions_without_an_answer(collected: Path) -> None:
+    rewrite(collected, lambda records: records.pop())
+    write_traces(teacher_of_the_options(), collected)
+    assert '"error"' in (collected / "traces.jsonl").read_text()
+    run("verify", "out")
+
+
+def test_verify_finds_a_key_in_any_file(collected: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-2718281828459045")
+    run("verify", "out")
+    (collected / "more").mkdir()
+    (collected / "more/notes.txt").write_text("x" * 99999 + "sk-2718281828459045")
+    said = run("verify", "out", code=1)
+    assert "wrong: out/more/notes.txt holds the value of DEEPSEEK_API_KEY" in said
+    assert "sk-2718281828459045" not in said
