@@ -1,5 +1,6 @@
 """`chainforge collect`: ask a teacher behind an API, see what that costs, look at what is there."""
 
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,12 @@ class Budget(click.ParamType[float | str]):
         if value == "none":
             return "none"
         try:
-            return float(value)
+            number = float(value)
         except ValueError:
+            number = -1.0
+        if not 0 <= number < inf:
             self.fail(f"{value!r} is neither a number of USD nor none", param, ctx)
+        return number
 
 
 @click.group("collect", invoke_without_command=True)
@@ -43,18 +47,28 @@ class Budget(click.ParamType[float | str]):
 @click.option("--model", help="With --problems: the model's name at the provider.")
 @click.option("--base-url", help="With --problems: another server.")
 @click.option("--effort", help="With --problems: how long to think (low, high, max).")
-@click.option("--max-tokens", type=int, help="With --problems: of reasoning and answer together.")
+@click.option(
+    "--max-tokens", type=click.IntRange(1), help="With --problems: of reasoning and answer together."
+)
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="With --problems: more settings."
 )
-@click.option("--seed", type=int, default=17, show_default=True, help="With --problems.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=17, show_default=True, help="With --problems."
+)
 @click.option(
     "--samples", type=click.IntRange(1), help="Answers per prompt; raised later, only more are paid."
 )
 @click.option("--max-problems", type=click.IntRange(1), help="The first so many prompts.")
 @click.option("--budget-usd", type=Budget(), help="Never spend more, all runs on this journal together.")
 @click.option("--concurrency", type=click.IntRange(1), help="Most calls in flight.")
-@click.option("--deadline", "deadline_s", type=float, metavar="S", help="Seconds until a call is given up.")
+@click.option(
+    "--deadline",
+    "deadline_s",
+    type=click.FloatRange(0, 1e9, min_open=True),
+    metavar="S",
+    help="Seconds until a call is given up.",
+)
 @click.option("--off-peak-only", is_flag=True, default=None, help="Wait while the higher price is on.")
 @click.option("--retry-truncated", is_flag=True, help="With --problems: once more, with twice the tokens.")
 @click.option("--stream", is_flag=True, default=None, help="Stream the answers, to watch them come.")
@@ -85,7 +99,15 @@ def collect(ctx: click.Context, /, **options: Any) -> None:
         return say_estimate(plan)
     settings = settings_with(options)
     with display(plan.title, as_json=options["as_json"]) as watch:
-        paid = answer_all(plan.teacher, plan.questions, plan.folder, settings, about=plan.about, watch=watch)
+        paid = answer_all(
+            plan.teacher,
+            plan.questions,
+            plan.folder,
+            settings,
+            about=plan.about,
+            retry_truncated=plan.retry_truncated,
+            watch=watch,
+        )
     if plan.traces:
         write_records(plan.traces, traces_of(plan.teacher, plan.questions, plan.folder, paid))
         asked = {question.fingerprint for question in plan.questions}

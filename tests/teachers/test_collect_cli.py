@@ -23,7 +23,7 @@ FAKE = """
 import chainforge as cf
 from fake_api import FakeTeacher, refusal
 
-def fake(broke: int = 0) -> FakeTeacher:
+def fake(*, broke: int = 0) -> FakeTeacher:
     return FakeTeacher(steps={f"p{broke}": [refusal(402)]} if broke else {})
 
 @cf.hookimpl
@@ -34,21 +34,15 @@ def register_teachers(register):
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the bundled plugins and three problems, and an environment without keys."""
+    """A folder with the bundled teachers and three problems, and an environment without keys."""
     for name in os.environ:
         if any(part in name for part in ("KEY", "TOKEN", "SECRET")):
             monkeypatch.delenv(name)
     (tmp_path / "plugins").mkdir()
-    for path in (root / "plugins").glob("*.py"):
+    for path in (root / "plugins").glob("teacher_*.py"):
         (tmp_path / "plugins" / path.name).symlink_to(path)
     (tmp_path / "plugins/teacher_fake.py").write_text(FAKE)
-    monkeypatch.chdir(root)
-    graph, params = root / "dvc.yaml", compose("tiny")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "step").mkdir()
-    (tmp_path / "step/dvc.yaml").symlink_to(graph)
-    (tmp_path / "step/params.yaml").write_text(params)
-    (tmp_path / "step/plugins").symlink_to(tmp_path / "plugins")
     write_records(tmp_path / "hard.jsonl", prompts(3))
     return tmp_path
 
@@ -121,25 +115,30 @@ def test_a_dry_run_counts_what_is_left(collected: Path) -> None:
     )
 
 
-def test_a_dry_run_of_a_step_is_about_its_own_prompts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project / "step")
+def test_a_dry_run_of_a_step_is_about_its_own_prompts(
+    project: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    (project / "params.yaml").write_text(compose("tiny"))
+    monkeypatch.chdir(project)
+    (project / "dvc.yaml").symlink_to(root / "dvc.yaml")
     said = run("--dry-run", code=1)
     assert "teacher procedural runs here and costs nothing: there is nothing to collect" in said
     said = run("--dry-run", "--step", "collect_cto", code=1)
     assert "did you mean 'collect_cot'" in said
-    params = (project / "step/params.yaml").read_text()
+    params = (project / "params.yaml").read_text()
     own = re.sub(
         r"(?m)^    plugin: procedural\n    terse_fraction: .*\n    wrong_fraction: .*\n",
         "    plugin: fake\n",
         params,
     )
-    (project / "step/params.yaml").write_text(own)
-    (project / "step/data/prompts").mkdir(parents=True)
-    write_records(project / "step/data/prompts/reasoning_train.jsonl", prompts(7))
+    (project / "params.yaml").write_text(own)
+    (project / "data/prompts").mkdir(parents=True)
+    write_records(project / "data/prompts/reasoning_train.jsonl", prompts(7))
     assert run("--dry-run", "--samples", "2").startswith("collect_cot: 14 questions, 14 not answered yet")
     assert run("--dry-run", "--max-problems", "5").startswith("collect_cot: 5 questions")
     assert "7 of 7 answered" in run("--budget-usd", "1")
-    assert len(lines(project / "step/collected/collect_cot", "answer")) == 7
+    assert len(lines(project / "collected/collect_cot", "answer")) == 7
 
 
 def test_a_missing_key_is_named_with_what_to_do() -> None:
@@ -176,11 +175,23 @@ def test_a_teacher_that_costs_money_needs_a_budget(monkeypatch: pytest.MonkeyPat
     assert "'much' is neither a number of USD nor none" in said.output
 
 
-@pytest.mark.parametrize("budget", ["-1", "nan", "inf"])
-def test_an_odd_budget_is_refused(budget: str) -> None:
-    result = CliRunner().invoke(cli, ["collect", *FILES, "--teacher", "fake", "--budget-usd", budget])
-    assert result.exit_code != 0
-    assert not Path("out/journal.jsonl").exists()
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--budget-usd", ["-1", "nan", "inf"]),
+        ("--deadline", ["0", "-1", "inf"]),
+        ("--max-tokens", ["0", "1.5"]),
+        ("--seed", ["-1", str(2**63)]),
+        ("--samples", ["0"]),
+        ("--concurrency", ["0"]),
+    ],
+)
+def test_an_odd_number_is_refused(option: str, values: list[str]) -> None:
+    for value in values:
+        result = CliRunner().invoke(cli, ["collect", *FILES, "--teacher", "fake", option, value])
+        assert result.exit_code == 2, result.output
+        assert option in result.output
+    assert not Path("out").exists()
 
 
 def test_an_unknown_teacher_is_told_its_neighbours() -> None:
@@ -232,6 +243,7 @@ def test_a_stop_has_its_exit_code_and_says_how_to_go_on() -> None:
     assert "the budget of 0.0 USD is used up" in run(*FILES, "--teacher", "fake", "--budget-usd", "0", code=6)
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_truncated_answer_is_asked_for_again_where_that_is_wanted(project: Path) -> None:
     code = FAKE.replace("refusal(402)", 'answer("", finish="length")').replace("refusal", "answer")
     (project / "plugins/teacher_fake.py").write_text(code)

@@ -348,6 +348,9 @@ def test_a_call_in_flight_at_a_kill_counts_as_possibly_paid_and_is_asked_again(t
     journal.write_text("".join(line for n, line in enumerate(kept) if n not in ends[:2]))
     lost = read_paid(tmp_path).possibly
     assert lost > 0
+    paid = read_paid(tmp_path)
+    stopped(6, none := FakeTeacher(), 3, tmp_path, budget_usd=float(paid.spent + lost))
+    assert none.calls == [], "it counts into the budget"
     ask(teacher := FakeTeacher(), 3, tmp_path)
     assert len(teacher.calls) == 2
     assert {call.label.split("/")[-1] for call in teacher.calls} == {"1"}
@@ -494,7 +497,7 @@ def test_off_peak_only_waits_while_the_higher_price_is_on(
     start, sent, waited = clock.now, [], set()
 
     def window(self: Prices, at: datetime) -> Window:
-        return "peak" if 3 <= clock.now - start < 7200 else "off-peak"
+        return "peak" if 3 <= clock.now - start < 1200 else "off-peak"
 
     def chance(call: Call) -> None:
         sent.append(clock.now - start)
@@ -510,8 +513,8 @@ def test_off_peak_only_waits_while_the_higher_price_is_on(
         watch=lambda c: waited.add(c.tally.waiting_for),
     )
     assert len(paid.finals) == 200
-    assert not any(3.2 < at < 7200 for at in sent)
-    assert max(sent) > 7200
+    assert not any(3.2 < at < 1200 for at in sent)
+    assert max(sent) > 1200
     assert waited == {"", "off-peak hours"}
 
 

@@ -31,6 +31,7 @@ def at_some_point(cap: Decimal | None = None, **changes: Any) -> Any:
         limit=Limit(64),
         flying=set(range(12)),
         stopped=None,
+        priced=True,
     )
     return SimpleNamespace(**vars(state) | changes)
 
@@ -60,6 +61,7 @@ def test_money_is_told_with_its_cap_and_what_may_be_lost() -> None:
     state = at_some_point(Decimal("5.5"))
     state.budget.spent = Decimal("1.23456")
     assert " · 1.2346 of 5.5 USD" in sentence(state)
+    assert "cost unknown" in sentence(at_some_point(priced=False))
     state.budget.lost = Decimal("0.05")
     assert " · 1.2346 of 5.5 USD (+0.0500 possibly)" in sentence(state)
 

@@ -218,7 +218,7 @@ def test_who_no_longer_waits_is_written_all_the_same(tmp_path: Path) -> None:
     assert read(tmp_path) == RECORDS[:2]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.dictionaries(halves, any_json))
 def test_whatever_a_provider_writes_is_one_line_that_can_be_read(raw: dict[str, Any]) -> None:
     line = line_of({"kind": "answer", "raw": raw})

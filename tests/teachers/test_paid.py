@@ -112,7 +112,7 @@ def test_the_card_is_told_what_was_asked_and_paid(tmp_path: Path) -> None:
     assert told["first_day"] == told["last_day"]
     assert told["price_table"] == "toy 2026"
     empty = calls_json(Account(), "toy", {})
-    assert (empty["first_day"], empty["price_table"], empty["cost_usd"]) == (None, None, "0")
+    assert (empty["first_day"], empty["price_table"], empty["cost_usd"]) == (None, None, None)
 
 
 @pytest.mark.usefixtures("clock")
