@@ -58,7 +58,13 @@ def answer_all(
             )
             await collector.collect(questions)
 
-        asyncio.run(ask())
+        try:
+            asyncio.run(ask())
+        except OSError as error:
+            raise ChainForgeError(
+                f"{folder}: the journal cannot be written: {error.strerror or error}",
+                "make room there, then run the same command again: what it has is safe",
+            ) from error
         return read_paid(folder)
 
 

@@ -113,15 +113,16 @@ class Collector:
             self.tally.waiting_for = "off-peak hours"
             self._answered_at = now
             return
-        while self.limit.room(len(self.flying), now) > 0 and (job := self._queue.first(now)):
+        while self.limit.room(len(self.flying), now) > 0 and (job := self._queue.pop(now)):
             most = self._prices.most(job.question.messages, tokens_for(self._teacher, job))
             if not self.budget.fits(most):
+                self._queue.put(job, now)
                 self.tally.waiting_for = "the budget: the calls in flight may use it up"
                 if not self.flying:
                     self._stop(budget_reached(self.budget, most))
                 return
             self.budget.reserve(most)
-            task = asyncio.create_task(self._ask(exchange, self._queue.pop(), most))
+            task = asyncio.create_task(self._ask(exchange, job, most))
             self.flying.add(task)
             task.add_done_callback(self._landed)
 

@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -19,23 +19,22 @@ class Job:
 
 
 class Queue:
-    """By the time at which they are due, then first come first served."""
+    """What is asked again comes first, once it is due; the others in their order."""
 
     def __init__(self, jobs: Iterable[Job]) -> None:
+        self._fresh = deque(jobs)
+        self._again: list[tuple[float, int, Job]] = []  # a heap by the time at which they are due
         self._number = itertools.count()
-        self._heap = [(0.0, next(self._number), job) for job in jobs]  # sorted, and so a heap
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._fresh) + len(self._again)
 
     def put(self, job: Job, due: float) -> None:
-        """Ask it at that time, or later."""
-        heapq.heappush(self._heap, (due, next(self._number), job))
+        """Ask it again, at that time or later."""
+        heapq.heappush(self._again, (due, next(self._number), job))
 
-    def first(self, now: float) -> Job | None:
-        """The job whose turn it is; it stays in the queue."""
-        return self._heap[0][2] if self._heap and self._heap[0][0] <= now else None
-
-    def pop(self) -> Job:
-        """Take that job out."""
-        return heapq.heappop(self._heap)[2]
+    def pop(self, now: float) -> Job | None:
+        """Take out the job whose turn it is; None if all wait."""
+        if self._again and self._again[0][0] <= now:
+            return heapq.heappop(self._again)[2]
+        return self._fresh.popleft() if self._fresh else None

@@ -33,10 +33,11 @@ class CollectionStopped(ChainForgeError):
 
 def hopeless(tally: Tally, last_failure: str) -> CollectionStopped | None:
     """Whether what came so far says that the rest will be no better."""
-    if not tally.answers and tally.causes["refused"] >= FIRST:
-        return CollectionStopped("refused", f"the first {FIRST} questions were all refused: {last_failure}")
-    if not tally.answers and tally.skipped >= FIRST:
-        return CollectionStopped("outage", f"the first {FIRST} questions all failed: {last_failure}")
+    first = FIRST if tally.kept else min(FIRST, tally.total)  # the last of many may be a hard one
+    if not tally.answers and tally.causes["refused"] >= first:
+        return CollectionStopped("refused", f"the first {first} questions were all refused: {last_failure}")
+    if not tally.answers and tally.skipped >= first:
+        return CollectionStopped("outage", f"the first {first} questions all failed: {last_failure}")
     if tally.answers <= JUDGED and tally.causes["no_reasoning"] > JUDGED // 5:
         without = f"{tally.causes['no_reasoning']} of the first {tally.answers} answers"
         return CollectionStopped("no_reasoning", f"{without} came without reasoning or without an answer")

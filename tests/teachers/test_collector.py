@@ -139,8 +139,16 @@ def test_the_last_question_may_go_without_an_answer_like_any_other(
     last: Step, deadline_s: float, tmp_path: Path
 ) -> None:
     teacher = FakeTeacher(latency_s=lambda: 1, steps={"p0": [last] * 99})
-    assert len(ask(teacher, 1, tmp_path, deadline_s=deadline_s).finals) == 0
+    assert len(ask(teacher, 2, tmp_path, deadline_s=deadline_s).finals) == 1
     assert teacher.asked["p0/0"] == (3 if last == HANGS else 7)
+    assert len(ask(teacher, 2, tmp_path, deadline_s=deadline_s).finals) == 1
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_run_in_which_every_question_fails_is_not_called_done(tmp_path: Path) -> None:
+    with pytest.raises(CollectionStopped, match="the first 2 questions all failed") as stopped:
+        ask(FakeTeacher(steps={f"p{n}": [refusal(500)] * 99 for n in range(2)}), 2, tmp_path)
+    assert stopped.value.exit_code == 9
 
 
 @pytest.mark.usefixtures("clock")
@@ -530,7 +538,7 @@ def test_a_full_disk_stops_the_run_and_leaves_a_whole_journal(
         fsync(file)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ChainForgeError, match="No space left"):
         ask(FakeTeacher(), 40, tmp_path)
     assert len(read_paid(tmp_path).finals) >= 10
     monkeypatch.setattr(os, "fsync", fsync)
