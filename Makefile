@@ -10,8 +10,13 @@ export PYTHONHASHSEED := 0
 # Linux without a GPU: PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" saves gigabytes of CUDA.
 PIP_ARGS ?=
 
+# make bench: the Python that has TRL, a local folder of SmolLM2-135M-Instruct (adds work b), more options.
+BENCH_TRL_PYTHON ?= .bench/trl/bin/python
+SMOLLM2 ?=
+BENCH_ARGS ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test test-quick lint fix results exp-show clean
+.PHONY: help run setup setup-dev test test-quick lint fix results exp-show clean bench bench-vllm
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -45,6 +50,13 @@ results: ## The table of the last run
 exp-show: ## Experiments, with readable columns
 	@$(BIN)/chainforge experiments
 
+bench: setup $(if $(filter .bench/%,$(BENCH_TRL_PYTHON)),.bench/trl/.ready) ## One GRPO step against TRL's, in turns
+	$(BIN)/python benchmarks/grpo.py a c d $(if $(SMOLLM2),b --smollm2 $(SMOLLM2)) --trl $(BENCH_TRL_PYTHON) $(BENCH_ARGS)
+
+bench-vllm: setup ## Rollouts against vLLM: VLLM_PYTHON=python that has it, SMOLLM2=folder
+	$(BIN)/python benchmarks/grpo.py $(if $(SMOLLM2),b --smollm2 $(SMOLLM2),a) --vllm $(VLLM_PYTHON) --precisions \
+	  --output .bench/results-vllm $(BENCH_ARGS)
+
 clean: ## Remove everything that a run made (the DVC cache stays)
 	rm -rf data checkpoints logs plots metrics reports .work
 
@@ -65,6 +77,12 @@ $(VENV)/.run-ready: $(VENV)/.python pyproject.toml requirements.lock
 
 $(VENV)/.dev-ready: $(VENV)/.run-ready
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e '.[dev]'
+	@touch $@
+
+.bench/trl/.ready: $(VENV)/.python requirements.lock
+	$(BIN)/python -m venv .bench/trl
+	.bench/trl/bin/python -m pip install --quiet $(PIP_ARGS) torch==2.13.0
+	.bench/trl/bin/python -m pip install --quiet $(PIP_ARGS) -c requirements.lock transformers trl==1.16.0
 	@touch $@
 
 # A git clone brings .dvc/config; a tarball needs one, and DVC told that there is no git.

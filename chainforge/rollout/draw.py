@@ -1,4 +1,4 @@
-"""Drawing tokens: B rows, V vocabulary. One uniform number per row and token decides."""
+"""Drawing tokens: B rows, V vocabulary, K blocks of it. One uniform number per row and token decides."""
 
 from collections.abc import Sequence
 
@@ -6,46 +6,79 @@ import numpy as np
 import torch
 from torch import Tensor
 
+BLOCK = 128  # tokens that are added up before one of their blocks is looked into
+BELOW_ONE = 1 - 2**-40
+
 
 def uniforms(seed: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """`count` numbers in [0, 1) that depend on the seed alone (Philox, doi 10.1145/2063384.2063405)."""
     return np.random.Generator(np.random.Philox(key=seed)).random(count)
 
 
-def draw_tokens(
+def draw(
     logits_BV: Tensor, uniform_B: Tensor, *, temperature: float, top_p: float, top_k: int
-) -> Tensor:
-    """token_B by inverting the cumulative distribution; temperature 0 takes the likeliest.
+) -> tuple[Tensor, Tensor]:
+    """(token_B, logp_B) by inverting the cumulative distribution; temperature 0 takes the likeliest.
 
-    Sums are in float64, so that the choice does not hang on the order of summation.
+    `logp_B` is in nats under logits / temperature, before top-k and top-p; temperature 0 counts as 1. The
+    logits are used up: with a large vocabulary every pass over them counts.
     """
-    if temperature == 0:
-        return logits_BV.argmax(-1)
-    probs_BV = truncate((logits_BV.float() / temperature).softmax(-1), top_p=top_p, top_k=top_k).double()
-    cumulative_BV = probs_BV.cumsum(-1)
-    threshold_B1 = uniform_B[:, None] * cumulative_BV[:, -1:]
-    token_B = torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(-1)
-    return token_B.clamp(max=logits_BV.shape[-1] - 1)
+    greedy_B = logits_BV.argmax(-1) if temperature == 0 else None
+    weight_BV = logits_BV.float()
+    weight_BV.sub_(weight_BV.amax(-1, keepdim=True))
+    if temperature not in (0, 1):
+        weight_BV.div_(temperature)
+    weight_BV.exp_()
+    block_BK = block_sums(weight_BV)
+    total_B = block_BK.sum(-1)
+    token_B = greedy_B
+    if token_B is None:
+        kept_BV = truncate(weight_BV, top_p=top_p, top_k=top_k)
+        token_B = invert(kept_BV, block_BK if kept_BV is weight_BV else block_sums(kept_BV), uniform_B)
+    share_B = weight_BV.gather(-1, token_B[:, None]).squeeze(-1) / total_B
+    return token_B, share_B.log().float()
 
 
-def truncate(probs_BV: Tensor, *, top_p: float, top_k: int) -> Tensor:
+def block_sums(weight_BV: Tensor) -> Tensor:
+    """block_BK in float64: what each BLOCK of the vocabulary adds up to; the last may be shorter."""
+    whole = weight_BV.shape[-1] // BLOCK * BLOCK
+    parts = [weight_BV[:, :whole].unflatten(-1, (-1, BLOCK)).sum(-1)] if whole else []
+    if whole < weight_BV.shape[-1]:
+        parts.append(weight_BV[:, whole:].sum(-1, keepdim=True))
+    return torch.cat(parts, -1).double()
+
+
+def invert(weight_BV: Tensor, block_BK: Tensor, uniform_B: Tensor) -> Tensor:
+    """token_B: the one in whose share of the cumulative weights the uniform number lies.
+
+    The block is looked for first, then the token in it, both in float64: one pass over a few blocks instead
+    of one over the vocabulary.
+    """
+    upto_BK = block_BK.cumsum(-1)
+    wanted_B1 = uniform_B[:, None].clamp(max=BELOW_ONE) * upto_BK[:, -1:]
+    chosen_B1 = torch.searchsorted(upto_BK, wanted_B1, right=True)
+    size_B1 = block_BK.gather(-1, chosen_B1)
+    inside_B1 = (wanted_B1 - (upto_BK.gather(-1, chosen_B1) - size_B1)) / size_B1
+    place_BC = chosen_B1 * BLOCK + torch.arange(BLOCK, device=weight_BV.device)
+    last = weight_BV.shape[-1] - 1
+    within_BC = weight_BV.gather(-1, place_BC.clamp(max=last)).double().masked_fill(place_BC > last, 0.0)
+    upto_BC = within_BC.cumsum(-1)
+    rest_B1 = inside_B1.clamp(0, BELOW_ONE) * upto_BC[:, -1:]
+    return (chosen_B1 * BLOCK + torch.searchsorted(upto_BC, rest_B1, right=True)).squeeze(-1)
+
+
+def truncate(weight_BV: Tensor, *, top_p: float, top_k: int) -> Tensor:
     """Zero what is outside the k likeliest tokens and outside the nucleus (arXiv 1904.09751)."""
-    if top_k and top_k < probs_BV.shape[-1]:
-        least_B1 = probs_BV.topk(top_k, dim=-1).values[:, -1:]
-        probs_BV = probs_BV.where(probs_BV >= least_B1, 0.0)
+    if top_k and top_k < weight_BV.shape[-1]:
+        least_B1 = weight_BV.topk(top_k, dim=-1).values[:, -1:]
+        weight_BV = weight_BV.where(weight_BV >= least_B1, 0.0)
     if top_p < 1:
-        sorted_BV, order_BV = probs_BV.sort(dim=-1, descending=True, stable=True)
+        sorted_BV, order_BV = weight_BV.sort(dim=-1, descending=True, stable=True)
         total_B1 = sorted_BV.sum(-1, keepdim=True)
         before_BV = sorted_BV.cumsum(-1) - sorted_BV  # the likeliest token always stays
         outside_BV = before_BV >= top_p * total_B1
-        probs_BV = probs_BV.masked_fill(outside_BV.gather(-1, order_BV.argsort(-1)), 0.0)
-    return probs_BV
-
-
-def logprob_of(logits_BV: Tensor, token_B: Tensor, *, temperature: float) -> Tensor:
-    """logp_B in nats under logits / temperature, before top-k and top-p; temperature 0 counts as 1."""
-    scaled_BV = logits_BV.float() / (temperature or 1.0)
-    return scaled_BV.gather(-1, token_B[:, None]).squeeze(-1) - scaled_BV.logsumexp(-1)
+        weight_BV = weight_BV.masked_fill(outside_BV.gather(-1, order_BV.argsort(-1)), 0.0)
+    return weight_BV
 
 
 def uniform_table(seeds: Sequence[int], count: int, device: torch.device) -> Tensor:

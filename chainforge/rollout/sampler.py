@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from chainforge.config.sampling import SamplingSettings
 from chainforge.records import Finish
 from chainforge.rollout.cache import PreallocatedCache, left_padded_mask
-from chainforge.rollout.draw import draw_tokens, logprob_of, uniform_table
+from chainforge.rollout.draw import draw, uniform_table
 
 COMPACT_SHARE = 0.125  # finished rows are dropped when they are this share of the batch
 
@@ -88,15 +88,14 @@ def _decode(
     width = is_token_BL.shape[1] - limit
 
     for step in range(limit):
-        token_B = draw_tokens(
+        token_B, logp_B = draw(
             logits_BV,
             uniform_BT[alive_B, step],
             temperature=settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
         )
-        tokens_BT[alive_B, step] = token_B
-        logp_BT[alive_B, step] = logprob_of(logits_BV, token_B, temperature=settings.temperature)
+        tokens_BT[alive_B, step], logp_BT[alive_B, step] = token_B, logp_B
         ended_B = running_B & (token_B == eos_id)
         length_B[alive_B[ended_B]] = step + 1
         running_B &= ~ended_B

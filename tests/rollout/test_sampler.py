@@ -20,7 +20,7 @@ from chainforge.config.sampling import SamplingSettings
 from chainforge.rollout import Request, Sampled, sample
 from chainforge.rollout import sampler as sampler_module
 from chainforge.rollout.complete import complete
-from chainforge.rollout.draw import draw_tokens, logprob_of, truncate, uniforms
+from chainforge.rollout.draw import draw, truncate, uniforms
 from chainforge.run.seeds import derive
 
 EOS = 0
@@ -273,6 +273,10 @@ def test_completions_carry_the_whole_response_and_the_step_they_come_from(respon
         assert [[c.token_ids for c in g] for g in again] == [[c.token_ids for c in g] for g in results]
 
 
+def drawn_token(logits_BV: Tensor, uniform_B: Tensor, **settings: Any) -> Tensor:
+    return draw(logits_BV.clone(), uniform_B, **settings)[0]
+
+
 def logits_of(weights: Sequence[int]) -> Tensor:
     return torch.tensor([weights], dtype=torch.float32).log()  # a weight of zero: minus infinity
 
@@ -280,7 +284,7 @@ def logits_of(weights: Sequence[int]) -> Tensor:
 @given(weights=probabilities, u=uniform)
 def test_a_draw_inverts_the_cumulative_distribution(weights: list[int], u: float) -> None:
     u_B = torch.tensor([u], dtype=torch.float64)
-    token = int(draw_tokens(logits_of(weights), u_B, temperature=1.0, top_p=1.0, top_k=0))
+    token = int(drawn_token(logits_of(weights), u_B, temperature=1.0, top_p=1.0, top_k=0))
     below, upto = sum(weights[:token]) / sum(weights), sum(weights[: token + 1]) / sum(weights)
     assert weights[token] > 0
     assert below - 1e-6 <= u <= upto + 1e-6
@@ -291,7 +295,7 @@ def test_the_largest_number_below_one_still_draws_a_possible_token(
     weights: list[int], top_k: int, top_p: float
 ) -> None:
     last = torch.tensor([math.nextafter(1.0, 0.0)], dtype=torch.float64)
-    token_B = draw_tokens(logits_of(weights), last, temperature=1.0, top_p=top_p, top_k=top_k)
+    token_B = drawn_token(logits_of(weights), last, temperature=1.0, top_p=top_p, top_k=top_k)
     kept_BV = truncate(logits_of(weights).softmax(-1), top_p=top_p, top_k=top_k)
     assert kept_BV[0, token_B[0]] > 0
 
@@ -299,9 +303,9 @@ def test_the_largest_number_below_one_still_draws_a_possible_token(
 @given(weights=probabilities, u=uniform)
 def test_temperature_zero_and_top_k_one_take_the_likeliest(weights: list[int], u: float) -> None:
     u_B = torch.tensor([u], dtype=torch.float64)
-    greedy = draw_tokens(logits_of(weights), u_B, temperature=0.0, top_p=1.0, top_k=0)
+    greedy = drawn_token(logits_of(weights), u_B, temperature=0.0, top_p=1.0, top_k=0)
     assert weights[int(greedy)] == max(weights)
-    one = draw_tokens(logits_of(weights), u_B, temperature=1.0, top_p=1.0, top_k=1)
+    one = drawn_token(logits_of(weights), u_B, temperature=1.0, top_p=1.0, top_k=1)
     assert weights[int(one)] == max(weights)
 
 
@@ -334,7 +338,9 @@ def test_the_log_probability_is_that_of_the_tempered_distribution(
     weights: list[int], temperature: float
 ) -> None:
     best = int(np.argmax(weights))
-    logp_B = logprob_of(logits_of(weights), torch.tensor([best]), temperature=temperature)
+    _, logp_B = draw(
+        logits_of(weights), torch.zeros(1, dtype=torch.float64), temperature=temperature, top_p=1.0, top_k=1
+    )
     total = sum((w / max(weights)) ** (1 / temperature) for w in weights)
     assert float(logp_B) == pytest.approx(-math.log(total), abs=1e-5)
 
