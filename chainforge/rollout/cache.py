@@ -54,7 +54,20 @@ class PreallocatedLayer(CacheLayerMixin):
         """Keep these rows, in this order; a row may be taken several times."""
         assert self.keys is not None
         assert self.values is not None
-        self.keys, self.values = self.keys[rows], self.values[rows]
+        self.keys, self.values = self._taken(self.keys, rows), self._taken(self.values, rows)
+
+    def _taken(self, states: Tensor, rows: Tensor) -> Tensor:
+        taken = states.new_empty(len(rows), *states.shape[1:])
+        taken[:, :, : self.length] = states[rows, :, : self.length]
+        return taken
+
+    def close_gaps(self, gaps: Tensor, movers: Tensor, count: int) -> None:
+        """Keep `count` rows: those behind them that are still needed move into the gaps."""
+        assert self.keys is not None
+        assert self.values is not None
+        for states in (self.keys, self.values):
+            states[gaps, :, : self.length] = states[movers, :, : self.length]
+        self.keys, self.values = self.keys[:count], self.values[:count]
 
 
 class PreallocatedCache(Cache):
@@ -68,6 +81,17 @@ class PreallocatedCache(Cache):
         """Keep these rows in every layer."""
         for layer in self._filled:
             layer.take_rows(rows)
+
+    def keep_rows(self, wanted_B: Tensor) -> Tensor:
+        """Keep the rows that are wanted, and say in which order: only the last ones move, into the gaps."""
+        count = int(wanted_B.sum())
+        gaps = (~wanted_B[:count]).nonzero().squeeze(-1)
+        movers = wanted_B[count:].nonzero().squeeze(-1) + count
+        for layer in self._filled:
+            layer.close_gaps(gaps, movers, count)
+        order_B = torch.arange(count, device=wanted_B.device)
+        order_B[gaps] = movers
+        return order_B
 
 
 def left_padded_mask(is_token_NP: Tensor) -> Tensor:

@@ -103,8 +103,7 @@ def _decode(
         if finished == len(running_B) or step == limit - 1:
             break
         if finished >= COMPACT_SHARE * len(running_B):
-            keep = running_B.nonzero().squeeze(-1)
-            cache.take_rows(keep)
+            keep = cache.keep_rows(running_B)
             alive_B, token_B, running_B = alive_B[keep], token_B[keep], running_B[keep]
             is_token_BL, position_B = is_token_BL[keep], position_B[keep]
         logits_BV = _next_logits(model, token_B, position_B + step, is_token_BL[:, : width + step + 1], cache)
