@@ -9,7 +9,7 @@ from chainforge.filtering import duplicates
 from chainforge.filtering.duplicates import repeats
 
 some_texts = st.lists(st.text("ab", max_size=8), max_size=30)
-similarity = st.none() | st.floats(50, 100)
+similarity = st.none() | st.integers(100, 200).map(lambda n: n / 2)
 
 
 def by_hand(texts: list[str], near: float) -> list[str | None]:

@@ -337,7 +337,6 @@ def test_the_nucleus_is_the_smallest_set_with_that_probability(weights: list[int
 def test_the_log_probability_is_that_of_the_tempered_distribution(
     weights: list[int], temperature: float
 ) -> None:
-    best = int(np.argmax(weights))
     _, logp_B = draw(
         logits_of(weights), torch.zeros(1, dtype=torch.float64), temperature=temperature, top_p=1.0, top_k=1
     )
