@@ -8,6 +8,7 @@ Without --profile it takes turns: `benchmarks/grpo.py` starts it.
 import random
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -45,13 +46,15 @@ def main() -> None:
     arguments.add_argument("precision", choices=("float32", "bfloat16"))
     arguments.add_argument("--smollm2", help="the model folder of work b")
     arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--micro-batch-tokens", type=int, help="runtime.micro_batch_tokens")
     arguments.add_argument("--only-rollout", action="store_true")
     arguments.add_argument("--profile", action="store_true", help="print where one step spends its time")
     given = arguments.parse_args()
+    memory = {"micro_batch_tokens": given.micro_batch_tokens} if given.micro_batch_tokens else {}
     step = Step(
         "grpo_bench",
         RunSettings(seed=SEED, threads=given.threads, precision=given.precision),
-        RuntimeSettings(device="cpu"),
+        RuntimeSettings(device="cpu", **memory),
     )
     start_torch(step.settings, step.runtime)
     side = ChainForge(WORKS[given.work], given.smollm2, step, only_rollout=given.only_rollout)
@@ -146,20 +149,23 @@ def force_lengths(lengths: Sequence[int], eos: int) -> None:
 
 
 def profile(side: ChainForge) -> None:
-    """Operators by their own time, after a step to warm up."""
+    """Operators by their own time in each phase of one step, after a step to warm up."""
     side.step()
-    for name in ("rollout", "log-probabilities", "forward + backward"):
-        counted = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
-        phase = side.clock.phase
-        side.clock.phase = lambda asked, name=name, p=counted, phase=phase: (
-            p if asked == name else phase(asked)
-        )
-        side.step()
-        side.clock.phase = phase
-        print(f"\n{name}")
+    seen: dict[str, torch.profiler.profile] = {}
+
+    def watched(phase: str) -> AbstractContextManager[object]:
+        if phase == "optimizer":  # inside of another
+            return nullcontext()
+        seen[phase] = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+        return seen[phase]
+
+    side.clock.phase = watched
+    side.step()
+    for phase, counted in seen.items():
+        print(f"\n{phase}")
         print(
             counted.key_averages().table(
-                sort_by="self_cpu_time_total", row_limit=14, max_name_column_width=44
+                sort_by="self_cpu_time_total", row_limit=14, max_name_column_width=50
             )
         )
 
