@@ -132,20 +132,20 @@ class ChainForge:
 
 def force_lengths(lengths: Sequence[int], eos: int) -> None:
     """Each completion draws EOS as its last token and nowhere else: a uniform number of 2 means "now"."""
-    uniform_table, draw_tokens = sampler.uniform_table, sampler.draw_tokens
+    uniform_table, draw = sampler.uniform_table, sampler.draw
 
     def table_with_ends(seeds: Sequence[int], count: int, device: torch.device) -> Tensor:
         uniform_BT = uniform_table(seeds, count, device)
         uniform_BT[torch.arange(len(seeds)), torch.tensor(lengths) - 1] = 2.0
         return uniform_BT
 
-    def draw_or_end(logits_BV: Tensor, uniform_B: Tensor, **how: Any) -> Tensor:
+    def draw_or_end(logits_BV: Tensor, uniform_B: Tensor, **how: Any) -> tuple[Tensor, Tensor]:
         never_BV = logits_BV.clone()
         never_BV[:, eos] = -torch.inf
-        token_B = draw_tokens(never_BV, uniform_B.clamp(max=0.999), **how)
-        return token_B.masked_fill(uniform_B > 1, eos)
+        token_B, logp_B = draw(never_BV, uniform_B.clamp(max=0.999), **how)
+        return token_B.masked_fill(uniform_B > 1, eos), logp_B
 
-    sampler.uniform_table, sampler.draw_tokens = table_with_ends, draw_or_end
+    sampler.uniform_table, sampler.draw = table_with_ends, draw_or_end
 
 
 def profile(side: ChainForge) -> None:
