@@ -5,8 +5,10 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+import psutil
 
 from chainforge.errors import ChainForgeError
 
@@ -20,12 +22,12 @@ class Stopping:
 
     def __init__(self) -> None:
         self._signal: str | None = None
-        self._parent = os.getppid() if "DVC_STAGE" in os.environ else None
+        self._parents = _parents_up_to_dvc()
 
     @property
     def reason(self) -> str | None:
         """None to go on."""
-        if self._parent and os.getppid() != self._parent:
+        if any(not _is_parent(parent, process) for process, parent in self._parents.items()):
             return "dvc is gone"
         return self._signal
 
@@ -47,3 +49,21 @@ class Stopping:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.write(sys.stderr.fileno(), b"\nstopping as soon as the work is saved; again to stop at once\n")
+
+
+def _parents_up_to_dvc() -> dict[psutil.Process, int]:
+    """The parents of this process and of the shell that dvc may have put between: dash stays, bash does not."""
+    parents: dict[psutil.Process, int] = {}
+    process: psutil.Process | None = psutil.Process()
+    with suppress(psutil.Error):
+        while process and "DVC_STAGE" in process.environ():
+            parents[process] = process.ppid()
+            process = process.parent()
+    return parents
+
+
+def _is_parent(parent: int, process: psutil.Process) -> bool:
+    try:
+        return process.ppid() == parent
+    except psutil.NoSuchProcess:
+        return False

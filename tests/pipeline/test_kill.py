@@ -155,8 +155,11 @@ def test_twenty_kills_end_in_the_same_bytes(fresh: Clone, undisturbed: Clone, tm
     assert list(clone.folder.rglob("*.partial")) == []
 
 
-def test_sigterm_to_dvc_alone_saves_and_stops_what_it_had_started(begun: Clone) -> None:
-    process = start(begun, "dvc", "repro", "grpo_reasoning")
+@pytest.mark.parametrize(
+    "shell", ["/bin/sh", "/bin/bash"]
+)  # dash stays between dvc and the step, bash does not
+def test_sigterm_to_dvc_alone_saves_and_stops_what_it_had_started(begun: Clone, shell: str) -> None:
+    process = start(begun, "dvc", "repro", "grpo_reasoning", SHELL=shell)
     wait_for(under_way(begun, "grpo_reasoning"), process)
     child = int(re.findall(r"\d+", (begun.folder / "logs/locks/grpo_reasoning.lock.owner").read_text())[0])
     process.terminate()
