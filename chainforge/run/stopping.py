@@ -52,7 +52,7 @@ class Stopping:
 
 
 def _parents_up_to_dvc() -> dict[psutil.Process, int]:
-    """The parents of this process and of the shell that dvc may have put between: dash stays, bash does not."""
+    """The parents of this process and of the shell that dvc may have put between: dash stays, bash goes."""
     parents: dict[psutil.Process, int] = {}
     process: psutil.Process | None = psutil.Process()
     with suppress(psutil.Error):
