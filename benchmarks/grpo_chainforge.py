@@ -6,6 +6,7 @@ Without --profile it takes turns: `benchmarks/grpo.py` starts it.
 """
 
 import random
+import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -32,7 +33,8 @@ from torch import Tensor
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.loops.grpo import make_optimizer
-from chainforge.loops.grpo_update import add_logprobs, make_rows, update
+from chainforge.loops.grpo_rows import make_rows
+from chainforge.loops.grpo_update import add_logprobs, update
 from chainforge.models.checkpoint import Policy, start_torch
 from chainforge.records import Group, Prompt, Score
 from chainforge.rollout import sampler
@@ -46,15 +48,18 @@ def main() -> None:
     arguments.add_argument("precision", choices=("float32", "bfloat16"))
     arguments.add_argument("--smollm2", help="the model folder of work b")
     arguments.add_argument("--threads", type=int, default=1)
-    arguments.add_argument("--micro-batch-tokens", type=int, help="runtime.micro_batch_tokens")
+    arguments.add_argument("--without", help="take this technique away (see grpo_without.py)")
     arguments.add_argument("--only-rollout", action="store_true")
     arguments.add_argument("--profile", action="store_true", help="print where one step spends its time")
     given = arguments.parse_args()
-    memory = {"micro_batch_tokens": given.micro_batch_tokens} if given.micro_batch_tokens else {}
+    if given.without:
+        from grpo_without import TECHNIQUES  # it changes this module
+
+        TECHNIQUES[given.without]()
     step = Step(
         "grpo_bench",
         RunSettings(seed=SEED, threads=given.threads, precision=given.precision),
-        RuntimeSettings(device="cpu", **memory),
+        RuntimeSettings(device="cpu"),
     )
     start_torch(step.settings, step.runtime)
     side = ChainForge(WORKS[given.work], given.smollm2, step, only_rollout=given.only_rollout)
@@ -171,4 +176,5 @@ def profile(side: ChainForge) -> None:
 
 
 if __name__ == "__main__":
+    sys.modules["grpo_chainforge"] = sys.modules["__main__"]
     main()

@@ -3,7 +3,6 @@
 Imports torch and transformers only, so that each side runs in an environment of its own.
 """
 
-import ctypes
 import json
 import os
 import random
@@ -48,9 +47,14 @@ class Work:
         """Tokens of each completion, the end-of-sequence token included where there is one."""
         if not self.uneven:
             return [self.tokens] * (PROMPTS * GROUP)
-        draw = random.Random(SEED)
-        mu = 4.16 - 0.7**2 / 2  # of a mean of 64
-        return [min(self.tokens, max(2, round(draw.lognormvariate(mu, 0.7)))) for _ in range(PROMPTS * GROUP)]
+        return uneven_lengths(PROMPTS * GROUP, self.tokens)
+
+
+def uneven_lengths(count: int, most: int) -> list[int]:
+    """Log-normal, as those of sampled completions are."""
+    draw = random.Random(SEED)
+    mu = 4.16 - 0.7**2 / 2  # of a mean of 64
+    return [min(most, max(2, round(draw.lognormvariate(mu, 0.7)))) for _ in range(count)]
 
 
 def sizes(hidden: int, mlp: int, vocab: int) -> dict[str, int]:
@@ -172,9 +176,7 @@ class Turns:
         os.dup2(2, 1)  # what libraries print is no figure
 
     def wait(self) -> None:
-        """Until it is this side's turn; leaves when there is none any more. Free memory goes back first."""
-        if sys.platform == "linux":
-            ctypes.CDLL(None).malloc_trim(0)
+        """Until it is this side's turn; leaves when there is none any more."""
         if not sys.stdin.readline():
             sys.exit()
 

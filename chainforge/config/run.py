@@ -28,8 +28,10 @@ class RuntimeSettings(Settings):
 
     device: Device = "auto"
     """Where models run; auto takes CUDA, then MPS, then the CPU."""
-    micro_batch_tokens: Positive = 16384
-    """Tokens (padding counted) per forward and backward pass: memory against speed."""
+    micro_batch_tokens: Positive | Literal["auto"] = "auto"
+    """Tokens (padding counted) per forward and backward pass; auto: what a GPU holds, 2,048 on a CPU."""
+    gradient_checkpointing: bool = False
+    """true: forward passes run twice and activations of a layer at a time are kept: time against memory."""
     rollout_rows: Positive = 512
     """Sequences that the sampler decodes at once: memory against speed."""
     reward_timeout_s: Above0 = 60.0

@@ -9,7 +9,8 @@ from itertools import islice
 from chainforge.algorithms.advantages import zero_variance_N
 from chainforge.config.grpo import GrpoSettings
 from chainforge.loops.grpo_metrics import columns, rewards_NG, rollout_metrics, update_metrics
-from chainforge.loops.grpo_update import Row, add_logprobs, make_rows, mini_batches, update
+from chainforge.loops.grpo_rows import Row, make_rows, mini_batches
+from chainforge.loops.grpo_update import add_logprobs, update
 from chainforge.loops.prompt_mix import PromptMix
 from chainforge.loops.rollout_buffer import RolloutBuffer
 from chainforge.models.checkpoint import Policy

@@ -15,7 +15,9 @@ from chainforge.models.batches import Batch, Tokens, collate, micro_batches
 from chainforge.models.chat import encode_prompt, encode_response
 from chainforge.models.checkpoint import Policy
 from chainforge.models.logprobs import completion_logprobs, distillation_kl, mixed_precision
+from chainforge.models.micro_batch_size import micro_batch_tokens
 from chainforge.models.optimizer import NotFinite, ScheduledOptimizer
+from chainforge.models.training_pass import training_pass
 from chainforge.records import Example
 from chainforge.run.metrics import StepTable
 from chainforge.run.progress import progress
@@ -113,13 +115,14 @@ def backward(
     """Accumulate the gradient of the mean loss per response token; returns that mean in nats."""
     total = sum(len(t.completion) for t in batch)
     loss_sum = 0.0
-    for piece in pieces(batch, policy, step):
-        with mixed_precision(step.settings.precision, policy.device):
-            loss = piece_loss(policy, teacher, piece, settings) / total
-        if not loss.isfinite():
-            raise NotFinite("the loss", loss.item())
-        loss.backward()
-        loss_sum += loss.item()
+    with training_pass(policy.model, gradient_checkpointing=step.runtime.gradient_checkpointing):
+        for piece in pieces(batch, policy, step):
+            with mixed_precision(step.settings.precision, policy.device):
+                loss = piece_loss(policy, teacher, piece, settings) / total
+            if not loss.isfinite():
+                raise NotFinite("the loss", loss.item())
+            loss.backward()
+            loss_sum += loss.item()
     return loss_sum
 
 
@@ -128,7 +131,7 @@ def piece_loss(policy: Policy, teacher: Policy | None, piece: Batch, settings: S
     weight = settings.logit_kd_weight if teacher else 0.0
     loss = torch.zeros((), device=policy.device)
     if weight < 1:
-        logp_BT, _ = completion_logprobs(policy.model, piece)
+        logp_BT = completion_logprobs(policy.model, piece)
         loss = loss - (1 - weight) * logp_BT.sum()
     if teacher and weight > 0:
         loss = loss + weight * distillation_kl(policy.model, teacher.model, piece)
@@ -140,17 +143,17 @@ def evaluation_loss(policy: Policy, held_out: Sequence[Tokens], step: Step) -> f
     """Mean cross-entropy per response token on held-out examples, in nats."""
     if not held_out:
         return None
-    with mixed_precision(step.settings.precision, policy.device):
+    with training_pass(policy.model), mixed_precision(step.settings.precision, policy.device):
         total = sum(
-            -completion_logprobs(policy.model, piece)[0].sum().item()
-            for piece in pieces(held_out, policy, step)
+            -completion_logprobs(policy.model, piece).sum().item() for piece in pieces(held_out, policy, step)
         )
     return total / sum(len(t.completion) for t in held_out)
 
 
 def pieces(batch: Sequence[Tokens], policy: Policy, step: Step) -> Iterator[Batch]:
     """Padded micro-batches of bounded size."""
-    for indices in micro_batches([len(t) for t in batch], step.runtime.micro_batch_tokens):
+    most = micro_batch_tokens(policy.model, step.runtime, step.settings.precision)
+    for indices in micro_batches([len(t) for t in batch], most):
         yield collate([batch[i] for i in indices], policy.device)
 
 

@@ -4,11 +4,13 @@ B sequences, S whole length, T completion length. Right padding: under causal at
 sees it, so it needs no attention mask and changes no result.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+MOST_PADDING = 1 / 8  # of a micro-batch: on a CPU, about what the fixed costs of one more are worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,37 +26,54 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`tokens_BS` right-padded; `target_BS` marks completion tokens; `mask_BT` is the same, left-aligned."""
+    """`tokens_BS` right-padded; `target_BS` marks completion tokens; `mask_BT` is the same, left-aligned.
+
+    `hidden_before` is set where the prompts are computed apart, and the rows are completions only: it takes
+    tokens_BT to hidden_BTH, the last hidden state before each of them.
+    """
 
     tokens_BS: Tensor
     target_BS: Tensor
     mask_BT: Tensor
+    hidden_before: Callable[[Tensor], Tensor] | None = None
 
 
 def collate(sequences: Sequence[Tokens], device: torch.device) -> Batch:
     """One padded batch. The padding token is 0: nothing ever looks at it."""
-    length = max(map(len, sequences))
-    width = max(len(s.completion) for s in sequences)
-    tokens_BS = torch.zeros(len(sequences), length, dtype=torch.long)
-    target_BS = torch.zeros(len(sequences), length, dtype=torch.bool)
-    mask_BT = torch.zeros(len(sequences), width, dtype=torch.bool)
-    for row, s in enumerate(sequences):
-        tokens_BS[row, : len(s)] = torch.tensor([*s.prompt, *s.completion])
-        target_BS[row, len(s.prompt) : len(s)] = True
-        mask_BT[row, : len(s.completion)] = True
-    return Batch(tokens_BS.to(device), target_BS.to(device), mask_BT.to(device))
+    tokens_BS, is_token_BS = pad_ids([[*s.prompt, *s.completion] for s in sequences], device)
+    _, is_prompt_BP = pad_ids([s.prompt for s in sequences], device)
+    _, mask_BT = pad_ids([s.completion for s in sequences], device)
+    target_BS = is_token_BS.clone()
+    target_BS[:, : is_prompt_BP.shape[1]] &= ~is_prompt_BP
+    return Batch(tokens_BS, target_BS, mask_BT)
+
+
+def pad_ids(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids to a right-padded tensor, and where there are tokens; padding is 0."""
+    padded = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    is_token = torch.zeros(padded.shape, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+        is_token[index, : len(row)] = True
+    return padded.to(device), is_token.to(device)
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
     """Indices of all sequences, alike lengths together, at most `max_tokens` each with padding counted.
 
-    A single sequence longer than that gets a micro-batch of its own.
+    A micro-batch ends early where its padding would pass a share of that: with lengths as uneven as those of
+    sampled completions, filling it up would compute more padding than tokens. A single sequence longer than
+    `max_tokens` gets a micro-batch of its own.
     """
     batch: list[int] = []
+    padding = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > max_tokens:
-            yield batch
-            batch = []
+        if batch:
+            longest = lengths[batch[0]]
+            padding += longest - lengths[index]
+            if (len(batch) + 1) * longest > max_tokens or padding > max_tokens * MOST_PADDING:
+                yield batch
+                batch, padding = [], 0
         batch.append(index)
     if batch:
         yield batch

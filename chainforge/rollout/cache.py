@@ -6,7 +6,11 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 
 class PreallocatedLayer(CacheLayerMixin):
-    """One layer's keys and values: [rows, heads, capacity, head size], filled up to `length`."""
+    """One layer's keys and values: [rows, heads, capacity, head size], filled up to `length`.
+
+    On a CPU, positions lie next to each other in memory and a key's components far apart, as the product of
+    one query with all keys reads them.
+    """
 
     is_sliding = False
 
@@ -18,7 +22,10 @@ class PreallocatedLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take rows, heads and type from the first keys."""
         rows, heads, _, size = key_states.shape
-        self.keys = key_states.new_zeros(rows, heads, self.capacity, size)
+        if key_states.device.type == "cpu":
+            self.keys = key_states.new_zeros(rows, heads, size, self.capacity).transpose(-1, -2)
+        else:
+            self.keys = key_states.new_zeros(rows, heads, self.capacity, size)
         self.values = value_states.new_zeros(rows, heads, self.capacity, value_states.shape[-1])
         self.is_initialized = True
 
@@ -57,7 +64,7 @@ class PreallocatedLayer(CacheLayerMixin):
         self.keys, self.values = self._taken(self.keys, rows), self._taken(self.values, rows)
 
     def _taken(self, states: Tensor, rows: Tensor) -> Tensor:
-        taken = states.new_empty(len(rows), *states.shape[1:])
+        taken = torch.empty_like(states[:1].expand(len(rows), -1, -1, -1))  # with the order in memory
         taken[:, :, : self.length] = states[rows, :, : self.length]
         return taken
 

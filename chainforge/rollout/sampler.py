@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from chainforge.config.sampling import SamplingSettings
 from chainforge.records import Finish
 from chainforge.rollout.cache import PreallocatedCache, left_padded_mask
+from chainforge.rollout.decode_attention import decoding
 from chainforge.rollout.draw import draw, uniform_table
 
 COMPACT_SHARE = 0.125  # finished rows are dropped when they are this share of the batch
@@ -50,10 +51,11 @@ def sample(
     which order (but for rounding: a float32 difference in the logits of about 1e-6).
     """
     results: list[list[Sampled]] = [[] for _ in requests]
-    for indices in _chunks(requests, max_rows):
-        chunk = [requests[i] for i in indices]
-        for index, completions in zip(indices, _decode(model, chunk, settings, eos_id), strict=True):
-            results[index].extend(completions)
+    with decoding(model):
+        for indices in _chunks(requests, max_rows):
+            chunk = [requests[i] for i in indices]
+            for index, completions in zip(indices, _decode(model, chunk, settings, eos_id), strict=True):
+                results[index].extend(completions)
     return results
 
 

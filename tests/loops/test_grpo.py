@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 
 from chainforge.algorithms.losses import LOSSES
 from chainforge.config.grpo import GrpoSettings
+from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.loops import grpo_update
 from chainforge.loops.grpo import make_optimizer, rollout_with_spread, train
-from chainforge.loops.grpo_update import Row, add_logprobs, logprobs_of, make_rows, mini_batches, update
+from chainforge.loops.grpo_rows import Row, make_rows, mini_batches
+from chainforge.loops.grpo_update import add_logprobs, logprobs_of, update
 from chainforge.loops.prompt_mix import PromptMix
 from chainforge.models.checkpoint import Policy
 from chainforge.models.optimizer import NotFinite
@@ -137,6 +140,51 @@ def test_weights_after_training_do_not_depend_on_the_size_of_a_micro_batch() -> 
         found.append(weights(toy))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("iterations", "parts"), [(1, 1), (1, 3), (2, 1), (2, 3)])
+def test_old_log_probabilities_are_those_of_the_policy_that_sampled_and_cost_no_pass_of_their_own(
+    iterations: int, parts: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy, passed = policy(), []
+    step = Step("grpo", RunSettings(precision=precision), RuntimeSettings(device="cpu"))  # type: ignore[arg-type]
+    settings = settings_of(num_iterations=iterations, mini_batches=parts, learning_rate=1e-2)
+    rows = make_rows(toy, random_groups(), settings, step)
+    before = logprobs_of(toy, rows, settings, step)
+    for row, logp_T in zip(rows, before, strict=True):
+        row.sampled_logp = logp_T
+    monkeypatch.setattr(
+        grpo_update, "logprobs_of", lambda p, r, *a: passed.extend(r) or logprobs_of(p, r, *a)
+    )
+    add_logprobs(toy, None, rows, settings, step)
+    first, *later = mini_batches(rows, settings)
+    assert passed == ([row for part in later for row in part] if precision == "bfloat16" else [])
+    assert all(row.old_logp is None for row in first)
+    figures = update(toy, make_optimizer(toy, settings), first, settings, step)
+    tolerance = 1e-5 if precision == "float32" else 0.05
+    assert figures["drift"] == pytest.approx(0, abs=tolerance)
+    assert figures["clip_region"] == 0
+    assert not all(torch.equal(a, b) for a, b in zip(weights(toy), weights(policy()), strict=True))
+    for row, logp_T in zip(rows, before, strict=True):
+        if row in first and iterations == 1:
+            assert row.old_logp is None
+        else:
+            assert row.old_logp == pytest.approx(logp_T, abs=tolerance)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
+def test_checkpointing_changes_no_gradient(precision: str, tolerance: float) -> None:
+    toy, settings, run = policy(), settings_of(), RunSettings(precision=precision)  # type: ignore[arg-type]
+    rows = make_rows(toy, random_groups(), settings, STEP)
+    found = [
+        gradient_of(
+            toy, rows, settings, Step("s", run, RuntimeSettings(device="cpu", gradient_checkpointing=on))
+        )
+        for on in (False, True)
+    ]
+    assert (found[0][0] - found[1][0]).norm() <= tolerance * found[0][0].norm()
+    assert found[0][1] == pytest.approx(found[1][1], rel=tolerance, abs=1e-6)
 
 
 def mix(
@@ -363,7 +411,7 @@ def test_a_loss_that_is_not_a_number_leaves_its_batch_to_look_at() -> None:
         toy.model.get_output_embeddings().weight[7, 3] = math.nan
     before = weights(toy)
     with pytest.raises(NotFinite, match="the loss is nan"):
-        update(toy, make_optimizer(toy, settings), rows, settings, STEP)
+        update(toy, make_optimizer(toy, settings), rows, settings, make_step(micro_batch_tokens=10**6))
     dumped = json.loads(Path("logs/grpo_reasoning.not-finite.json").read_text())
     assert len(dumped) == len(rows)
     assert sorted(row["tokens"]["completion"] for row in dumped) == sorted(

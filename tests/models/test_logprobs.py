@@ -8,9 +8,14 @@ from fakes import llama, qwen2
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from chainforge.models import logprobs
+from chainforge.models import head
 from chainforge.models.batches import Tokens, collate, micro_batches
-from chainforge.models.logprobs import completion_logprobs, distillation_kl, mixed_precision
+from chainforge.models.logprobs import (
+    completion_logprobs,
+    distillation_kl,
+    logprobs_and_entropy,
+    mixed_precision,
+)
 
 CPU = torch.device("cpu")
 MODELS = {"qwen2": qwen2, "llama": llama, "tied": lambda: qwen2(tie_word_embeddings=True)}
@@ -35,15 +40,16 @@ def gradient(model: PreTrainedModel, value: Tensor) -> Tensor:
     return torch.cat([g.flatten() for g in grads])
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 2**26])
+@pytest.mark.parametrize("columns", [1, 4, 2**26])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("kind", MODELS)
 def test_log_probabilities_and_gradients_are_those_of_a_full_softmax(
-    kind: str, temperature: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, temperature: float, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 11 * chunk)  # rows at a time x vocabulary
+    tokens = sum(len(s.completion) for s in SEQUENCES)
+    monkeypatch.setitem(head.CHUNK_ELEMENTS, "cpu", tokens * columns)
     model = MODELS[kind]()
-    logp_BT, entropy_BT = completion_logprobs(model, collate(SEQUENCES, CPU), temperature=temperature)
+    logp_BT, entropy_BT = logprobs_and_entropy(model, collate(SEQUENCES, CPU), temperature=temperature)
     weight_BT = torch.linspace(-1, 2, logp_BT.numel()).reshape(logp_BT.shape)
     wanted = torch.zeros(())
     for row, s in enumerate(SEQUENCES):
@@ -64,7 +70,7 @@ def test_sum_and_gradient_do_not_depend_on_how_sequences_are_put_into_micro_batc
 
     def summed(partition: Any) -> tuple[float, Tensor]:
         parts = [
-            completion_logprobs(model, collate([SEQUENCES[i] for i in indices], CPU))[0].sum()
+            completion_logprobs(model, collate([SEQUENCES[i] for i in indices], CPU)).sum()
             for indices in partition
         ]
         return sum(part.item() for part in parts), sum(
@@ -78,7 +84,7 @@ def test_sum_and_gradient_do_not_depend_on_how_sequences_are_put_into_micro_batc
 
 
 def test_a_prompt_s_tokens_have_no_log_probability_of_their_own() -> None:
-    logp_BT, _ = completion_logprobs(qwen2(), collate(SEQUENCES, CPU))
+    logp_BT = completion_logprobs(qwen2(), collate(SEQUENCES, CPU))
     assert (logp_BT != 0).sum() == sum(len(s.completion) for s in SEQUENCES)
     assert (logp_BT <= 0).all()
 
@@ -107,11 +113,11 @@ def test_the_kl_is_that_of_the_two_distributions_at_every_completion_token() -> 
 
 def test_bfloat16_is_near_float32_and_keeps_its_results_in_float32() -> None:
     model = qwen2(sharpness=0.1)
-    exact, _ = completion_logprobs(model, collate(SEQUENCES, CPU))
+    exact = completion_logprobs(model, collate(SEQUENCES, CPU))
     with mixed_precision("bfloat16", CPU):
-        coarse, _ = completion_logprobs(model, collate(SEQUENCES, CPU))
+        coarse = completion_logprobs(model, collate(SEQUENCES, CPU))
     assert coarse.dtype == exact.dtype == torch.float32
     torch.testing.assert_close(coarse, exact, atol=0.05, rtol=0)
     with mixed_precision("float32", CPU):
-        again, _ = completion_logprobs(model, collate(SEQUENCES, CPU))
+        again = completion_logprobs(model, collate(SEQUENCES, CPU))
     assert torch.equal(again, exact)

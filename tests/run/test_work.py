@@ -209,13 +209,29 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_step_whose_dvc_has_died_saves_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVC_STAGE", "grpo_final")
-    work = Work()
-    work.safe_point()
-    monkeypatch.setattr(os, "getppid", lambda: 1)
-    with pytest.raises(Stopped, match="dvc is gone"):
-        work.safe_point()
+STEP_OF_DVC = """
+import sys, time
+from chainforge.run.stopping import Stopping
+stopping = Stopping()
+print(stopping.reason, flush=True)
+while not stopping.reason:
+    time.sleep(0.01)
+print(stopping.reason, flush=True)
+"""
+
+
+@pytest.mark.parametrize("shell", ["exec {}", "{}; true"], ids=["replaced", "stays"])
+def test_a_step_whose_dvc_has_died_is_to_stop_whatever_shell_is_between(shell: str, tmp_path: Path) -> None:
+    """`dvc` is a process that starts a shell with the step, and is killed."""
+    (tmp_path / "step.py").write_text(STEP_OF_DVC)
+    command = shell.format(f"{sys.executable} step.py")
+    environment = "env=os.environ | {'DVC_STAGE': 'step'}"
+    start = f"import os, subprocess; subprocess.run(['sh', '-c', {command!r}], {environment})"
+    with subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True) as dvc:
+        assert dvc.stdout
+        assert dvc.stdout.readline() == "None\n"
+        dvc.kill()
+        assert dvc.stdout.readline() == "dvc is gone\n"
 
 
 def test_saves_come_no_more_often_than_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

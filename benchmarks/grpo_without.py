@@ -1,0 +1,164 @@
+"""ChainForge's step without one of its techniques: each as it would be done without a thought for speed.
+
+`grpo_chainforge.py --without NAME` takes it away before the first step; `techniques.py` takes each in turn.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import grpo_chainforge
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from chainforge.loops import grpo_update
+from chainforge.models import batches, logprobs, micro_batch_size, passes, training_pass
+from chainforge.models.optimizer import ScheduledOptimizer
+from chainforge.rollout import cache, sampler
+from chainforge.rollout.draw import truncate
+
+
+def prompts_once_in_training() -> None:
+    """Every completion's pass computes its prompt."""
+    passes.can_share = lambda *_: False
+
+
+def micro_batches_by_padding() -> None:
+    """A micro-batch is filled up, whatever its padding."""
+    batches.MOST_PADDING = math.inf
+
+
+def small_micro_batches() -> None:
+    """As many tokens as would fit: 16,384."""
+    micro_batch_size.ON_CPU = 16_384
+
+
+def head_in_chunks() -> None:
+    """All logits at once, kept for the backward pass."""
+
+    def whole(
+        head: torch.nn.Linear, hidden_MH: Tensor, targets_M: Tensor, *, temperature: float, entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        logp_MV = (head(hidden_MH).float() / temperature).log_softmax(-1)
+        with torch.no_grad():
+            entropy_M = -(logp_MV.exp() * logp_MV).sum(-1) if entropy else logp_MV[:0, 0]
+        return logp_MV.gather(-1, targets_M[:, None]).squeeze(-1), entropy_M
+
+    logprobs.token_logprobs = whole
+
+
+def attention_for_short_rows() -> None:
+    """PyTorch's fused attention in training."""
+    training_pass.SHORT = "sdpa"
+
+
+def freed_memory_used_again() -> None:
+    """Large tensors go back to the system when they are freed."""
+    training_pass.reuse_freed_memory = lambda: False
+
+
+def no_pass_for_old_log_probabilities() -> None:
+    """A forward pass over the whole rollout before the first update."""
+
+    def add_logprobs(policy: Any, _: Any, rows: Sequence[Any], *rest: Any) -> None:
+        for row, logp_T in zip(rows, grpo_update.logprobs_of(policy, rows, *rest), strict=True):
+            row.old_logp = logp_T
+
+    grpo_chainforge.add_logprobs = add_logprobs
+
+
+def fused_optimizer() -> None:
+    """AdamW one operation after the other."""
+    make = ScheduledOptimizer.__init__
+
+    def unfused(self: ScheduledOptimizer, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["fused"] = group["foreach"] = False
+
+    ScheduledOptimizer.__init__ = unfused
+
+
+def prompts_once_in_the_sampler() -> None:
+    """Every completion's prompt is prefilled."""
+    sample = sampler.sample
+
+    def one_by_one(model: Any, requests: Sequence[sampler.Request], *args: Any, **kwargs: Any) -> Any:
+        single = [sampler.Request(r.prompt_ids, [seed]) for r in requests for seed in r.seeds]
+        found = iter(sample(model, single, *args, **kwargs))
+        return [[next(found)[0] for _ in r.seeds] for r in requests]
+
+    grpo_chainforge.complete.__globals__["sample"] = one_by_one
+
+
+def finished_rows_dropped() -> None:
+    """Rows are decoded until the last of them has ended."""
+    sampler.COMPACT_SHARE = math.inf
+
+
+def cache_allocated_once() -> None:
+    """Each token's keys and values are concatenated."""
+
+    class Growing(DynamicCache):
+        def __init__(self, *_: int) -> None:
+            super().__init__()
+
+        def take_rows(self, rows: Tensor) -> None:
+            self.batch_select_indices(rows)
+
+        def keep_rows(self, wanted_B: Tensor) -> Tensor:
+            order = wanted_B.nonzero().squeeze(-1)
+            self.batch_select_indices(order)
+            return order
+
+    sampler.PreallocatedCache = Growing
+
+
+def attention_of_one_query() -> None:
+    """PyTorch's fused attention in decoding, over keys in the usual order."""
+    sampler.decoding = lambda _: nullcontext()
+
+    def usual_order(self: cache.PreallocatedLayer, key_states: Tensor, value_states: Tensor) -> None:
+        self.keys, self.values = (
+            x.new_zeros(*x.shape[:2], self.capacity, x.shape[-1]) for x in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    cache.PreallocatedLayer.lazy_initialization = usual_order
+
+
+def one_pass_over_the_vocabulary() -> None:
+    """Probabilities and their running sum in float64, over the whole vocabulary."""
+
+    def draw(
+        logits_BV: Tensor, uniform_B: Tensor, *, temperature: float, top_p: float, top_k: int
+    ) -> tuple[Tensor, Tensor]:
+        logp_BV = (logits_BV.float() / temperature).log_softmax(-1)
+        upto_BV = truncate(logp_BV.exp(), top_p=top_p, top_k=top_k).double().cumsum(-1)
+        token_B1 = torch.searchsorted(upto_BV, uniform_B[:, None] * upto_BV[:, -1:], right=True)
+        return token_B1.squeeze(-1), logp_BV.gather(-1, token_B1).squeeze(-1)
+
+    sampler.draw = draw
+
+
+TECHNIQUES: dict[str, Callable[[], None]] = {
+    take_away.__name__.replace("_", "-"): take_away
+    for take_away in (
+        prompts_once_in_the_sampler,
+        cache_allocated_once,
+        attention_of_one_query,
+        one_pass_over_the_vocabulary,
+        finished_rows_dropped,
+        no_pass_for_old_log_probabilities,
+        prompts_once_in_training,
+        micro_batches_by_padding,
+        small_micro_batches,
+        head_in_chunks,
+        attention_for_short_rows,
+        freed_memory_used_again,
+        fused_optimizer,
+    )
+}

@@ -1,0 +1,57 @@
+"""The size of a micro-batch that is left to us fits into the memory; otherwise it is that of the settings."""
+
+import pytest
+import torch
+from fakes import llama, qwen2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chainforge.config.run import RuntimeSettings
+from chainforge.models.micro_batch_size import (
+    LEAST,
+    ON_CPU,
+    SHARE,
+    kept_bytes_per_token,
+    micro_batch_tokens,
+    tokens_that_fit,
+)
+
+
+def test_a_number_in_the_settings_is_that_number() -> None:
+    assert micro_batch_tokens(qwen2(), RuntimeSettings(micro_batch_tokens=777), "float32") == 777
+
+
+def test_on_a_cpu_it_is_one_number_on_every_machine() -> None:
+    assert micro_batch_tokens(qwen2(), RuntimeSettings(), "float32") == ON_CPU
+
+
+@given(free=st.floats(0, 1e12), per_token=st.floats(1, 1e8))
+def test_the_largest_power_of_two_that_fits(free: float, per_token: float) -> None:
+    tokens = tokens_that_fit(free, per_token)
+    assert tokens & (tokens - 1) == 0
+    assert tokens == LEAST or tokens * per_token <= SHARE * free < (2 * tokens + 1) * per_token
+
+
+@pytest.mark.parametrize("model", [qwen2(), llama()], ids=["qwen2", "llama"])
+def test_a_token_keeps_what_its_layers_need(model: torch.nn.Module) -> None:
+    """At least the input of every product, at most twice the inputs and outputs of everything in a layer."""
+    config = model.config
+    layer = 2 * config.hidden_size + config.intermediate_size
+    kept = kept_bytes_per_token(model, "float32", gradient_checkpointing=False)
+    assert 4 * config.num_hidden_layers * layer <= kept
+    assert kept <= 4 * config.num_hidden_layers * 12 * layer
+
+
+def test_checkpointing_keeps_less() -> None:
+    model = qwen2()
+    usual, saving = (
+        kept_bytes_per_token(model, "float32", gradient_checkpointing=on) for on in (False, True)
+    )
+    assert saving < usual / 3
+
+
+def test_the_measurement_leaves_no_gradient_and_works_where_gradients_are_off() -> None:
+    model = qwen2()
+    with torch.no_grad():
+        assert kept_bytes_per_token(model, "bfloat16", gradient_checkpointing=False) > 0
+    assert all(p.grad is None for p in model.parameters())
