@@ -1,16 +1,16 @@
-"""Digests of what a step depends on: code without comments and docstrings, plugins, files.
+"""Digests of the code that a step depends on, its own and that of plugins, without comments and docstrings.
 
 Nothing here imports torch, or the code that it reads.
 """
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-LARGE = 2**26  # bytes; of larger input files only size, head and tail are read
 PACKAGE = "chainforge"
 
 
@@ -65,7 +65,20 @@ def digest_code(files: Iterable[Path]) -> str:
 def _analysed(text: str) -> tuple[tuple[str, ...], str]:
     """What a module imports, and its code without prose. Most modules belong to several steps."""
     tree = ast.parse(text)
-    return tuple(imported(tree)), ast.unparse(_WithoutProse().visit(tree))
+    return tuple(imported(tree)), _canonical(_WithoutProse().visit(tree))
+
+
+def _canonical(node: object) -> str:
+    """A syntax tree as text, the same on every Python that can read it.
+
+    Without empty fields, of which each version adds some. `ast.dump` and `ast.unparse` differ between them.
+    """
+    if isinstance(node, list):
+        return f"[{','.join(map(_canonical, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+    return f"{type(node).__name__}({','.join(f'{name}={_canonical(value)}' for name, value in fields)})"
 
 
 class _WithoutProse(ast.NodeTransformer):
@@ -75,41 +88,20 @@ class _WithoutProse(ast.NodeTransformer):
 
 
 def digest_module(module: ModuleType) -> str:
-    """Of a module's file, or of every module of a package, and of what it imports beyond the public API."""
-    file = Path(str(module.__file__))
-    own = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    """Of a plugin file, or of every module of its package, and of what it imports beyond the public API."""
+    own = _package(module) or [Path(str(module.__file__))]
     root = Path(__file__).resolve().parents[1]
     beyond = {used for path in own for used in closure(root, path)} - _public_api(root)
     return digest_code([*own, *sorted(beyond - set(own))])
 
 
+def _package(module: ModuleType) -> list[Path]:
+    """Every module of the package at the top; none for a single file."""
+    top = sys.modules[module.__name__.partition(".")[0]]
+    file = Path(str(top.__file__))
+    return sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else []
+
+
 @cache
 def _public_api(root: Path) -> frozenset[Path]:
     return frozenset(closure(root, root / PACKAGE / "__init__.py"))
-
-
-def digest_path(path: Path) -> str:
-    """Of an input file or a model folder; a missing one is left to the step that needs it."""
-    if path.is_dir():
-        parts: Mapping[str, str] = {f.name: digest_path(f) for f in sorted(path.iterdir()) if f.is_file()}
-        return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:16]
-    if not path.is_file():
-        return "missing"
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        content = file.read(LARGE)
-        if size > LARGE:
-            file.seek(max(LARGE, size - 2**20))
-            content += file.read()
-    return hashlib.sha256(f"{size}:".encode() + content).hexdigest()[:16]
-
-
-def digest_whole(path: Path) -> str:
-    """Of every byte of a file, or of all files below a folder; a missing one is left to its reader."""
-    if path.is_dir():
-        parts = [(str(f.relative_to(path)), digest_whole(f)) for f in sorted(path.rglob("*")) if f.is_file()]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
-    if not path.is_file():
-        return "missing"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,29 +1,50 @@
 """Gather the inputs of a step: its settings, its part of the lock, and the files that it reads."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
 from pydantic import BaseModel
 
-from chainforge.digests import digest_whole
 from chainforge.errors import ChainForgeError
+from chainforge.file_digests import digest_path
 from chainforge.graph import dependencies, param, step_of
 from chainforge.lock_entry import Lock, code_digest, lock_entry, locked_entry, read_lock
 from chainforge.plugins import Plugins
-from chainforge.run.inputs import Inputs, differences
+from chainforge.run.inputs import Inputs, differences, told
+
+
+@contextmanager
+def held_inputs(name: str, settings: BaseModel, plugins: Plugins) -> Iterator[Inputs]:
+    """The inputs of a step. Raises ChainForgeError where they are not those that DVC will record.
+
+    That is so where code or plugins are not what the step `lock` wrote down. And where anything is not the
+    same at the end of the block: only then DVC looks, and would record the result under what did not make it.
+    """
+    before = inputs_of(name, settings, plugins)
+    yield before
+    step = step_of(name)
+    now = _gathered(name, locked_entry(read_lock(), step) or dict(before.lock))
+    if changed := [told(*change) for change in differences(asdict(before), asdict(now))]:
+        raise ChainForgeError(
+            f"{name}: while it ran, its inputs changed: {', '.join(changed)}",
+            "run the same command again: it takes the new ones. If you set them back, it goes on instead",
+        )
 
 
 def inputs_of(name: str, settings: BaseModel, plugins: Plugins) -> Inputs:
-    """The inputs of a step as they are now, files read whole. Raises as `check_lock` does."""
-    entry = check_lock(name, settings, plugins)
+    """The inputs of a step as they are now. Raises where the lock is not of this code."""
+    return _gathered(name, _checked_entry(name, settings, plugins))
+
+
+def _gathered(name: str, entry: Lock) -> Inputs:
     step = step_of(name)
-    files = {str(path): digest_whole(path) for path in dependencies(step)}
+    files = {str(path): digest_path(path) for path in dependencies(step)}
     return Inputs(name, {section: param(section) for section in ("run", *step.sections)}, entry, files)
 
 
-def check_lock(name: str, settings: BaseModel, plugins: Plugins) -> Lock:
-    """The step's part of the lock as it would be made now.
-
-    Raises ChainForgeError where that is not what the step `lock` wrote down: DVC would record the result
-    under code or plugins that did not make it.
-    """
+def _checked_entry(name: str, settings: BaseModel, plugins: Plugins) -> Lock:
+    """The step's part of the lock as it would be made now, which must be what the step `lock` wrote down."""
     step = step_of(name)
     entry = lock_entry(step, settings, plugins, code_digest(step.verb))
     written = locked_entry(read_lock(), step)

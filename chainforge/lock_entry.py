@@ -13,8 +13,9 @@ from pydantic import BaseModel
 
 from chainforge.config.loading import Choice, Role, load_settings
 from chainforge.config.run import RunSettings
-from chainforge.digests import closure, digest_code, digest_module, digest_path
+from chainforge.digests import closure, digest_code, digest_module
 from chainforge.errors import ChainForgeError
+from chainforge.file_digests import digest_path
 from chainforge.graph import LOCK, GraphStep, param
 from chainforge.plugins import Entry, Plugins, plugin_settings
 
@@ -85,7 +86,7 @@ def _pick(plugins: Plugins, role: str, name: str, step: GraphStep) -> Entry:
         leave = next((f"take it out: dvc exp run -S '~{place}'" for place in places), "choose another")
         raise ChainForgeError(
             f"{error.problem}: {step.name} used it from {distribution}, which is not installed any more",
-            f"pip install {distribution}, or {leave}",
+            f"install it again (pip install {distribution}, or from its folder), or {leave}",
         ) from None
 
 

@@ -5,7 +5,7 @@ from chainforge.config.collector import collector_settings
 from chainforge.errors import ChainForgeError
 from chainforge.graph import settings_of
 from chainforge.hookspecs import ApiTeacher
-from chainforge.inputs import check_lock, inputs_of
+from chainforge.inputs import held_inputs
 from chainforge.jsonl import read_records, write_records
 from chainforge.loops.calls import in_process_calls
 from chainforge.loops.collect import collect
@@ -25,16 +25,16 @@ def main(name: str) -> None:
     prompts = read_records(settings.prompts, Prompt)[: settings.max_prompts]
     if settings.instruction is not None and not isinstance(teacher, ApiTeacher):
         raise ChainForgeError(f"teacher {entry.name} takes no instruction", "set collect.instruction: null")
-    if isinstance(teacher, ApiTeacher):
-        check_lock(name, settings, plugins)
-        traces, calls = collect_api(teacher, prompts, settings, collector_settings(), step)
-        write_records(settings.output, traces)
-    else:
-        with open_work(inputs_of(name, settings, plugins), step.runtime) as work:
-            traces = collect(teacher, prompts, settings.samples, step, work)
+    with held_inputs(name, settings, plugins) as inputs:
+        if isinstance(teacher, ApiTeacher):
+            traces, calls = collect_api(teacher, prompts, settings, collector_settings(), step)
             write_records(settings.output, traces)
-        calls = in_process_calls(settings.teacher, traces, getattr(teacher, "synthetic", None))
-    write_json(settings.calls, calls | {"traces_sha256": sha256_of(settings.output)})
+        else:
+            with open_work(inputs, step.runtime) as work:
+                traces = collect(teacher, prompts, settings.samples, step, work)
+                write_records(settings.output, traces)
+            calls = in_process_calls(settings.teacher, traces, getattr(teacher, "synthetic", None))
+        write_json(settings.calls, calls | {"traces_sha256": sha256_of(settings.output)})
 
 
 if __name__ == "__main__":

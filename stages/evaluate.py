@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.graph import settings_of
-from chainforge.inputs import inputs_of
+from chainforge.inputs import held_inputs
 from chainforge.jsonl import read_records, write_rows
 from chainforge.loops.answers import answers
 from chainforge.loops.evaluate import check_bench, figures, outcome
@@ -38,7 +38,7 @@ def main(name: str) -> None:
         title = f"{name} {kind}"
         return answers(prompts, sample, batch_size(count, step), scorer, work.journal(kind), work, title)
 
-    with open_work(inputs_of(name, settings, plugins), step.runtime) as work:
+    with held_inputs(name, settings, plugins) as inputs, open_work(inputs, step.runtime) as work:
         sampled = ask("sampled", settings.samples, settings.temperature)
         check_bench(sampled, settings, bench)
         greedy = ask("greedy", 1, 0.0) if settings.greedy else [None] * len(sampled)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.graph import settings_of
-from chainforge.inputs import inputs_of
+from chainforge.inputs import held_inputs
 from chainforge.jsonl import read_records
 from chainforge.loops import grpo
 from chainforge.loops.prompt_mix import PromptMix
@@ -42,7 +42,8 @@ def main(name: str) -> None:
         return scorer.score(chosen, completions, global_step=number, max_steps=settings.num_rl_steps)
 
     with (
-        open_work(inputs_of(name, settings, plugins), step.runtime) as work,
+        held_inputs(name, settings, plugins) as inputs,
+        open_work(inputs, step.runtime) as work,
         whole_folder(settings.output) as folder,
     ):
         table, summary = grpo.train(policy, reference, prompts, rollout, settings, step, work)

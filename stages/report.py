@@ -5,7 +5,7 @@ from pathlib import Path
 from chainforge.config.loading import read_params
 from chainforge.config.report import ReportSection
 from chainforge.graph import settings_of
-from chainforge.inputs import check_lock
+from chainforge.inputs import held_inputs
 from chainforge.plugins import load_plugins
 from chainforge.report.write import ReportSettings, write_report
 from chainforge.run.step import open_step, stage_main
@@ -13,7 +13,6 @@ from chainforge.run.step import open_step, stage_main
 
 def main(name: str) -> None:
     step, section, params = open_step(name), settings_of(ReportSection, name), read_params()
-    check_lock(name, section, load_plugins())
     settings = ReportSettings(
         checkpoints=tuple(params["checkpoints"]),
         benches=tuple(params["benches"]),
@@ -25,7 +24,8 @@ def main(name: str) -> None:
         note=section.note,
         samples_per_checkpoint=section.samples_per_bench,
     )
-    write_report(root=Path(), out=Path("reports"), settings=settings)
+    with held_inputs(name, section, load_plugins()):
+        write_report(root=Path(), out=Path("reports"), settings=settings)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from chainforge.config.sample import SampleSettings
 from chainforge.errors import ChainForgeError
 from chainforge.graph import settings_of
-from chainforge.inputs import inputs_of
+from chainforge.inputs import held_inputs
 from chainforge.jsonl import read_records, write_records
 from chainforge.loops.answers import answers
 from chainforge.loops.rejection import accept
@@ -30,7 +30,7 @@ def main(name: str) -> None:
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
         return complete(policy, model, batch, settings.samples, settings, seed=step.seed, step=step)
 
-    with open_work(inputs_of(name, settings, plugins), step.runtime) as work:
+    with held_inputs(name, settings, plugins) as inputs, open_work(inputs, step.runtime) as work:
         size = batch_size(settings.samples, step)
         groups = answers(prompts, sample, size, scorer, work.journal("groups"), work, step.name)
         examples, counts = accept(groups, settings)

@@ -6,7 +6,7 @@ import torch
 
 from chainforge.config.sft import SftSettings
 from chainforge.graph import settings_of
-from chainforge.inputs import inputs_of
+from chainforge.inputs import held_inputs
 from chainforge.jsonl import read_records
 from chainforge.loops import sft
 from chainforge.models.checkpoint import Policy, load_policy, place, save_policy, start_torch
@@ -29,7 +29,8 @@ def main(name: str) -> None:
     if teacher:
         sft.check_same_vocabulary(policy, teacher)
     with (
-        open_work(inputs_of(name, settings, plugins), step.runtime) as work,
+        held_inputs(name, settings, plugins) as inputs,
+        open_work(inputs, step.runtime) as work,
         whole_folder(settings.output) as folder,
     ):
         table, summary = sft.train(policy, teacher, examples, settings, step, work)

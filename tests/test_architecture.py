@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE = [path for top in ("chainforge", "plugins", "stages") for path in sorted((ROOT / top).rglob("*.py"))]
 STAGES = [path for path in CODE if path.parent.name == "stages" and path.name != "__init__.py"]
 PLUGINS = [path for path in CODE if path.parent == ROOT / "plugins"]
-NOT_OURS = {".venv", ".git", ".dvc", "data", "checkpoints", "logs", "inputs", "node_modules"}
+NOT_OURS = {".venv", ".bench", ".git", ".dvc", "data", "checkpoints", "logs", "inputs", "node_modules"}
 SLOW_TO_IMPORT = {"torch", "transformers", "tokenizers", "safetensors"}
 
 # What each part of chainforge/ may import of the others. A new part needs a line.
@@ -61,9 +61,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings_page": FLOOR,
     "wiring": FLOOR | {"plugins", "run", "scoring"},
     "digests": set(),
-    "lock_entry": FLOOR | {"digests", "graph", "plugins"},
+    "file_digests": {"outputs"},
+    "lock_entry": FLOOR | {"digests", "file_digests", "graph", "plugins"},
     "lock": FLOOR | {"graph", "lock_entry", "plugins"},
-    "inputs": FLOOR | {"digests", "graph", "lock_entry", "plugins", "run"},
+    "inputs": FLOOR | {"file_digests", "graph", "lock_entry", "plugins", "run"},
     "lock_diff": FLOOR | {"graph", "lock_entry"},
     "testing": FLOOR | {"plugins", "run", "scoring", "wiring"},
     "pytest_plugin": {"records", "response", "testing"},

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fakes import ROOT
 
+from chainforge.digests import digest_module
 from chainforge.errors import ChainForgeError
 from chainforge.plugins import ROLES, Entry, Plugins, load_plugins, plugin_settings
 
@@ -170,6 +171,28 @@ def test_an_installed_package_is_found_by_its_entry_point(folder: Path, install:
     assert entry.source == "toy_installed_rewards 1.2.3"
     assert entry.module.__name__ == "toy_installed_rewards"
     assert entry.component(completions=["a", "b"]) == [1.0, 1.0]
+
+
+def test_a_plugin_in_a_package_is_all_of_that_package(
+    folder: Path, install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("toy_package", "", "toy_package.plugin")
+    package = tmp_path / "site-packages/toy_package"
+    (tmp_path / "site-packages/toy_package.py").unlink()
+    package.mkdir()
+    for name, code in {
+        "__init__": "",
+        "plugin": "from toy_package.rules import *",
+        "rules": WHOLE.format(name="packed", conversational=False),
+    }.items():
+        (package / f"{name}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, f"toy_package.{name}", raising=False)
+    module = load_plugins(folder).pick("rewards", "packed").module
+    before = digest_module(module)
+    (package / "rules.py").write_text("# a remark\n" + WHOLE.format(name="packed", conversational=False))
+    assert digest_module(module) == before
+    (package / "rules.py").write_text(WHOLE.format(name="packed", conversational=True))
+    assert digest_module(module) != before
 
 
 def test_an_installed_package_can_be_switched_off(

@@ -23,17 +23,20 @@ def answers(
     title: str,
 ) -> list[Group]:
     """One turn of the body is one batch; slow rewards score it while the next one is sampled."""
-    by_id = {prompt.id: prompt for prompt in prompts}
-    groups = [group for row in journal.rows for group in restored(row, by_id, scorer)]
+    done = [saved for row in journal.rows for saved in row]
+    groups = [restored(prompt, saved, scorer) for prompt, saved in zip(prompts, done, strict=False)]
     scoring: Pending | None = None
     batches = [prompts[start : start + batch_size] for start in range(len(groups), len(prompts), batch_size)]
     for batch in progress(batches, title, unit="batch"):
         before, scoring = scoring, scorer.begin(batch, sample(batch))
         groups += kept(before, journal) if before else []
+        if not scoring.waits:
+            groups, scoring = groups + kept(scoring, journal), None
         try:
             work.safe_point()
         except Stopped:
-            kept(scoring, journal)
+            if scoring:
+                kept(scoring, journal)
             raise
     return groups + (kept(scoring, journal) if scoring else [])
 
@@ -54,13 +57,8 @@ def kept(scoring: Pending, journal: Journal) -> list[Group]:
     return groups
 
 
-def restored(row: Sequence[Mapping[str, Any]], by_id: Mapping[str, Prompt], scorer: Scorer) -> list[Group]:
-    """The groups of a journal's row."""
-    return [
-        scorer.rebuild(
-            by_id[group["prompt_id"]],
-            [from_json(Completion, c) for c in group["completions"]],
-            group["parts"],
-        )
-        for group in row
-    ]
+def restored(prompt: Prompt, saved: Mapping[str, Any], scorer: Scorer) -> Group:
+    """A group of the journal."""
+    assert prompt.id == saved["prompt_id"]
+    completions = [from_json(Completion, completion) for completion in saved["completions"]]
+    return scorer.rebuild(prompt, completions, saved["parts"])

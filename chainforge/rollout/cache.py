@@ -1,4 +1,8 @@
-"""A key-value cache that is allocated once: decoding writes in place and never concatenates."""
+"""A key-value cache that is allocated once: decoding writes in place and never concatenates.
+
+B rows in use, R rows of another cache. Every row ends at the same column; one that began later begins further
+right. So a token is written as one slice, and a new row is put in with its last token in the last column.
+"""
 
 import torch
 from torch import Tensor
@@ -6,7 +10,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 
 class PreallocatedLayer(CacheLayerMixin):
-    """One layer's keys and values: [rows, heads, capacity, head size], filled up to `length`.
+    """One layer's keys and values: [rows, heads, capacity, head size], in use from `begin` to `end`.
 
     On a CPU, positions lie next to each other in memory and a key's components far apart, as the product of
     one query with all keys reads them.
@@ -14,42 +18,48 @@ class PreallocatedLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, rows: int, capacity: int, end: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.capacity = capacity
-        self.length = 0
+        self.most_rows, self.capacity = rows, capacity
+        self.rows = 0
+        self.begin = self.end = end
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Take rows, heads and type from the first keys."""
-        rows, heads, _, size = key_states.shape
+        """Take heads, sizes and type from the first keys."""
+        _, heads, _, size = key_states.shape
         if key_states.device.type == "cpu":
-            self.keys = key_states.new_zeros(rows, heads, size, self.capacity).transpose(-1, -2)
+            self.keys = key_states.new_zeros(self.most_rows, heads, size, self.capacity).transpose(-1, -2)
         else:
-            self.keys = key_states.new_zeros(rows, heads, self.capacity, size)
-        self.values = value_states.new_zeros(rows, heads, self.capacity, value_states.shape[-1])
+            self.keys = key_states.new_zeros(self.most_rows, heads, self.capacity, size)
+        self.values = value_states.new_zeros(self.most_rows, heads, self.capacity, value_states.shape[-1])
         self.is_initialized = True
+
+    @property
+    def _storage(self) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None
+        assert self.values is not None
+        return self.keys, self.values
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write the new states after the old ones; return views of all."""
+        """Write the new states after the old ones; return views of all that is in use."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None
-        assert self.values is not None
-        end = self.length + key_states.shape[-2]
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        self.rows, start = len(key_states), self.end
+        self.end += key_states.shape[-2]
+        keys, values = self._storage
+        keys[: self.rows, :, start : self.end] = key_states
+        values[: self.rows, :, start : self.end] = value_states
+        return keys[: self.rows, :, self.begin : self.end], values[: self.rows, :, self.begin : self.end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset that a mask over this cache has."""
-        return self.length + query_length, 0
+        return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Positions written so far."""
-        return self.length
+        """Columns in use."""
+        return self.end - self.begin
 
     def get_max_length(self) -> int:
         """Positions there is room for."""
@@ -57,37 +67,50 @@ class PreallocatedLayer(CacheLayerMixin):
 
     get_max_cache_shape = get_max_length  # the name in transformers before 5.20
 
-    def take_rows(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may be taken several times."""
-        assert self.keys is not None
-        assert self.values is not None
-        self.keys, self.values = self._taken(self.keys, rows), self._taken(self.values, rows)
-
-    def _taken(self, states: Tensor, rows: Tensor) -> Tensor:
-        taken = torch.empty_like(states[:1].expand(len(rows), -1, -1, -1))  # with the order in memory
-        taken[:, :, : self.length] = states[rows, :, : self.length]
-        return taken
+    def append(self, other: "PreallocatedLayer", row_of_B: Tensor) -> None:
+        """Put these rows of another layer behind those in use; a row may be put in several times."""
+        if not self.is_initialized:
+            self.lazy_initialization(*other._storage)
+        rows, width = self.rows + len(row_of_B), other.get_seq_length()
+        for ours, theirs in zip(self._storage, other._storage, strict=True):
+            ours[self.rows : rows, :, self.end - width : self.end] = theirs[row_of_B]
+        self.rows = rows
 
     def close_gaps(self, gaps: Tensor, movers: Tensor, count: int) -> None:
         """Keep `count` rows: those behind them that are still needed move into the gaps."""
-        assert self.keys is not None
-        assert self.values is not None
-        for states in (self.keys, self.values):
-            states[gaps, :, : self.length] = states[movers, :, : self.length]
-        self.keys, self.values = self.keys[:count], self.values[:count]
+        for states in self._storage:
+            states[gaps, :, self.begin : self.end] = states[movers, :, self.begin : self.end]
+        self.rows = count
+
+    def shift(self, columns: int) -> None:
+        """Move what is in use so many columns to the left."""
+        begin, end = self.begin - columns, self.end - columns
+        for states in self._storage:
+            states[: self.rows, :, begin:end] = states[: self.rows, :, self.begin : self.end].clone()
+        self.begin, self.end = begin, end
 
 
 class PreallocatedCache(Cache):
-    """All layers."""
+    """All layers. The first token is written to column `end`; shorter prompts leave columns before theirs."""
 
-    def __init__(self, layers: int, capacity: int) -> None:
-        self._filled = [PreallocatedLayer(capacity) for _ in range(layers)]
+    def __init__(self, layers: int, *, rows: int, capacity: int, end: int = 0) -> None:
+        self._filled = [PreallocatedLayer(rows, capacity, end) for _ in range(layers)]
         super().__init__(layers=list(self._filled))
 
-    def take_rows(self, rows: Tensor) -> None:
-        """Keep these rows in every layer."""
-        for layer in self._filled:
-            layer.take_rows(rows)
+    @property
+    def columns(self) -> tuple[int, int]:
+        """(first in use, next to be written)."""
+        return self._filled[0].begin, self._filled[0].end
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no column left."""
+        return self._filled[0].end == self._filled[0].capacity
+
+    def append(self, other: "PreallocatedCache", row_of_B: Tensor) -> None:
+        """Put these rows of another cache behind those in use; their last columns become this one's last."""
+        for ours, theirs in zip(self._filled, other._filled, strict=True):
+            ours.append(theirs, row_of_B)
 
     def keep_rows(self, wanted_B: Tensor) -> Tensor:
         """Keep the rows that are wanted, and say in which order: only the last ones move, into the gaps."""
@@ -99,6 +122,16 @@ class PreallocatedCache(Cache):
         order_B = torch.arange(count, device=wanted_B.device)
         order_B[gaps] = movers
         return order_B
+
+    def use_from(self, column: int) -> None:
+        """No row needs anything before this column."""
+        for layer in self._filled:
+            layer.begin = column
+
+    def shift(self, columns: int) -> None:
+        """Make room for so many columns at the right end, by columns that are unused on the left."""
+        for layer in self._filled:
+            layer.shift(columns)
 
 
 def left_padded_mask(is_token_NP: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from chainforge.records import Completion, Prompt
 from chainforge.rollout.sampler import Request, sample
 from chainforge.run.step import Step
 
-CALLS_PER_BATCH = 2  # sampler batches per move of the progress bar
+QUEUE = 4  # completions asked for at once, as a multiple of those decoded at once: ended ones make room
 
 
 def complete(
@@ -55,8 +55,8 @@ def complete(
 
 
 def batch_size(count: int, step: Step) -> int:
-    """How many prompts with `count` completions each make a batch."""
-    return max(1, CALLS_PER_BATCH * step.runtime.rollout_rows // count)
+    """How many prompts with `count` completions each the sampler is given at once."""
+    return max(1, QUEUE * step.runtime.rollout_rows // count)
 
 
 def sampling_model(policy: Policy, step: Step) -> PreTrainedModel:

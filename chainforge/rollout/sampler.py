@@ -1,9 +1,11 @@
-"""Sample completions in batches: prefill each prompt once for its group, decode, drop finished rows.
+"""Sample completions: prefill each prompt once for its group, decode, and let what waits take the place of
+what has ended.
 
-R requests, B rows (sequences being decoded), P prompt width, V vocabulary.
+N completions, T their tokens, B rows being decoded.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +14,11 @@ from transformers import PreTrainedModel
 
 from chainforge.config.sampling import SamplingSettings
 from chainforge.records import Finish
-from chainforge.rollout.cache import PreallocatedCache, left_padded_mask
 from chainforge.rollout.decode_attention import decoding
+from chainforge.rollout.decode_batch import DecodeBatch
 from chainforge.rollout.draw import draw, uniform_table
 
-COMPACT_SHARE = 0.125  # finished rows are dropped when they are this share of the batch
+TURNOVER = 0.125  # ended rows leave when they are this share of the batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,14 @@ class Sampled:
     finish: Finish
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A prompt that waits, and the numbers of its completions."""
+
+    prompt_ids: Sequence[int]
+    numbers: Sequence[int]
+
+
 @torch.inference_mode()
 def sample(
     model: PreTrainedModel,
@@ -45,119 +55,79 @@ def sample(
     eos_id: int,
     max_rows: int,
 ) -> list[list[Sampled]]:
-    """One list of completions per request, in the order of its seeds.
+    """One list of completions per request, in the order of its seeds; at most `max_rows` at a time.
 
     A completion depends on its prompt, its seed and the weights, not on what else is in the batch or in
     which order (but for rounding: a float32 difference in the logits of about 1e-6).
     """
-    results: list[list[Sampled]] = [[] for _ in requests]
-    with decoding(model):
-        for indices in _chunks(requests, max_rows):
-            chunk = [requests[i] for i in indices]
-            for index, completions in zip(indices, _decode(model, chunk, settings, eos_id), strict=True):
-                results[index].extend(completions)
-    return results
-
-
-def _chunks(requests: Sequence[Request], max_rows: int) -> Iterator[list[int]]:
-    """Request numbers in batches of at most `max_rows` sequences, prompts of like length together."""
-    chunk: list[int] = []
-    rows = 0
-    for index in sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), i)):
-        wanted = len(requests[index].seeds)
-        if chunk and rows + wanted > max_rows:
-            yield chunk
-            chunk, rows = [], 0
-        chunk.append(index)
-        rows += wanted
-    if chunk:
-        yield chunk
-
-
-def _decode(
-    model: PreTrainedModel, requests: Sequence[Request], settings: SamplingSettings, eos_id: int
-) -> list[list[Sampled]]:
-    """Decode one batch. `alive_B` maps the rows still running to their place in the result."""
+    if not requests:
+        return []
     limit, device = settings.max_new_tokens, model.device
-    uniform_BT = uniform_table([seed for r in requests for seed in r.seeds], limit, device)
-    logits_BV, cache, is_token_BL, position_B = _prefill(model, requests, limit)
-    rows = len(uniform_BT)
-    tokens_BT = torch.zeros(rows, limit, dtype=torch.long, device=device)
-    logp_BT = torch.zeros(rows, limit, device=device)
-    length_B = torch.full((rows,), limit, device=device)
-    alive_B = torch.arange(rows, device=device)
-    running_B = torch.ones(rows, dtype=torch.bool, device=device)
-    width = is_token_BL.shape[1] - limit
+    uniform_NT = uniform_table([seed for r in requests for seed in r.seeds], limit, device)
+    count = len(uniform_NT)
+    tokens_NT = torch.zeros(count, limit, dtype=torch.long, device=device)
+    logp_NT = torch.zeros(count, limit, device=device)
+    length_N = torch.full((count,), limit, device=device)
 
-    for step in range(limit):
-        token_B, logp_B = draw(
-            logits_BV,
-            uniform_BT[alive_B, step],
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-        )
-        tokens_BT[alive_B, step], logp_BT[alive_B, step] = token_B, logp_B
-        ended_B = running_B & (token_B == eos_id)
-        length_B[alive_B[ended_B]] = step + 1
-        running_B &= ~ended_B
-        finished = int((~running_B).sum())
-        if finished == len(running_B) or step == limit - 1:
-            break
-        if finished >= COMPACT_SHARE * len(running_B):
-            keep = cache.keep_rows(running_B)
-            alive_B, token_B, running_B = alive_B[keep], token_B[keep], running_B[keep]
-            is_token_BL, position_B = is_token_BL[keep], position_B[keep]
-        logits_BV = _next_logits(model, token_B, position_B + step, is_token_BL[:, : width + step + 1], cache)
-    return _collect(requests, tokens_BT, logp_BT, length_B, eos_id)
-
-
-def _prefill(
-    model: PreTrainedModel, requests: Sequence[Request], limit: int
-) -> tuple[Tensor, PreallocatedCache, Tensor, Tensor]:
-    """(logits_BV, cache, is_token_BL, position_B): every prompt once, then repeated for its completions."""
-    device = model.device
-    width = max(len(r.prompt_ids) for r in requests)
-    tokens_RP = torch.zeros(len(requests), width, dtype=torch.long)
-    is_token_RL = torch.ones(len(requests), width + limit, dtype=torch.bool)
-    for row, request in enumerate(requests):
-        tokens_RP[row, width - len(request.prompt_ids) :] = torch.tensor(list(request.prompt_ids))
-        is_token_RL[row, : width - len(request.prompt_ids)] = False
-    tokens_RP, is_token_RL = tokens_RP.to(device), is_token_RL.to(device)
-    cache = PreallocatedCache(model.config.num_hidden_layers, width + limit)
-    is_prompt_RP = is_token_RL[:, :width]
-    hidden_RPH = model.get_decoder()(
-        input_ids=tokens_RP,
-        attention_mask=left_padded_mask(is_prompt_RP),
-        position_ids=(is_prompt_RP.cumsum(-1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    logits_RV = model.get_output_embeddings()(hidden_RPH[:, -1])
-    counts = torch.tensor([len(r.seeds) for r in requests], device=device)
-    row_of_B = torch.arange(len(requests), device=device).repeat_interleave(counts)
-    cache.take_rows(row_of_B)
-    return logits_RV[row_of_B], cache, is_token_RL[row_of_B], is_prompt_RP.sum(-1)[row_of_B]
+    waiting = _queue(requests, max_rows)
+    width = max(len(group.prompt_ids) for group in waiting)
+    batch = DecodeBatch(
+        model, rows=min(max_rows, count), prompt_width=width, limit=limit, refills=count > max_rows
+    )
+    running_B = torch.ones(0, dtype=torch.bool, device=device)
+    with decoding(model):
+        while len(batch) or waiting:
+            if groups := _that_fit(waiting, max_rows - len(batch)):
+                batch.admit([g.prompt_ids for g in groups], [g.numbers for g in groups])
+                running_B = torch.cat([running_B, running_B.new_ones(len(batch) - len(running_B))])
+            number_B, taken_B = batch.number_B, batch.taken_B
+            token_B, logp_B = draw(
+                batch.logits_BV,
+                uniform_NT[number_B, taken_B],
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                top_k=settings.top_k,
+            )
+            tokens_NT[number_B, taken_B], logp_NT[number_B, taken_B] = token_B, logp_B
+            stopped_B = running_B & (token_B == eos_id)
+            length_N[number_B[stopped_B]] = taken_B[stopped_B] + 1
+            at_limit_B = taken_B == limit - 1
+            running_B &= ~(stopped_B | at_limit_B)
+            ended = len(batch) - int(running_B.sum())
+            if ended >= TURNOVER * len(batch) or at_limit_B.any():
+                order_B = batch.keep(running_B)
+                token_B, running_B = token_B[order_B], running_B[order_B]
+            if len(batch):
+                batch.advance(token_B)
+    return _collect(requests, tokens_NT, logp_NT, length_N, eos_id)
 
 
-def _next_logits(
-    model: PreTrainedModel, token_B: Tensor, position_B: Tensor, is_token_BL: Tensor, cache: PreallocatedCache
-) -> Tensor:
-    hidden_B1H = model.get_decoder()(
-        input_ids=token_B[:, None],
-        attention_mask=is_token_BL[:, None, None, :],
-        position_ids=position_B[:, None],
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    logits_BV: Tensor = model.get_output_embeddings()(hidden_B1H[:, -1])
-    return logits_BV
+def _queue(requests: Sequence[Request], max_rows: int) -> deque[_Group]:
+    """All completions, prompts of like length together; a group larger than the batch comes in parts."""
+    groups, first = [], 0
+    for request in requests:
+        last = first + len(request.seeds)
+        groups += [
+            _Group(request.prompt_ids, range(start, min(start + max_rows, last)))
+            for start in range(first, last, max_rows)
+        ]
+        first = last
+    return deque(sorted(groups, key=lambda group: len(group.prompt_ids)))
+
+
+def _that_fit(waiting: deque[_Group], rows: int) -> list[_Group]:
+    """Take the next groups off the queue, as many as there are rows for."""
+    groups = []
+    while waiting and len(waiting[0].numbers) <= rows:
+        groups.append(waiting.popleft())
+        rows -= len(groups[-1].numbers)
+    return groups
 
 
 def _collect(
-    requests: Sequence[Request], tokens_BT: Tensor, logp_BT: Tensor, length_B: Tensor, eos_id: int
+    requests: Sequence[Request], tokens_NT: Tensor, logp_NT: Tensor, length_N: Tensor, eos_id: int
 ) -> list[list[Sampled]]:
-    rows = iter(zip(tokens_BT.tolist(), logp_BT.tolist(), length_B.tolist(), strict=True))
+    rows = iter(zip(tokens_NT.tolist(), logp_NT.tolist(), length_N.tolist(), strict=True))
     results = []
     for request in requests:
         completions = []

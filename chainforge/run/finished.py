@@ -27,8 +27,9 @@ def sweep(root: Path, dvc_lock: Path = Path("dvc.lock")) -> None:
         return
     stages = YAML(typ="safe", pure=True).load(dvc_lock.read_text(encoding="utf-8")).get("stages", {})
     for folder in finished:
-        if recorded(json.loads((folder / INPUTS).read_text(encoding="utf-8")), stages):
-            discard(folder)
+        with suppress(FileNotFoundError):  # another process is sweeping too
+            if recorded(json.loads((folder / INPUTS).read_text(encoding="utf-8")), stages):
+                discard(folder)
 
 
 def discard(folder: Path) -> None:

@@ -43,3 +43,9 @@ def differences(
             yield from differences(before, now, f"{dotted}.")
         elif before != now:
             yield dotted, before, now
+
+
+def told(key: str, before: object, now: object) -> str:
+    """A difference between two `Inputs` for a person: settings with their values."""
+    kind, _, rest = key.partition(".")
+    return f"{rest} {before} -> {now}" if kind == "params" else f"{rest or kind} changed"

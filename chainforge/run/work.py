@@ -17,7 +17,7 @@ from chainforge.config.run import RuntimeSettings
 from chainforge.outputs import write_json, write_text
 from chainforge.run.exclusive import exclusive
 from chainforge.run.finished import FINISHED, INPUTS, discard, sweep
-from chainforge.run.inputs import Inputs, differences
+from chainforge.run.inputs import Inputs, differences, told
 from chainforge.run.journal import Journal
 from chainforge.run.progress import say
 from chainforge.run.saves import Saves
@@ -116,14 +116,12 @@ def _tell_what_changed(inputs: Inputs, folder: Path) -> None:
     for other in sorted(folder.parent.glob(f"{inputs.step}-*/{INPUTS}")):
         if other.parent == folder or (other.parent / FINISHED).exists() or not has_saves(other.parent):
             continue
-        before = json.loads(other.read_text(encoding="utf-8"))
-        changed = [_change(*change) for change in differences(before, asdict(inputs))]
+        try:
+            before = json.loads(other.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # another process has just removed it
+            continue
+        changed = [told(*change) for change in differences(before, asdict(inputs))]
         say(
             f"{inputs.step}: starting afresh. {other.parent} has an unfinished run with other inputs: "
             f"{', '.join(changed)}. It goes on if they come back; chainforge gc --unfinished removes it"
         )
-
-
-def _change(key: str, before: object, now: object) -> str:
-    kind, _, rest = key.partition(".")
-    return f"{rest} {before} -> {now}" if kind == "params" else f"{rest or kind} changed"

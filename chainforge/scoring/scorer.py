@@ -121,6 +121,11 @@ class Pending:
         self._scorer, self._prompts, self._completions, self._calls = scorer, prompts, completions, calls
         self._groups: list[Group] | None = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether a reward runs elsewhere, so that something else can be done meanwhile."""
+        return any(call.future is not None for call in self._calls)
+
     def result(self) -> list[Group]:
         """Groups in the order of the prompts, once every reward has answered. Rewards that run in the calling
         thread do so now; of several errors, theirs comes first, then the order is that of the rewards."""

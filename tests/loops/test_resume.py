@@ -150,6 +150,31 @@ def test_answers(tmp_path: Path) -> None:
     assert asked == [], "the journal has everything"
 
 
+def test_answers_to_prompts_of_one_name_keep_to_their_own_prompt(tmp_path: Path) -> None:
+    both = [prompt(1, "of one set"), prompt(1, "of the other")]
+
+    def run(work: Work) -> list[Group]:
+        def sample(batch: Sequence[Prompt]) -> list[list[Completion]]:
+            return [[completion(p, "a", [1]), completion(p, "ab", [2])] for p in batch]
+
+        return answers(both, sample, 1, Rewarder().scorer(), work.journal("groups"), work, "test")
+
+    stopped_everywhere(run, tmp_path)
+    assert [group.prompt for group in run(Work(tmp_path))] == both
+
+
+def test_a_batch_is_kept_before_the_next_is_sampled(tmp_path: Path) -> None:
+    kept = []
+
+    def sample(batch: Sequence[Prompt]) -> list[list[Completion]]:
+        kept.append(len(Work(tmp_path).journal("groups").rows))
+        return [[completion(p, "a", [1]), completion(p, "ab", [2])] for p in batch]
+
+    work = Work(tmp_path)
+    answers(PROMPTS, sample, 2, Rewarder().scorer(), work.journal("groups"), work, "test")
+    assert kept == [0, 1, 2, 3]
+
+
 def test_collect_asks_no_prompt_again_that_has_all_its_traces(tmp_path: Path) -> None:
     asked: list[str] = []
 

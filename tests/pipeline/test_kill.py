@@ -197,6 +197,20 @@ def test_a_second_run_is_told_who_is_first(begun: Clone) -> None:
     assert begun.repro("grpo_reasoning") == ["lock"]
 
 
+def test_a_setting_edited_while_its_step_runs_is_not_recorded_as_what_made_the_result(begun: Clone) -> None:
+    begun.put("grpo_reasoning.num_rl_steps", 150)
+    process = start(begun, "dvc", "repro", "grpo_reasoning")
+    wait_for(under_way(begun, "grpo_reasoning"), process)
+    begun.put("grpo.kl_coeff", 0.05)
+    assert process.wait(timeout=120) != 0
+    assert "while it ran, its inputs changed: grpo.kl_coeff 0.01 -> 0.05" in said(begun)
+    begun.put("grpo.kl_coeff", 0.01)
+    again = begun.run("dvc", "repro", "grpo_reasoning")
+    assert "going on from the state" in again
+    begun.put("grpo.kl_coeff", 0.05)
+    assert begun.repro("grpo_reasoning") == ["lock", "grpo_reasoning"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk with room for one saved state of the policy, not for two."""

@@ -20,6 +20,7 @@ from chainforge.config.sampling import SamplingSettings
 from chainforge.rollout import Request, Sampled, sample
 from chainforge.rollout import sampler as sampler_module
 from chainforge.rollout.complete import complete
+from chainforge.rollout.decode_batch import DecodeBatch
 from chainforge.rollout.draw import draw, truncate, uniforms
 from chainforge.run.seeds import derive
 
@@ -176,9 +177,29 @@ def test_dropping_finished_rows_changes_nothing(
 ) -> None:
     model, settings = MODELS[kind](), settings_of()
     usual = drawn(model, REQUESTS, settings)
-    monkeypatch.setattr(sampler_module, "COMPACT_SHARE", share)
+    monkeypatch.setattr(sampler_module, "TURNOVER", share)
     for a, b in zip(drawn(model, REQUESTS, settings), usual, strict=True):
         assert_same(a, b)
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 5, 16])
+def test_what_waits_takes_the_place_of_what_has_ended_at_once(
+    max_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler_module, "TURNOVER", 0.0)
+    together: list[int] = []
+    advance = DecodeBatch.advance
+    monkeypatch.setattr(
+        DecodeBatch, "advance", lambda batch, ids: together.append(len(batch)) or advance(batch, ids)
+    )
+    requests = requests_of(*range(1, 31), completions=1)
+    results = drawn(qwen2(), requests, settings_of(max_new_tokens=40), max_rows=max_rows)
+    lengths = [len(s.token_ids) for s in chain(*results)]
+    assert len(set(lengths)) > 10
+    assert max(together) <= max_rows
+    assert sum(together) == sum(lengths) - len(lengths)  # the first token comes from the prompt's pass
+    # Graham's bound for a queue served in any order, doi 10.1137/0117039
+    assert len(together) <= sum(lengths) / max_rows + max(lengths)
 
 
 def assert_same(found: Sequence[Sampled], wanted: Sequence[Sampled]) -> None:

@@ -1,0 +1,95 @@
+"""The rows that are decoded together; rows that have ended leave, and new prompts come in.
+
+R prompts, P their width, B rows, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from chainforge.rollout.cache import PreallocatedCache, left_padded_mask
+
+SPARE_SHARE = 0.125  # of a completion: columns beyond the longest row; all rows move once they are used up
+
+
+class DecodeBatch:
+    """Per row: `number_B` of its completion, `taken_B` tokens so far, `logits_BV` of the next one."""
+
+    def __init__(
+        self, model: PreTrainedModel, *, rows: int, prompt_width: int, limit: int, refills: bool
+    ) -> None:
+        self._model, self._device, self._prompt_width = model, model.device, prompt_width
+        spare = 1 + int(limit * SPARE_SHARE) if refills else 0
+        capacity = prompt_width + limit + spare
+        self._cache = PreallocatedCache(
+            model.config.num_hidden_layers, rows=rows, capacity=capacity, end=prompt_width
+        )
+        self.number_B = self.taken_B = self._start_B = torch.zeros(0, dtype=torch.long, device=self._device)
+        self.logits_BV = torch.zeros(0, dtype=model.dtype, device=self._device)
+
+    def __len__(self) -> int:
+        return len(self.number_B)
+
+    def admit(self, prompts: Sequence[Sequence[int]], numbers: Sequence[Sequence[int]]) -> None:
+        """Compute these prompts, each once, and add a row for each of its completions' numbers."""
+        logits_RV, cache, length_R = self._prefill(prompts)
+        counts = torch.tensor([len(n) for n in numbers], device=self._device)
+        row_of_B = torch.arange(len(prompts), device=self._device).repeat_interleave(counts)
+        self._cache.append(cache, row_of_B)
+        new_B = torch.tensor([n for each in numbers for n in each], device=self._device)
+        _, end = self._cache.columns
+        self.logits_BV = torch.cat([self.logits_BV[: len(self)], logits_RV[row_of_B]])
+        self.number_B = torch.cat([self.number_B, new_B])
+        self.taken_B = torch.cat([self.taken_B, torch.zeros_like(new_B)])
+        self._start_B = torch.cat([self._start_B, end - length_R[row_of_B]])
+        self._cache.use_from(int(self._start_B.min()))
+
+    def keep(self, wanted_B: Tensor) -> Tensor:
+        """Drop the other rows; returns the order that the rest has now."""
+        order_B = self._cache.keep_rows(wanted_B)
+        self.number_B, self.taken_B = self.number_B[order_B], self.taken_B[order_B]
+        self._start_B = self._start_B[order_B]
+        if len(self):
+            self._cache.use_from(int(self._start_B.min()))
+        return order_B
+
+    def advance(self, token_B: Tensor) -> None:
+        """Add a token to each row, and compute the logits of the next."""
+        begin, end = self._cache.columns
+        if self._cache.is_full:
+            unused = min(begin, end - self._prompt_width)  # the next prompt must find room before the end
+            self._cache.shift(unused)
+            self._start_B = self._start_B - unused
+            begin, end = self._cache.columns
+        column_L = torch.arange(begin, end + 1, device=self._device)
+        hidden_B1H = self._model.get_decoder()(
+            input_ids=token_B[:, None],
+            attention_mask=(column_L >= self._start_B[:, None])[:, None, None],
+            position_ids=(end - self._start_B)[:, None],
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        self.logits_BV = self._model.get_output_embeddings()(hidden_B1H[:, -1])
+        self.taken_B = self.taken_B + 1
+
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, PreallocatedCache, Tensor]:
+        """(logits_RV, cache, length_R) of prompts padded on the left."""
+        width = max(map(len, prompts))
+        tokens_RP = torch.zeros(len(prompts), width, dtype=torch.long)
+        is_token_RP = torch.zeros(len(prompts), width, dtype=torch.bool)
+        for row, ids in enumerate(prompts):
+            tokens_RP[row, width - len(ids) :] = torch.tensor(list(ids))
+            is_token_RP[row, width - len(ids) :] = True
+        tokens_RP, is_token_RP = tokens_RP.to(self._device), is_token_RP.to(self._device)
+        cache = PreallocatedCache(self._model.config.num_hidden_layers, rows=len(prompts), capacity=width)
+        hidden_RPH = self._model.get_decoder()(
+            input_ids=tokens_RP,
+            attention_mask=left_padded_mask(is_token_RP),
+            position_ids=(is_token_RP.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits_RV: Tensor = self._model.get_output_embeddings()(hidden_RPH[:, -1])
+        return logits_RV, cache, is_token_RP.sum(-1)
