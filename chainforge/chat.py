@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from chainforge.calls import Call, CallFailed, Reply, Usage
 from chainforge.reasoning import split_reasoning
-from chainforge.secrets import without
+from chainforge.secrets import without_key
 
 if TYPE_CHECKING:
     import openai
@@ -91,7 +91,7 @@ class ChatClient:
 
     async def _whole(self, call: Call) -> Any:
         response = await self._sdk.chat.completions.with_raw_response.create(**self._request(call))
-        return json.loads(without(self._api.key, response.text))
+        return self._clean(json.loads(response.text))
 
     async def _streamed(self, call: Call, parts: dict[str, Any]) -> Any:
         """The answer that the chunks make up, in the form of one that came whole."""
@@ -114,7 +114,7 @@ class ChatClient:
 
     def _refusal(self, error: "openai.APIStatusError") -> CallFailed:
         after = error.response.headers.get("retry-after", "")
-        message = without(self._api.key, f"{error.status_code}: {reason(error)}")[:LONGEST_MESSAGE]
+        message = self._clean(f"{error.status_code}: {reason(error)}")[:LONGEST_MESSAGE]
         return CallFailed(
             message,
             status=error.status_code,
@@ -123,11 +123,11 @@ class ChatClient:
         )
 
     def _broken(self, problem: str, partial: Mapping[str, Any] | None, billed: bool = True) -> CallFailed:
-        text = without(self._api.key, problem)[:LONGEST_MESSAGE]
+        text = self._clean(problem)[:LONGEST_MESSAGE]
         return CallFailed(text, billed=billed, partial=self._clean(partial) if partial else None)
 
-    def _clean(self, said: Mapping[str, Any]) -> Any:
-        return json.loads(without(self._api.key, json.dumps(said)))
+    def _clean(self, said: Any) -> Any:
+        return without_key(self._api.key, said)
 
 
 def reason(error: "openai.APIStatusError") -> str:

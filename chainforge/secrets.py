@@ -1,10 +1,13 @@
 """Keys: read from the environment, and kept out of every text."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from chainforge.errors import ChainForgeError
 
 NONE = "none"  # for servers that want no key, and clients that want one
+SHORTEST = 8  # characters of a secret: `any` or `1`, for servers that do not look, are in many an answer
 
 
 def secret(variable: str, *, needed: bool = True) -> str:
@@ -22,6 +25,14 @@ def secret(variable: str, *, needed: bool = True) -> str:
     return value or NONE
 
 
-def without(key: str, text: str) -> str:
-    """The text with the key, should it be in there, crossed out."""
-    return text if key == NONE else text.replace(key, "[key]")
+def without_key(key: str, said: Any) -> Any:
+    """A text, or JSON, with the key crossed out in every string. Too short a key is no secret, and stays."""
+    if len(key) < SHORTEST:
+        return said
+    if isinstance(said, str):
+        return said.replace(key, "[key]")
+    if isinstance(said, Mapping):
+        return {without_key(key, name): without_key(key, value) for name, value in said.items()}
+    if isinstance(said, list):
+        return [without_key(key, value) for value in said]
+    return said

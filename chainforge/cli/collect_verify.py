@@ -14,10 +14,9 @@ from chainforge.hookspecs import ApiTeacher
 from chainforge.jsonl import read_records
 from chainforge.plugins import load_plugins, plugin_settings
 from chainforge.records import Trace
+from chainforge.secrets import SHORTEST
 from chainforge.teachers.journal import read_journal
 from chainforge.teachers.traces import trace
-
-SHORTEST_KEY = 8
 
 
 @click.command("verify")
@@ -99,7 +98,7 @@ def key_problems(folder: Path) -> Iterator[str]:
     secrets = {
         name: value.encode()
         for name, value in os.environ.items()
-        if any(part in name.upper() for part in ("KEY", "TOKEN", "SECRET")) and len(value) >= SHORTEST_KEY
+        if any(part in name.upper() for part in ("KEY", "TOKEN", "SECRET")) and len(value) >= SHORTEST
     }
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         with file.open("rb") as lines:

@@ -252,6 +252,17 @@ def test_an_answer_that_repeats_the_key_is_kept_without_it() -> None:
     assert read_chat(said).content == "your key is [key]"
 
 
+@pytest.mark.parametrize("key", ["any", "1", '"', "stop", "EMPTY", "m"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_key_that_is_no_secret_changes_no_answer(key: str, streamed: bool) -> None:
+    said = "How many are 11? EMPTY stop"
+    if streamed:
+        chunks = [piece(content=said), piece("stop"), USAGE]
+        assert read_chat(ask(stream(*chunks), key=key, on_text=lambda n: None)).content == said
+    else:
+        assert ask(says(200, json.dumps(answer(said))), key=key) == answer(said)
+
+
 @pytest.mark.parametrize(("error", "billed"), [(httpx2.ConnectError, False), (httpx2.ReadError, True)])
 def test_only_a_connection_that_never_was_is_surely_free(error: Any, billed: bool) -> None:
     def handler(request: httpx2.Request) -> httpx2.Response:
