@@ -49,11 +49,13 @@ class Saves:
         """The newest readable state, random generators set to where they were; None if there is none."""
         import torch
 
-        for number in reversed(self.numbers()):
+        *earlier, _ = [None, *self.numbers()]
+        for number, before in zip(reversed(self.numbers()), reversed(earlier), strict=True):
             try:
                 saved = torch.load(self._path(number), map_location="cpu", weights_only=True)
             except Exception as error:  # a broken disk; the save before it may be whole
-                say(f"{self._path(number)} cannot be read ({error}): going on from an earlier one")
+                instead = "starting afresh" if before is None else f"trying {self._path(before).name}"
+                say(f"{self._path(number)} cannot be read ({error}): {instead}")
                 continue
             _restore_random_states(saved["random"])
             state: Mapping[str, Any] = saved["state"]

@@ -46,7 +46,22 @@ def test_a_torn_newest_state_leads_back_to_the_one_before(
     found = saves.newest()
     assert found is not None
     assert found["number"] == 0
-    assert "cannot be read" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1.pt cannot be read" in said
+    assert said.endswith(": trying 0.pt\n")
+    assert "afresh" not in said
+
+
+def test_where_no_state_can_be_read_nothing_is_said_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saves = Saves(tmp_path)
+    saves.write(state(0))
+    (tmp_path / "0.pt").write_bytes(b"torn")
+    assert saves.newest() is None
+    said = capsys.readouterr().err
+    assert said.endswith(": starting afresh\n")
+    assert "going on" not in said
 
 
 def test_the_global_generators_go_on_where_they_were(tmp_path: Path) -> None:
