@@ -43,7 +43,7 @@ class Plugins:
     """All components by role and name, and the plugins that could not be used, with the reason."""
 
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
-    broken: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)  # by file, or distribution and entry point
 
     def names(self, role: str) -> list[str]:
         """Every name that can be selected for a role."""
@@ -68,32 +68,34 @@ def role_title(role: str) -> str:
 def load_plugins(folder: Path = FOLDER) -> Plugins:
     """Bundled and project-local files of `folder`, then installed packages (group `chainforge`)."""
     plugins = Plugins()
-    for source, module in _modules(folder, plugins.broken):
+    for who, source, module in _modules(folder, plugins.broken):
         try:
             new = registered(source, module, plugins.entries)
         except (Exception, SystemExit) as error:  # whatever a stranger's plugin does, the others must live
-            plugins.broken[source] = _reason(error)
+            plugins.broken[who] = _reason(error)
         else:
             plugins.entries.update(new)
     return plugins
 
 
-def _modules(folder: Path, broken: dict[str, str]) -> Iterator[tuple[str, ModuleType]]:
+def _modules(folder: Path, broken: dict[str, str]) -> Iterator[tuple[str, str, ModuleType]]:
+    """Each plugin that could be imported: what it is reported as, its source, its module."""
     for path in sorted(folder.glob("*.py")):
         source = path.as_posix()
         try:
-            yield source, import_file(path)
+            yield source, source, import_file(path)
         except (Exception, SystemExit) as error:
             broken[source] = _reason(error)
     blocked = {name.strip() for name in os.environ.get("CHAINFORGE_DISABLE_PLUGINS", "").split(",")}
     for entry_point in sorted(entry_points(group=hookspecs.PROJECT), key=lambda e: e.name):
         source = _source(entry_point)
+        who = f"{source} ({entry_point.name})"  # a distribution may have several
         if entry_point.name in blocked:
             continue
         try:
-            yield source, _load(entry_point)
+            yield who, source, _load(entry_point)
         except (Exception, SystemExit) as error:
-            broken[source] = _reason(error)
+            broken[who] = _reason(error)
 
 
 def import_file(path: Path) -> ModuleType:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from fakes import ROOT
 
+from chainforge.cli import cli
 from chainforge.digests import digest_module
 from chainforge.errors import ChainForgeError
 from chainforge.plugins import ROLES, Entry, Plugins, load_plugins, plugin_settings
@@ -220,7 +222,28 @@ def test_a_broken_installed_package_breaks_no_other(
     install("toy_working", WHOLE.format(name="working", conversational=False))
     plugins = load_plugins(folder)
     assert plugins.names("rewards") == ["first", "last", "working"]
-    assert plugins.broken["toy_broken 1.2.3"].startswith(complaint)
+    assert plugins.broken["toy_broken 1.2.3 (toy_broken)"].startswith(complaint)
+
+
+def test_every_broken_entry_point_of_a_distribution_is_reported(
+    folder: Path, install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("toy_many", "import no_such_package_anywhere")
+    site = tmp_path / "site-packages"
+    entry_points = "[chainforge]\nfirst_half = toy_many\nlast_half = toy_many_more\nwhole = toy_whole\n"
+    (site / "toy_many-1.2.3.dist-info/entry_points.txt").write_text(entry_points)
+    (site / "toy_many_more.py").write_text(WHOLE.format(name="first", conversational=False))
+    (site / "toy_whole.py").write_text(WHOLE.format(name="whole", conversational=False))
+    plugins = load_plugins(folder)
+    reasons = {
+        "toy_many 1.2.3 (first_half)": "ModuleNotFoundError: No module named 'no_such_package_anywhere'",
+        "toy_many 1.2.3 (last_half)": f"ValueError: the name 'first' is already taken by {folder}/a_first.py",
+    }
+    assert plugins.broken == reasons
+    assert plugins.pick("rewards", "whole").source == "toy_many 1.2.3"
+    monkeypatch.chdir(tmp_path)
+    listed = CliRunner().invoke(cli, ["plugins", "list"]).output
+    assert all(f"does not load: {who}: " in listed for who in reasons)
 
 
 SETTINGS = """
