@@ -123,6 +123,19 @@ BAD_REWARDS = {
             "in another order",
         ),
     ],
+    "the order of the completions of a prompt does not matter": [
+        (
+            "def bad(completions, prompts):\n"
+            "    return [float(i == prompts.index(p)) for i, p in enumerate(prompts)]",
+            "",
+            "with the completions of sample-1 in another order, number ",
+        ),
+        (
+            "def bad(completions):\n    return [float(c in completions[::2]) for c in completions]",
+            "",
+            "in another order, number ",
+        ),
+    ],
     "right answers score 1, if it judges answers": [
         (
             "def bad(completion, answer): return float(str(answer) not in completion)",

@@ -98,9 +98,8 @@ def repeatable(case: RewardCase) -> str | None:
 def order_does_not_matter(case: RewardCase) -> str | None:
     prompts, groups = case.usual()
     before = case.values(prompts, groups)
-    order = list(range(len(prompts)))
     for seed in range(3):
-        Random(seed).shuffle(order)
+        order = shuffled(len(prompts), seed)
         after = case.values([prompts[i] for i in order], [groups[i] for i in order])
         for place, i in enumerate(order):
             demand(
@@ -108,6 +107,29 @@ def order_does_not_matter(case: RewardCase) -> str | None:
                 f"with the prompts in another order, {prompts[i].id} gets {after[place]}, not {before[i]}",
             )
     return None
+
+
+def order_in_a_group_does_not_matter(case: RewardCase) -> str | None:
+    prompts, groups = case.usual()
+    before = case.values(prompts, groups)
+    for seed in range(3):
+        orders = [shuffled(len(group), seed) for group in groups]
+        after = case.values(prompts, [[g[i] for i in o] for g, o in zip(groups, orders, strict=True)])
+        for prompt, order, old, new in zip(prompts, orders, before, after, strict=True):
+            for place, i in enumerate(order):
+                demand(
+                    new[place] == old[i],
+                    f"with the completions of {prompt.id} in another order, number {i + 1} "
+                    f"gets {new[place]}, not {old[i]}",
+                )
+    return None
+
+
+def shuffled(count: int, seed: int) -> list[int]:
+    """0 … count - 1 in another order."""
+    order = list(range(count))
+    Random(seed).shuffle(order)
+    return order
 
 
 def gold_answers(case: RewardCase) -> str | None:
@@ -150,5 +172,6 @@ LAWS: tuple[Law[RewardCase], ...] = (
     ("reads empty, huge and odd text", survives_odd_text),
     ("the same call gives the same values", repeatable),
     ("the order of the prompts does not matter", order_does_not_matter),
+    ("the order of the completions of a prompt does not matter", order_in_a_group_does_not_matter),
     ("right answers score 1, if it judges answers", gold_answers),
 )
