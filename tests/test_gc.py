@@ -98,6 +98,24 @@ def test_nothing_to_do_is_no_error(project: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_a_tag_alone_still_names_is_kept(project: Path) -> None:
+    author = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    dvc = (sys.executable, "-m", "dvc")
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    subprocess.run([*dvc, "init", "--quiet"], check=True)
+    for text in ("published", "abandoned", "now"):
+        Path("result.txt").unlink(missing_ok=True)
+        Path("result.txt").write_text(text, encoding="utf-8")
+        subprocess.run([*dvc, "add", "--quiet", "result.txt"], check=True)
+        subprocess.run(["git", "add", "--all"], check=True)
+        amend = () if text == "published" else ("--amend",)
+        subprocess.run(["git", *author, "commit", "--quiet", *amend, "--message", text], check=True)
+        if text == "published":
+            subprocess.run(["git", "tag", "v1"], check=True)
+    assert f"{len('abandoned')} B in 1 objects are of no workspace, branch, tag or experiment" in gc()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("git", [True, False])
 def test_what_dvc_would_free_is_said_but_not_done(project: Path, git: bool) -> None:
     if git:
@@ -115,7 +133,7 @@ def test_what_dvc_would_free_is_said_but_not_done(project: Path, git: bool) -> N
     before = sorted(Path(".dvc/cache").rglob("*"))
     said = gc()
     assert "3.0 kB in 1 objects" in said
-    assert ("dvc gc --workspace --all-branches --all-experiments" in said) == git
+    assert ("dvc gc --workspace --all-branches --all-tags --all-experiments" in said) == git
     assert sorted(Path(".dvc/cache").rglob("*")) == before
 
 

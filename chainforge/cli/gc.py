@@ -13,7 +13,7 @@ from chainforge.run.exclusive import exclusive
 from chainforge.run.finished import FINISHED, INPUTS, discard
 from chainforge.run.work import work_root
 
-KEEP = ("--workspace", "--all-branches", "--all-experiments")
+KEEP = ("--workspace", "--all-branches", "--all-tags", "--all-experiments")
 WITHOUT_GIT = ("--workspace",)
 
 
@@ -72,7 +72,8 @@ def _tell_about_dvc() -> None:
     objects = re.findall(r"^Removing (.+)$", ended.stdout + ended.stderr, flags=re.MULTILINE)
     freed = sum(path.stat().st_size for path in map(Path, objects) if path.is_file() and _only_here(path))
     click.echo(
-        f"DVC's cache: {human(freed)} in {len(objects)} objects are of no workspace, branch or experiment"
+        f"DVC's cache: {human(freed)} in {len(objects)} objects are of no "
+        f"{'workspace, branch, tag or experiment' if keep == KEEP else 'workspace'}"
     )
     if objects:
         click.echo(f"  free them, while nothing runs: dvc gc {' '.join(keep)}")
