@@ -12,7 +12,7 @@ from chainforge.loops.filter import select_traces
 from chainforge.outputs import write_text
 from chainforge.plugins import load_plugins
 from chainforge.records import Prompt, Trace
-from chainforge.run.step import open_step, stage_main
+from chainforge.run.step import open_step, reward_log, stage_main
 from chainforge.wiring import make_scorer
 
 
@@ -24,6 +24,7 @@ def main(name: str) -> None:
             f"add it to the deps of {name} in dvc.yaml, so that a change of it is noticed",
         )
     with held_inputs(name, settings, plugins):
+        reward_log(name).unlink(missing_ok=True)  # a filter never goes on from an earlier run
         scorer = make_scorer(plugins, {settings.reward: 1.0}, step)
         prompts = {prompt.id: prompt for prompt in read_records(settings.prompts, Prompt)}
         traces = read_records(settings.traces, Trace)

@@ -45,8 +45,8 @@ class Step:
         return StepTable(LOGS / f"{self.file_name}.csv", columns)
 
     def log(self, name: str, value: Any) -> None:
-        """Append what a reward wants to be seen to logs/STEP.rewards.jsonl, which nothing depends on."""
-        path = LOGS / f"{self.file_name}.rewards.jsonl"
+        """Append what a reward wants to be seen to its log."""
+        path = reward_log(self.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"name": name, "value": value}, default=str) + "\n")
@@ -61,7 +61,17 @@ class Step:
     @property
     def file_name(self) -> str:
         """The step's name as a file name: distill@student -> distill/student."""
-        return self.name.replace("@", "/")
+        return file_name(self.name)
+
+
+def file_name(step: str) -> str:
+    """distill@student -> distill/student."""
+    return step.replace("@", "/")
+
+
+def reward_log(step: str) -> Path:
+    """Where a step's rewards log to. Nothing reads it; it is removed where the step starts afresh."""
+    return LOGS / f"{file_name(step)}.rewards.jsonl"
 
 
 def open_step(name: str) -> Step:
@@ -89,7 +99,7 @@ def stage_main(main: Callable[[str], None]) -> None:
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "cpus": os.cpu_count(),
     }
-    write_text(LOGS / f"{name.replace('@', '/')}.json", json.dumps(record) + "\n")
+    write_text(LOGS / f"{file_name(name)}.json", json.dumps(record) + "\n")
 
 
 def _reminder() -> str:
@@ -101,7 +111,7 @@ def _reminder() -> str:
 def _explain(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno == errno.ENOSPC or "No space left" in str(error):  # safetensors gives no number
-        return f"the disk is full{where}\n  -> free some space (dvc gc -w, old logs/), then run again"
+        return f"the disk is full{where}\n  -> free some space (chainforge gc, old logs/), then run again"
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"cannot write{where}: {error.strerror}\n  -> make the project folder writable for this user"
     return f"{error.strerror or error}{where}\n  -> check that path, then run again"

@@ -21,6 +21,7 @@ from chainforge.run.inputs import Inputs, differences, told
 from chainforge.run.journal import Journal
 from chainforge.run.progress import say
 from chainforge.run.saves import Saves
+from chainforge.run.step import reward_log
 from chainforge.run.stopping import Stopped, Stopping
 
 LOCKS = Path("logs/locks")
@@ -92,6 +93,7 @@ def open_work(inputs: Inputs, runtime: RuntimeSettings) -> Iterator[Work]:
             partial.unlink()
         if not has_saves(folder):
             _tell_what_changed(inputs, folder)
+            reward_log(inputs.step).unlink(missing_ok=True)
         write_json(folder / INPUTS, asdict(inputs))
         work = Work(folder, runtime.save_every_s)
         with work.stopping.listening():

@@ -19,6 +19,7 @@ from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.run.finished import FINISHED, GONE, recorded, sweep
 from chainforge.run.inputs import Inputs
+from chainforge.run.step import reward_log
 from chainforge.run.stopping import Stopped
 from chainforge.run.work import Work, open_work, work_root
 
@@ -80,6 +81,19 @@ def test_the_same_inputs_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     interrupted(INPUTS, 3)
     assert goes_on_at(INPUTS) == 3
     assert "going on" in capsys.readouterr().err
+
+
+def test_the_log_of_the_rewards_begins_where_the_step_does() -> None:
+    log = reward_log(INPUTS.step)
+    log.parent.mkdir()
+    log.write_text("of a run before\n")
+    interrupted(INPUTS, 3)
+    assert not log.exists()
+    log.write_text("of the first three steps\n")
+    assert goes_on_at(INPUTS) == 3
+    assert log.read_text() == "of the first three steps\n"
+    goes_on_at(replace(INPUTS, params={}))
+    assert not log.exists()
 
 
 @pytest.mark.parametrize(
