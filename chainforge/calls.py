@@ -2,9 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from chainforge.records import Message
+
+# A gateway lost patience, or lost what came: the model behind it may have written its answer all the same.
+GATEWAY_GAVE_UP = frozenset({408, 502, 504, 520, 522, 524})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,3 +79,24 @@ class CallFailed(Exception):
         self.retry_after = retry_after
         self.billed = billed
         self.partial = partial
+
+
+def refusal(status: int, message: str, retry_after: str = "") -> CallFailed:
+    """An HTTP error in place of an answer; `retry_after` is that header, empty if there is none."""
+    return CallFailed(
+        message,
+        status=status,
+        retry_after=seconds_of(retry_after, datetime.now(UTC)),
+        billed=status in GATEWAY_GAVE_UP,
+    )
+
+
+def seconds_of(retry_after: str, now: datetime) -> float | None:
+    """How long `Retry-After` asks to wait: a number, or the date of the end; None for anything else."""
+    if retry_after.isascii() and retry_after.replace(".", "", 1).isdecimal():
+        return float(retry_after)
+    try:
+        end = parsedate_to_datetime(retry_after)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return max(0.0, (end.replace(tzinfo=end.tzinfo or UTC) - now).total_seconds())

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chainforge.calls import Call, CallFailed, Reply, Usage
+from chainforge.calls import Call, CallFailed, Reply, Usage, refusal
 from chainforge.reasoning import split_reasoning
 from chainforge.secrets import without_key
 
@@ -41,11 +41,9 @@ class ChatApi:
         import openai
         from httpx2 import Limits, Timeout
 
-        http = openai.DefaultAsyncHttpxClient(
-            limits=Limits(max_connections=connections, max_keepalive_connections=connections),
-            timeout=Timeout(None, connect=CONNECT_S),
-        )
         timeout = Timeout(None, connect=CONNECT_S)
+        limits = Limits(max_connections=connections, max_keepalive_connections=connections)
+        http = openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout)
         async with openai.AsyncOpenAI(
             api_key=self.key, base_url=self.url, max_retries=0, timeout=timeout, http_client=http
         ) as sdk:
@@ -75,7 +73,7 @@ class ChatClient:
         except (openai.OpenAIError, ValueError) as error:  # ValueError: what is not JSON
             raise self._broken(f"not an answer: {error}", parts) from None
         if problem := defect(answer):
-            raise self._broken(problem, answer if call.on_text else None)
+            raise self._broken(problem, answer)
         return answer
 
     def _request(self, call: Call) -> dict[str, Any]:
@@ -113,18 +111,12 @@ class ChatClient:
         return self._clean(parts)
 
     def _refusal(self, error: "openai.APIStatusError") -> CallFailed:
-        after = error.response.headers.get("retry-after", "")
         message = self._clean(f"{error.status_code}: {reason(error)}")[:LONGEST_MESSAGE]
-        return CallFailed(
-            message,
-            status=error.status_code,
-            retry_after=float(after) if after.replace(".", "", 1).isdecimal() else None,
-            billed=False,
-        )
+        return refusal(error.status_code, message, error.response.headers.get("retry-after", ""))
 
-    def _broken(self, problem: str, partial: Mapping[str, Any] | None, billed: bool = True) -> CallFailed:
+    def _broken(self, problem: str, came: Any, billed: bool = True) -> CallFailed:
         text = self._clean(problem)[:LONGEST_MESSAGE]
-        return CallFailed(text, billed=billed, partial=self._clean(partial) if partial else None)
+        return CallFailed(text, billed=billed, partial=self._clean(came) if choice_of(came) else None)
 
     def _clean(self, said: Any) -> Any:
         return without_key(self._api.key, said)
@@ -150,17 +142,24 @@ def add(message: dict[str, Any], delta: Mapping[str, Any]) -> int:
 
 
 def defect(answer: Any) -> str | None:
-    """Why this JSON is not a whole answer: it needs a choice, its finish reason, and the usage."""
+    """Why this JSON is not a whole answer: it needs a choice, its finish reason, and the usage in numbers."""
     if not isinstance(answer, Mapping):
         return "the answer is not a JSON object"
     if error := answer.get("error"):
         return f"an error instead of an answer: {json.dumps(error)}"
-    choices = answer.get("choices")
-    if not (isinstance(choices, list) and choices and isinstance(choices[0], Mapping)):
+    if not (choice := choice_of(answer)):
         return "an answer without choices"
-    if not choices[0].get("finish_reason"):
+    if not choice.get("finish_reason"):
         return "an answer without finish_reason: it was cut"
-    return None if isinstance(answer.get("usage"), Mapping) else "an answer without usage"
+    counts = [_number(answer.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")]
+    return "an answer without usage" if None in counts else None
+
+
+def choice_of(answer: Any) -> Mapping[str, Any] | None:
+    """The first choice; None if there is nothing in it."""
+    choices = answer.get("choices") if isinstance(answer, Mapping) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, Mapping) and first else None
 
 
 def read_chat(answer: Mapping[str, Any]) -> Reply:
@@ -192,6 +191,10 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def _count(found: Any, *path: str) -> int:
+    return _number(found, *path) or 0
+
+
+def _number(found: Any, *path: str) -> int | None:
     for key in path:
         found = found.get(key) if isinstance(found, Mapping) else None
-    return int(found) if isinstance(found, int | float) and 0 <= found < 2**53 else 0
+    return int(found) if isinstance(found, int | float) and 0 <= found < 2**53 else None

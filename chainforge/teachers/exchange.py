@@ -16,7 +16,7 @@ from chainforge.teachers.journal import Journal
 from chainforge.teachers.queue import Job
 from chainforge.teachers.verdict import Verdict, on_answer, on_failure
 
-OVERLOAD = (429, 503)
+OVERLOAD = (429, 503, 529)  # the last is Anthropic's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx2
@@ -12,8 +14,9 @@ from fake_api import answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chainforge.calls import Call, CallFailed, Usage
+from chainforge.calls import Call, CallFailed, Usage, seconds_of
 from chainforge.chat import LABEL, SYNTHETIC, ChatApi, ChatClient, add, defect, read_chat, read_usage
+from chainforge.teachers.verdict import on_failure
 
 KEY = "sk-3141592653589793"
 MESSAGE = {"role": "user", "content": "6*7?"}
@@ -137,6 +140,9 @@ def test_a_whole_answer_has_no_defect() -> None:
         (answer() | {"choices": [{"message": {}}]}, "without finish_reason: it was cut"),
         (answer() | {"usage": None}, "without usage"),
         (answer() | {"usage": 7}, "without usage"),
+        (answer() | {"usage": {}}, "without usage"),
+        (answer() | {"usage": {"prompt_tokens": 10, "completion_tokens": None}}, "without usage"),
+        (answer() | {"usage": {"completion_tokens": 20}}, "without usage"),
     ],
 )
 def test_what_is_no_whole_answer_is_told_so(said: Any, problem: str) -> None:
@@ -207,7 +213,8 @@ def test_a_request_says_all_and_only_what_it_should() -> None:
         ("inf", None),
         ("nan", None),
         ("1e3", None),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct", None),
         ("\u00b2", None),
     ],
 )
@@ -217,6 +224,40 @@ def test_retry_after_is_read_in_seconds(header: str, seconds: float | None) -> N
 
     refused = failure(handler)
     assert (refused.status, refused.retry_after, refused.billed) == (429, seconds, False)
+
+
+@given(whole_s=st.integers(0, 10**6), at=st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)))
+def test_a_date_in_retry_after_asks_to_wait_until_then(whole_s: int, at: datetime) -> None:
+    now = at.replace(microsecond=0, tzinfo=UTC)
+    assert seconds_of(format_datetime(now + timedelta(seconds=whole_s), usegmt=True), now) == whole_s
+    assert seconds_of(format_datetime(now - timedelta(seconds=whole_s), usegmt=True), now) == 0
+
+
+@given(header=st.text() | st.text("0123456789:., +-GMTWedOct", max_size=40))
+def test_whatever_retry_after_says_it_is_read_or_passed_over(header: str) -> None:
+    waits_s = seconds_of(header, datetime.now(UTC))
+    assert waits_s is None or waits_s >= 0
+
+
+@pytest.mark.parametrize("status", range(400, 600))
+def test_only_a_gateway_that_gave_up_may_have_cost_money(status: int) -> None:
+    refused = failure(says(status, "no"))
+    assert (refused.status, refused.billed) == (status, status in {408, 502, 504, 520, 522, 524})
+
+
+@pytest.mark.parametrize("lacking", ["finish_reason", "usage"])
+def test_a_paid_answer_that_lacks_its_end_is_a_failure_that_keeps_it(lacking: str) -> None:
+    said = answer()
+    (said["choices"][0] if lacking == "finish_reason" else said).pop(lacking)
+    broke = failure(says(200, json.dumps(said)))
+    assert broke.partial == said
+    assert on_failure(broke, {}).cause == "cut"
+
+
+def test_an_error_is_no_part_of_an_answer() -> None:
+    broke = failure(says(200, '{"error": {"message": "busy"}}'))
+    assert broke.partial is None
+    assert on_failure(broke, {}).cause == "failed"
 
 
 @pytest.mark.parametrize(
