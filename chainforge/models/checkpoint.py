@@ -59,6 +59,8 @@ def start_torch(settings: RunSettings, runtime: RuntimeSettings) -> torch.device
     np.random.seed(settings.seed % 2**32)
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # else every new tensor is written twice; nothing reads one before it is written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return choose_device(runtime.device)
 

@@ -1,4 +1,4 @@
-"""A key-value cache that is allocated once: decoding writes in place and never concatenates.
+"""A key-value cache for decoding: tokens are written in place, and room is made for many at a time.
 
 B rows in use, R rows of another cache. Every row ends at the same column; one that began later begins further
 right. So a token is written as one slice, and a new row is put in with its last token in the last column.
@@ -8,31 +8,37 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+CHUNK = {"cpu": 32}  # columns
+CHUNK_ELSEWHERE = 256
 
-class PreallocatedLayer(CacheLayerMixin):
-    """One layer's keys and values: [rows, heads, capacity, head size], in use from `begin` to `end`.
 
-    On a CPU, positions lie next to each other in memory and a key's components far apart, as the product of
-    one query with all keys reads them.
+class PaddedLayer(CacheLayerMixin):
+    """One layer's keys and values: [rows, heads, width, head size], written up to column `end`.
+
+    Attention gets the whole width, of which a mask hides what no row has written: only whole tensors lie in
+    memory as the bfloat16 products of a CPU want them, and parts would be copied for every token. There too,
+    positions lie next to each other and a key's components far apart, as the product of one query with all
+    keys reads them.
     """
 
     is_sliding = False
 
-    def __init__(self, rows: int, capacity: int, end: int) -> None:
+    def __init__(self, rows: int, width: int, end: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.most_rows, self.capacity = rows, capacity
+        self.most_rows, self.width, self.end = rows, width, end
         self.rows = 0
-        self.begin = self.end = end
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take heads, sizes and type from the first keys."""
-        _, heads, _, size = key_states.shape
-        if key_states.device.type == "cpu":
-            self.keys = key_states.new_zeros(self.most_rows, heads, size, self.capacity).transpose(-1, -2)
-        else:
-            self.keys = key_states.new_zeros(self.most_rows, heads, self.capacity, size)
-        self.values = value_states.new_zeros(self.most_rows, heads, self.capacity, value_states.shape[-1])
+        self.keys = self._zeros(key_states, is_key=True)
+        self.values = self._zeros(value_states, is_key=False)
         self.is_initialized = True
+
+    def _zeros(self, like: Tensor, *, is_key: bool) -> Tensor:
+        _, heads, _, size = like.shape
+        if is_key and like.device.type == "cpu":
+            return like.new_zeros(self.most_rows, heads, size, self.width).transpose(-1, -2)
+        return like.new_zeros(self.most_rows, heads, self.width, size)
 
     @property
     def _storage(self) -> tuple[Tensor, Tensor]:
@@ -43,7 +49,7 @@ class PreallocatedLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write the new states after the old ones; return views of all that is in use."""
+        """Write the new states after the old ones; return all columns."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.rows, start = len(key_states), self.end
@@ -51,63 +57,65 @@ class PreallocatedLayer(CacheLayerMixin):
         keys, values = self._storage
         keys[: self.rows, :, start : self.end] = key_states
         values[: self.rows, :, start : self.end] = value_states
-        return keys[: self.rows, :, self.begin : self.end], values[: self.rows, :, self.begin : self.end]
+        return keys[: self.rows], values[: self.rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset that a mask over this cache has."""
-        return self.get_seq_length() + query_length, 0
+        return self.width, 0
 
     def get_seq_length(self) -> int:
-        """Columns in use."""
-        return self.end - self.begin
+        """Columns written."""
+        return self.end
 
     def get_max_length(self) -> int:
-        """Positions there is room for."""
-        return self.capacity
+        """Columns there is room for."""
+        return self.width
 
     get_max_cache_shape = get_max_length  # the name in transformers before 5.20
 
-    def append(self, other: "PreallocatedLayer", row_of_B: Tensor) -> None:
+    def append(self, other: "PaddedLayer", row_of_B: Tensor) -> None:
         """Put these rows of another layer behind those in use; a row may be put in several times."""
         if not self.is_initialized:
             self.lazy_initialization(*other._storage)
-        rows, width = self.rows + len(row_of_B), other.get_seq_length()
+        rows = self.rows + len(row_of_B)
         for ours, theirs in zip(self._storage, other._storage, strict=True):
-            ours[self.rows : rows, :, self.end - width : self.end] = theirs[row_of_B]
+            ours[self.rows : rows, :, self.end - other.end : self.end] = theirs[row_of_B, :, : other.end]
         self.rows = rows
 
     def close_gaps(self, gaps: Tensor, movers: Tensor, count: int) -> None:
         """Keep `count` rows: those behind them that are still needed move into the gaps."""
         for states in self._storage:
-            states[gaps, :, self.begin : self.end] = states[movers, :, self.begin : self.end]
+            states[gaps, :, : self.end] = states[movers, :, : self.end]
         self.rows = count
 
-    def shift(self, columns: int) -> None:
-        """Move what is in use so many columns to the left."""
-        begin, end = self.begin - columns, self.end - columns
-        for states in self._storage:
-            states[: self.rows, :, begin:end] = states[: self.rows, :, self.begin : self.end].clone()
-        self.begin, self.end = begin, end
+    def widen(self, columns: int, width: int) -> None:
+        """Move the last so many columns to the left end of new storage."""
+        self.width = width
+        (keys, values), start, rows = self._storage, self.end - columns, self.rows
+        self.keys, self.values = self._zeros(keys, is_key=True), self._zeros(values, is_key=False)
+        self.keys[:rows, :, :columns] = keys[:rows, :, start : self.end]
+        self.values[:rows, :, :columns] = values[:rows, :, start : self.end]
+        self.end = columns
 
 
-class PreallocatedCache(Cache):
-    """All layers. The first token is written to column `end`; shorter prompts leave columns before theirs."""
+class PaddedCache(Cache):
+    """All layers. Tokens are written from column `end` on; shorter prompts leave columns before theirs."""
 
-    def __init__(self, layers: int, *, rows: int, capacity: int, end: int = 0) -> None:
-        self._filled = [PreallocatedLayer(rows, capacity, end) for _ in range(layers)]
+    def __init__(self, layers: int, *, rows: int, width: int, end: int = 0) -> None:
+        self._filled = [PaddedLayer(rows, width, end) for _ in range(layers)]
         super().__init__(layers=list(self._filled))
 
     @property
-    def columns(self) -> tuple[int, int]:
-        """(first in use, next to be written)."""
-        return self._filled[0].begin, self._filled[0].end
+    def end(self) -> int:
+        """The column that is written next."""
+        return self._filled[0].end
 
     @property
-    def is_full(self) -> bool:
-        """Whether there is no column left."""
-        return self._filled[0].end == self._filled[0].capacity
+    def width(self) -> int:
+        """Columns there is room for."""
+        return self._filled[0].width
 
-    def append(self, other: "PreallocatedCache", row_of_B: Tensor) -> None:
+    def append(self, other: "PaddedCache", row_of_B: Tensor) -> None:
         """Put these rows of another cache behind those in use; their last columns become this one's last."""
         for ours, theirs in zip(self._filled, other._filled, strict=True):
             ours.append(theirs, row_of_B)
@@ -123,15 +131,16 @@ class PreallocatedCache(Cache):
         order_B[gaps] = movers
         return order_B
 
-    def use_from(self, column: int) -> None:
-        """No row needs anything before this column."""
+    def widen(self, columns: int, width: int) -> None:
+        """Keep the last so many columns only, in storage of this width."""
         for layer in self._filled:
-            layer.begin = column
+            layer.widen(columns, width)
 
-    def shift(self, columns: int) -> None:
-        """Make room for so many columns at the right end, by columns that are unused on the left."""
-        for layer in self._filled:
-            layer.shift(columns)
+
+def chunks(columns: int, device_type: str) -> int:
+    """The width that has room for at least one column more."""
+    chunk = CHUNK.get(device_type, CHUNK_ELSEWHERE)
+    return (columns // chunk + 1) * chunk
 
 
 def left_padded_mask(is_token_NP: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The rows that are decoded together; rows that have ended leave, and new prompts come in.
 
-R prompts, P their width, B rows, V vocabulary.
+R prompts, P their width, B rows, W columns of the cache, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -9,22 +9,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from chainforge.rollout.cache import PreallocatedCache, left_padded_mask
-
-SPARE_SHARE = 0.125  # of a completion: columns beyond the longest row; all rows move once they are used up
+from chainforge.rollout.cache import PaddedCache, chunks, left_padded_mask
 
 
 class DecodeBatch:
     """Per row: `number_B` of its completion, `taken_B` tokens so far, `logits_BV` of the next one."""
 
-    def __init__(
-        self, model: PreTrainedModel, *, rows: int, prompt_width: int, limit: int, refills: bool
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, *, rows: int, prompt_width: int) -> None:
+        """At most so many rows, and prompts of at most that width."""
         self._model, self._device, self._prompt_width = model, model.device, prompt_width
-        spare = 1 + int(limit * SPARE_SHARE) if refills else 0
-        capacity = prompt_width + limit + spare
-        self._cache = PreallocatedCache(
-            model.config.num_hidden_layers, rows=rows, capacity=capacity, end=prompt_width
+        self._cache = PaddedCache(
+            model.config.num_hidden_layers,
+            rows=rows,
+            width=chunks(prompt_width, model.device.type),
+            end=prompt_width,
         )
         self.number_B = self.taken_B = self._start_B = torch.zeros(0, dtype=torch.long, device=self._device)
         self.logits_BV = torch.zeros(0, dtype=model.dtype, device=self._device)
@@ -39,34 +37,28 @@ class DecodeBatch:
         row_of_B = torch.arange(len(prompts), device=self._device).repeat_interleave(counts)
         self._cache.append(cache, row_of_B)
         new_B = torch.tensor([n for each in numbers for n in each], device=self._device)
-        _, end = self._cache.columns
         self.logits_BV = torch.cat([self.logits_BV[: len(self)], logits_RV[row_of_B]])
         self.number_B = torch.cat([self.number_B, new_B])
         self.taken_B = torch.cat([self.taken_B, torch.zeros_like(new_B)])
-        self._start_B = torch.cat([self._start_B, end - length_R[row_of_B]])
-        self._cache.use_from(int(self._start_B.min()))
+        self._start_B = torch.cat([self._start_B, self._cache.end - length_R[row_of_B]])
 
     def keep(self, wanted_B: Tensor) -> Tensor:
         """Drop the other rows; returns the order that the rest has now."""
         order_B = self._cache.keep_rows(wanted_B)
         self.number_B, self.taken_B = self.number_B[order_B], self.taken_B[order_B]
         self._start_B = self._start_B[order_B]
-        if len(self):
-            self._cache.use_from(int(self._start_B.min()))
         return order_B
 
     def advance(self, token_B: Tensor) -> None:
         """Add a token to each row, and compute the logits of the next."""
-        begin, end = self._cache.columns
-        if self._cache.is_full:
-            unused = min(begin, end - self._prompt_width)  # the next prompt must find room before the end
-            self._cache.shift(unused)
-            self._start_B = self._start_B - unused
-            begin, end = self._cache.columns
-        column_L = torch.arange(begin, end + 1, device=self._device)
+        if self._cache.end == self._cache.width:
+            self._make_room()
+        end = self._cache.end
+        column_W = torch.arange(self._cache.width, device=self._device)
+        seen_BW = (column_W >= self._start_B[:, None]) & (column_W <= end)
         hidden_B1H = self._model.get_decoder()(
             input_ids=token_B[:, None],
-            attention_mask=(column_L >= self._start_B[:, None])[:, None, None],
+            attention_mask=seen_BW[:, None, None],
             position_ids=(end - self._start_B)[:, None],
             past_key_values=self._cache,
             use_cache=True,
@@ -74,7 +66,14 @@ class DecodeBatch:
         self.logits_BV = self._model.get_output_embeddings()(hidden_B1H[:, -1])
         self.taken_B = self.taken_B + 1
 
-    def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, PreallocatedCache, Tensor]:
+    def _make_room(self) -> None:
+        """Drop the columns that no row needs any more, but for as many as the next prompt may have."""
+        end = self._cache.end
+        columns = max(end - int(self._start_B.min()), self._prompt_width)
+        self._cache.widen(columns, chunks(columns, self._device.type))
+        self._start_B = self._start_B - (end - columns)
+
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, PaddedCache, Tensor]:
         """(logits_RV, cache, length_R) of prompts padded on the left."""
         width = max(map(len, prompts))
         tokens_RP = torch.zeros(len(prompts), width, dtype=torch.long)
@@ -83,7 +82,7 @@ class DecodeBatch:
             tokens_RP[row, width - len(ids) :] = torch.tensor(list(ids))
             is_token_RP[row, width - len(ids) :] = True
         tokens_RP, is_token_RP = tokens_RP.to(self._device), is_token_RP.to(self._device)
-        cache = PreallocatedCache(self._model.config.num_hidden_layers, rows=len(prompts), capacity=width)
+        cache = PaddedCache(self._model.config.num_hidden_layers, rows=len(prompts), width=width)
         hidden_RPH = self._model.get_decoder()(
             input_ids=tokens_RP,
             attention_mask=left_padded_mask(is_token_RP),

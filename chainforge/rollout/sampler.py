@@ -71,9 +71,7 @@ def sample(
 
     waiting = _queue(requests, max_rows)
     width = max(len(group.prompt_ids) for group in waiting)
-    batch = DecodeBatch(
-        model, rows=min(max_rows, count), prompt_width=width, limit=limit, refills=count > max_rows
-    )
+    batch = DecodeBatch(model, rows=min(max_rows, count), prompt_width=width)
     running_B = torch.ones(0, dtype=torch.bool, device=device)
     with decoding(model):
         while len(batch) or waiting:
