@@ -1,6 +1,6 @@
 """ChainForge's public API: all that a plugin may import. `import chainforge as cf`."""
 
-from chainforge.calls import Call, CallFailed, Reply, Usage
+from chainforge.calls import Call, CallFailed, Reply, Usage, refusal
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
 from chainforge.jsonl import read_rows
@@ -8,7 +8,7 @@ from chainforge.prices import FREE, Prices
 from chainforge.reasoning import split_reasoning
 from chainforge.records import Completion, Example, Message, Prompt, Trace, from_json
 from chainforge.response import Parsed, TagFormat, tag_format
-from chainforge.secrets import secret
+from chainforge.secrets import secret, without_key
 
 __all__ = [
     "API_VERSION",
@@ -34,7 +34,9 @@ __all__ = [
     "from_json",
     "hookimpl",
     "read_rows",
+    "refusal",
     "secret",
     "split_reasoning",
     "tag_format",
+    "without_key",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from chainforge.records import Message
 
+LONGEST_MESSAGE = 500
 # A gateway lost patience, or lost what came: the model behind it may have written its answer all the same.
 GATEWAY_GAVE_UP = frozenset({408, 502, 504, 520, 522, 524})
 
@@ -58,7 +59,7 @@ class Reply:
 
 
 class CallFailed(Exception):
-    """A call without a whole answer. Its text never holds a key.
+    """A call without a whole answer. Its text is one line, not too long, and never holds a key.
 
     `status` is the HTTP status of a refusal, None where the connection or the body failed. `retry_after` is
     what the provider asked for, in seconds. `billed` is whether it may have cost money all the same.
@@ -74,7 +75,7 @@ class CallFailed(Exception):
         billed: bool = True,
         partial: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(" ".join(message.split())[:LONGEST_MESSAGE])
         self.status = status
         self.retry_after = retry_after
         self.billed = billed

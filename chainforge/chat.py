@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import openai
 
 CONNECT_S = 30.0
-LONGEST_MESSAGE = 500
 SYNTHETIC = "chainforge-mock"  # the system_fingerprint of `chainforge mock-teacher`
 LABEL = "X-Client-Request-Id"
 
@@ -111,22 +110,22 @@ class ChatClient:
         return self._clean(parts)
 
     def _refusal(self, error: "openai.APIStatusError") -> CallFailed:
-        message = self._clean(f"{error.status_code}: {reason(error)}")[:LONGEST_MESSAGE]
+        message = self._clean(f"{error.status_code}: {reason(error)}")
         return refusal(error.status_code, message, error.response.headers.get("retry-after", ""))
 
     def _broken(self, problem: str, came: Any, billed: bool = True) -> CallFailed:
-        text = self._clean(problem)[:LONGEST_MESSAGE]
-        return CallFailed(text, billed=billed, partial=self._clean(came) if choice_of(came) else None)
+        partial = self._clean(came) if choice_of(came) else None
+        return CallFailed(self._clean(problem), billed=billed, partial=partial)
 
     def _clean(self, said: Any) -> Any:
         return without_key(self._api.key, said)
 
 
 def reason(error: "openai.APIStatusError") -> str:
-    """What the provider says, in one line."""
+    """What the provider says."""
     body = error.body
     message = body.get("message") if isinstance(body, Mapping) else None
-    return " ".join(str(message or error.response.reason_phrase or "no reason given").split())
+    return str(message or error.response.reason_phrase or "no reason given")
 
 
 def add(message: dict[str, Any], delta: Mapping[str, Any]) -> int:

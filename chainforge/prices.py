@@ -1,12 +1,13 @@
 """What a call costs, in exact decimal USD."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 
 from chainforge.calls import Usage
+from chainforge.errors import ChainForgeError
 from chainforge.records import Message
 
 MILLION = 1_000_000
@@ -28,6 +29,16 @@ class Prices:
     output: Decimal
     peak_factor: Decimal = Decimal(1)
     peak_hours: tuple[tuple[int, int], ...] = ()
+
+    @staticmethod
+    def as_set(usd_per_million: Mapping[str, float]) -> "Prices":
+        """Those of a user who wrote {hit, miss, output}. Raises ChainForgeError for anything else."""
+        if set(usd_per_million) != {"hit", "miss", "output"}:
+            raise ChainForgeError(
+                f"usd_per_million has {sorted(usd_per_million)}", "it has hit, miss and output"
+            )
+        hit, miss, output = (Decimal(str(usd_per_million[kind])) for kind in ("hit", "miss", "output"))
+        return Prices(table="as set", hit=hit, miss=miss, output=output)
 
     def window(self, at: datetime) -> Window:
         """Whether a call that is sent at this time pays the higher price."""

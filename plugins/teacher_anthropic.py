@@ -13,7 +13,6 @@ API: https://docs.anthropic.com/en/api/messages
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -45,33 +44,28 @@ class Anthropic:
                 f"thinking_tokens is {self.thinking_tokens}, max_tokens {self.max_tokens}",
                 "thinking needs room for the answer behind it: make it smaller than max_tokens",
             )
-        if self.usd_per_million is not None and set(self.usd_per_million) != {"hit", "miss", "output"}:
-            raise cf.ChainForgeError(
-                f"usd_per_million has {sorted(self.usd_per_million)}", "it has hit, miss and output"
-            )
+        if self.usd_per_million is not None:
+            cf.Prices.as_set(self.usd_per_million)
 
     @property
     def prices(self) -> cf.Prices | None:
-        if self.usd_per_million is None:
-            return None
-        hit, miss, output = (Decimal(str(self.usd_per_million[k])) for k in ("hit", "miss", "output"))
-        return cf.Prices(table="as set", hit=hit, miss=miss, output=output)
+        return None if self.usd_per_million is None else cf.Prices.as_set(self.usd_per_million)
+
+    @property
+    def thinks(self) -> bool:
+        return self.thinking_tokens > 0
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         """The request without messages."""
-        thinking = {"type": "enabled", "budget_tokens": self.thinking_tokens}
-        return (
-            {"max_tokens": self.max_tokens}
-            | ({"thinking": thinking} if self.thinking_tokens else {})
-            | self.extra_body
-        )
+        thinking = {"thinking": {"type": "enabled", "budget_tokens": self.thinking_tokens}}
+        return {"max_tokens": self.max_tokens} | (thinking if self.thinks else {}) | self.extra_body
 
     @property
     def identity(self) -> Mapping[str, Any]:
         elsewhere = f"@{urlsplit(self.base_url).hostname}" if self.base_url else ""
-        provider = f"anthropic{elsewhere}"
-        return {"provider": provider, "model": self.model, "parameters": dict(self.parameters)}
+        asked = {"model": self.model, "parameters": dict(self.parameters)}
+        return {"provider": f"anthropic{elsewhere}"} | asked
 
     @asynccontextmanager
     async def client(self, *, connections: int) -> AsyncIterator[cf.ApiClient]:
@@ -121,44 +115,82 @@ class Client:
     async def ask(self, call: cf.Call) -> Mapping[str, Any]:
         """One call; always streamed, as the API wants it for long answers. Raises CallFailed."""
         import anthropic
+        from httpx2 import HTTPError
 
-        turns = [dict(m) for m in call.messages if m["role"] != "system"]
-        system = "\n\n".join(m["content"] for m in call.messages if m["role"] == "system")
-        body = dict(self._teacher.parameters) | {"max_tokens": call.max_tokens}
-        request: dict[str, Any] = {"model": self._teacher.model, "messages": turns}
-        partial: Mapping[str, Any] | None = None
+        said: dict[str, Any] = {}
         try:
-            create: Any = self._sdk.messages.stream  # its overloads know no dict of arguments
-            async with create(
-                **request,
-                **({"system": system} if system else {}),
-                max_tokens=call.max_tokens,
-                extra_body=body,
-                extra_headers={"X-Client-Request-Id": call.label},
-            ) as stream:
-                async for event in stream:
-                    if event.type in ("text", "thinking") and call.on_text:
-                        call.on_text(len(getattr(event, event.type)))
-                partial = (await stream.get_final_message()).to_dict()
+            await self._stream(call, said)
         except anthropic.APIStatusError as error:
-            after = error.response.headers.get("retry-after", "")
-            raise self._failed(
-                f"{error.status_code}: {error.message}",
-                status=error.status_code,
-                retry_after=float(after) if after.isdigit() else None,
-                billed=False,
-            ) from None
-        except anthropic.APIConnectionError as error:
-            sent = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout")
-            raise self._failed(f"no connection: {error.__cause__ or error}", billed=sent) from None
-        except (anthropic.AnthropicError, ValueError) as error:
-            raise self._failed(f"not an answer: {error}") from None
-        if not partial.get("stop_reason") or not partial.get("usage"):
-            raise self._failed("an answer without stop_reason or usage: it was cut", partial=partial)
-        return partial
+            if error.status_code >= 400:
+                text = cf.without_key(self._key, f"{error.status_code}: {error.message}")
+                after = error.response.headers.get("retry-after", "")
+                raise cf.refusal(error.status_code, text, after) from None
+            raise self._broken(f"an error among the events: {error.message}", said) from None
+        except (anthropic.APIConnectionError, HTTPError) as error:  # the latter once the stream is open
+            cause = error.__cause__ or error
+            sent = type(cause).__name__ not in ("ConnectError", "ConnectTimeout")
+            raise self._broken(f"no connection: {cause!r}", said, billed=sent) from None
+        except (anthropic.AnthropicError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise self._broken(f"not an answer: {error!r}", said) from None  # JSON of any other shape
+        if problem := defect(said):
+            raise self._broken(problem, said)
+        return dict(cf.without_key(self._key, said))
 
-    def _failed(self, message: str, **about: Any) -> cf.CallFailed:
-        return cf.CallFailed(message.replace(self._key, "[key]")[:500], **about)
+    async def _stream(self, call: cf.Call, said: dict[str, Any]) -> None:
+        """Ask, and add to `said` as the answer comes."""
+        system = "\n\n".join(m["content"] for m in call.messages if m["role"] == "system")
+        turns = [dict(m) for m in call.messages if m["role"] != "system" and m["content"]]
+        create: Any = self._sdk.messages.create  # its overloads know no dict of arguments
+        events = await create(
+            model=self._teacher.model,
+            messages=turns,  # an empty one, of which only thought was there, the API would refuse
+            **({"system": system} if system else {}),
+            max_tokens=call.max_tokens,
+            stream=True,
+            extra_body=dict(self._teacher.parameters) | {"max_tokens": call.max_tokens},
+            extra_headers={"X-Client-Request-Id": call.label},
+        )
+        if "event-stream" not in (kind := events.response.headers.get("content-type", "")):
+            raise ValueError(f"{kind}: {(await events.response.aread())[:200]!r}")
+        async for event in events:
+            came = absorb(said, event.to_dict(warnings=False))
+            if call.on_text:
+                call.on_text(came)
+
+    def _broken(self, problem: str, said: Mapping[str, Any], billed: bool = True) -> cf.CallFailed:
+        came = cf.without_key(self._key, said) if said.get("content") else None
+        return cf.CallFailed(cf.without_key(self._key, problem), billed=billed, partial=came)
+
+
+def absorb(said: dict[str, Any], event: Mapping[str, Any]) -> int:
+    """Add an event of a stream to the message that it is of; how many characters of text it had."""
+    came = 0
+    match event["type"]:
+        case "message_start":
+            begun = event["message"]
+            counted = {k: n for k, n in (begun.get("usage") or {}).items() if k != "output_tokens"}
+            said.update(begun, content=[], usage=counted)  # what is written is counted at the end
+        case "content_block_start":
+            said["content"].append(dict(event["content_block"]))
+        case "content_block_delta":
+            block = said["content"][event["index"]]
+            for name, text in event["delta"].items():
+                if name != "type" and isinstance(text, str):
+                    block[name] = (block.get(name) or "") + text
+                    came += len(text) if name != "signature" else 0
+        case "message_delta":
+            said.update(event["delta"], usage=said["usage"] | (event.get("usage") or {}))
+    return came
+
+
+def defect(said: Mapping[str, Any]) -> str | None:
+    """Why this is not a whole answer: it needs a message, its reason to stop, and the usage in numbers."""
+    if "content" not in said:
+        return "a stream without a message"
+    if not said.get("stop_reason"):
+        return "an answer without stop_reason: it was cut"
+    counts = (said["usage"].get(name) for name in ("input_tokens", "output_tokens"))
+    return None if all(isinstance(n, int) and n >= 0 for n in counts) else "an answer without usage"
 
 
 @cf.hookimpl

@@ -121,10 +121,8 @@ class OpenAICompatible:
                 raise cf.ChainForgeError(f"preset {self.preset} needs a {name}", f"set teacher.{name}")
         if self.max_tokens < 1:
             raise cf.ChainForgeError(f"max_tokens is {self.max_tokens}", "it is at least 1")
-        if self.usd_per_million is not None and set(self.usd_per_million) != {"hit", "miss", "output"}:
-            raise cf.ChainForgeError(
-                f"usd_per_million has {sorted(self.usd_per_million)}", "it has hit, miss and output"
-            )
+        if self.usd_per_million is not None:
+            cf.Prices.as_set(self.usd_per_million)
         if self.preset == "deepseek" and self.thinking and self.temperature is not None:
             raise cf.ChainForgeError(
                 "DeepSeek ignores temperature while it thinks", "leave it out, or set thinking: false"
@@ -143,10 +141,13 @@ class OpenAICompatible:
         return PRESETS[self.preset].seeded if self.send_seed is None else self.send_seed
 
     @property
+    def thinks(self) -> bool:
+        return self.thinking
+
+    @property
     def prices(self) -> cf.Prices | None:
-        if self.usd_per_million:
-            hit, miss, output = (Decimal(str(self.usd_per_million[k])) for k in ("hit", "miss", "output"))
-            return cf.Prices(table="as set", hit=hit, miss=miss, output=output)
+        if self.usd_per_million is not None:
+            return cf.Prices.as_set(self.usd_per_million)
         known = PRESETS[self.preset].prices
         return known if isinstance(known, cf.Prices | None) else known.get(self.served)
 
