@@ -62,8 +62,7 @@ class ApiClient(Protocol):
     async def ask(self, call: Call) -> Mapping[str, Any]:
         """The provider's JSON, whole and as it came. It tries once.
 
-        Raises CallFailed for whatever is not a whole answer: a refusal, a broken connection, a cut body, an
-        answer without choices, finish reason or usage.
+        Raises CallFailed for whatever else comes, be it an answer without its finish reason or its usage.
         """
 
 
@@ -78,6 +77,7 @@ class ApiTeacher(Protocol):
     max_tokens: int  # of reasoning and answer together
     prices: Prices | None  # None: unknown
     seeded: bool  # whether a call's seed is sent, and so belongs to what the answer depends on
+    thinks: bool  # whether reasoning is asked for; if not, an answer without is as it should be
 
     @property
     def identity(self) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from chainforge.config.loading import PARAMS
 from chainforge.jsonl import write_records
 from chainforge.outputs import write_json
 from chainforge.teachers.account import account_of, calls_json
-from chainforge.teachers.answers import answer_all
+from chainforge.teachers.answers import WITHOUT_THOUGHT, answer_all
 from chainforge.teachers.display import display
 from chainforge.teachers.estimate import estimate
 from chainforge.teachers.paid import read_paid
@@ -148,6 +148,8 @@ def say_estimate(plan: Plan) -> None:
         click.echo("  cost      unknown: the teacher has no price; set teacher.usd_per_million")
     else:
         click.echo(f"  cost      {found.low_usd:>12,.2f} to {found.high_usd:,.2f} USD, without asking again")
+    if not plan.teacher.thinks:
+        click.echo(f"  beware    {WITHOUT_THOUGHT}")
     if paid.run:
         click.echo(f"  already spent {paid.spent} USD, possibly {paid.possibly} more: {plan.folder}")
 

@@ -17,6 +17,7 @@ from chainforge.teachers.paid import Paid, final_answers, read_paid
 from chainforge.teachers.question import Question
 
 Watch = Callable[[Collector], None]
+WITHOUT_THOUGHT = "this teacher is not asked to think: the step filter drops every answer without reasoning"
 
 
 def answer_all(
@@ -36,6 +37,8 @@ def answer_all(
     be asked, and ChainForgeError where nobody said what it may cost.
     """
     check_budget(teacher, settings)
+    if not teacher.thinks:
+        say(WITHOUT_THOUGHT)
     stopping = Stopping()
     with Journal(folder) as journal, stopping.listening():
         paid = read_paid(folder)

@@ -72,7 +72,8 @@ class Exchange:
             unread = CallFailed(f"teacher.read raised {bug!r}", partial=answer)
             await self.journal.write(record.failed(about, unread, Verdict("stop", "failed")))
             raise
-        verdict = on_answer(reply, job.tries, retry_truncated=self.retry_truncated)
+        thinks, again = self.teacher.thinks, self.retry_truncated
+        verdict = on_answer(reply, job.tries, thinks=thinks, retry_truncated=again)
         prices = self.teacher.prices or FREE
         cost = prices.cost(reply.usage, window := prices.window(sent))
         line = record.answer(about, sent, reply, answer, cost=cost, window=window, verdict=verdict)

@@ -22,15 +22,18 @@ class Verdict:
     answered: bool = False
 
 
-def on_answer(reply: Reply, tries: Mapping[str, int], *, retry_truncated: bool) -> Verdict:
-    """An answer is paid for, so it is kept whatever it is; a few kinds are asked for once more."""
-    cause = cause_of(reply)
+def on_answer(reply: Reply, tries: Mapping[str, int], *, thinks: bool, retry_truncated: bool) -> Verdict:
+    """An answer is paid for, so it is kept whatever it is; a few kinds are asked for once more.
+
+    `thinks` is whether reasoning was asked for: elsewhere, nothing is missing where there is none.
+    """
+    cause = cause_of(reply, thinks)
     asks_again = cause in ("cut", "no_reasoning") or (cause == "truncated" and retry_truncated)
     action: Action = "again" if asks_again and tries.get(cause, 0) < TRIES[cause] else "keep"
     return Verdict(action, cause, answered=True)
 
 
-def cause_of(reply: Reply) -> str:
+def cause_of(reply: Reply, thinks: bool) -> str:
     """What is wrong with an answer; "answered" if nothing is."""
     if reply.finish == OVERLOADED:
         return "cut"
@@ -38,7 +41,7 @@ def cause_of(reply: Reply) -> str:
         return "truncated"
     if reply.finish != "stop":
         return reply.finish
-    return "answered" if reply.reasoning and reply.content else "no_reasoning"
+    return "answered" if reply.content and (reply.reasoning or not thinks) else "no_reasoning"
 
 
 def on_failure(failure: CallFailed | TimeoutError, tries: Mapping[str, int]) -> Verdict:

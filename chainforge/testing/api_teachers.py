@@ -50,7 +50,9 @@ def identity(case: ApiTeacherCase) -> str | None:
 def limits(case: ApiTeacherCase) -> str | None:
     tokens, prices = case.teacher.max_tokens, case.teacher.prices
     demand(type(tokens) is int and tokens > 0, f"max_tokens is {tokens!r}, not a whole number above 0")
-    demand(type(case.teacher.seeded) is bool, f"seeded is {case.teacher.seeded!r}, not true or false")
+    for name in ("seeded", "thinks"):
+        value = getattr(case.teacher, name)
+        demand(type(value) is bool, f"{name} is {value!r}, not true or false")
     if prices is None:
         return f"{tokens:,} tokens; no price is known, so collector.budget_usd must be none"
     return f"{tokens:,} tokens, at most {prices.most((), tokens):f} USD for a short question"

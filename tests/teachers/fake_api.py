@@ -59,6 +59,7 @@ class FakeTeacher:
     cap: int | None = None  # calls at a time, beyond which it refuses with 429
     prices: Prices | None = CHEAP
     seeded: bool = False
+    thinks: bool = True
     max_tokens: int = 100
     identity: Mapping[str, Any] = field(default_factory=lambda: {"provider": "toy", "model": "toy-1"})
     calls: list[Call] = field(default_factory=list)

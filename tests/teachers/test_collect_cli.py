@@ -103,6 +103,11 @@ def test_a_dry_run_counts_and_needs_no_key() -> None:
     )
 
 
+def test_a_dry_run_says_so_where_thinking_is_off() -> None:
+    assert "not asked to think" in run(*FILES, "--set", "thinking=false", "--dry-run")
+    assert "not asked to think" not in run(*FILES, "--dry-run")
+
+
 def test_a_dry_run_counts_what_is_left(collected: Path) -> None:
     said = run(*FILES, *TOY, "--samples", "3", "--dry-run")
     assert said.startswith("out: 9 questions, 3 not answered yet")

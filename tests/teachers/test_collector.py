@@ -180,6 +180,18 @@ def test_an_answer_without_reasoning_is_kept_when_the_next_one_is_no_better(tmp_
 
 
 @pytest.mark.usefixtures("clock")
+def test_where_no_thinking_was_asked_for_an_answer_without_is_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = FakeTeacher(thinks=False, chance=lambda call: answer(reasoning=""))
+    paid = ask(teacher, 100, tmp_path)
+    assert len(paid.finals) == len(teacher.calls) == 100
+    assert "the step filter drops every answer without reasoning" in capsys.readouterr().err
+    ask(FakeTeacher(), 1, tmp_path / "thinking")
+    assert "reasoning" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("retry", [True, False])
 def test_a_truncated_answer_is_asked_for_once_more_with_twice_the_tokens_if_at_all(
     retry: bool, tmp_path: Path

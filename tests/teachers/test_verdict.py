@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chainforge.calls import CallFailed, Reply
 from chainforge.chat import read_chat
-from chainforge.teachers.verdict import TRIES, Action, on_answer, on_failure
+from chainforge.teachers.verdict import TRIES, Action, Verdict, on_answer, on_failure
 
 NONE: Counter[str] = Counter()
 
@@ -92,7 +92,7 @@ GOOD, TRUNCATED = answer(), answer("", finish="length")
     ],
 )
 def test_an_answer_has_its_action(said: dict[str, object], action: Action, cause: str) -> None:
-    verdict = on_answer(read_chat(said), NONE, retry_truncated=False)
+    verdict = on_answer(read_chat(said), NONE, thinks=True, retry_truncated=False)
     assert (verdict.action, verdict.cause, verdict.answered) == (action, cause, True)
 
 
@@ -107,7 +107,10 @@ def test_an_answer_has_its_action(said: dict[str, object], action: Action, cause
 def test_an_answer_is_asked_for_again_so_often_and_then_kept(
     said: dict[str, object], cause: str, tries: int
 ) -> None:
-    actions = [on_answer(read_chat(said), Counter({cause: n}), retry_truncated=True).action for n in range(5)]
+    verdicts = [
+        on_answer(read_chat(said), Counter({cause: n}), thinks=True, retry_truncated=True) for n in range(5)
+    ]
+    actions = [verdict.action for verdict in verdicts]
     assert actions == ["again"] * tries + ["keep"] * (5 - tries)
 
 
@@ -125,16 +128,28 @@ replies = st.builds(
 
 
 @given(
-    reply=replies, tries=st.dictionaries(st.sampled_from([*TRIES]), st.integers(0, 9)), retry=st.booleans()
+    reply=replies,
+    tries=st.dictionaries(st.sampled_from([*TRIES]), st.integers(0, 9)),
+    thinks=st.booleans(),
+    retry=st.booleans(),
 )
 def test_an_answer_that_was_paid_for_is_never_thrown_away(
-    reply: Reply, tries: dict[str, int], retry: bool
+    reply: Reply, tries: dict[str, int], thinks: bool, retry: bool
 ) -> None:
-    verdict = on_answer(reply, tries, retry_truncated=retry)
+    verdict = on_answer(reply, tries, thinks=thinks, retry_truncated=retry)
     assert verdict.answered
     assert verdict.action in ("keep", "again")
     if verdict.action == "again":
         assert tries.get(verdict.cause, 0) < TRIES[verdict.cause]
+
+
+@given(reply=replies)
+def test_without_thinking_only_the_reasoning_may_be_missing(reply: Reply) -> None:
+    asked, not_asked = (on_answer(reply, NONE, thinks=t, retry_truncated=False) for t in (True, False))
+    if asked.cause == "no_reasoning" and reply.content:
+        assert not_asked == Verdict("keep", "answered", answered=True)
+    else:
+        assert asked == not_asked
 
 
 def test_every_status_has_a_verdict() -> None:
