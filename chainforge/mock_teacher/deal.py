@@ -41,12 +41,12 @@ def deal(mock: MockTeacher, asked: Asked, label: Label, dialect: Dialect, number
         return Deal(plan=_plan(mock, asked, dialect, answered), label=label, draft=answered)
     if fault.dialect and dialect is not ANTHROPIC:
         dialect = DIALECTS[fault.dialect]
-    draft: Draft | None = None
-    if fault.status != 200:
+    draft = drafted(mock, asked, label) if fault.billed or fault.status == 200 else None
+    if draft and fault.spoil:
+        draft = fault.spoil(draft)
+    if draft is None or fault.status != 200:
         plan = json_plan(dialect.error(fault.status, fault.message), fault.status)
     else:
-        draft = drafted(mock, asked, label)
-        draft = fault.spoil(draft) if fault.spoil else draft
         plan = _plan(mock, asked, dialect, draft)
     if fault.wreck:
         script = mock.faults

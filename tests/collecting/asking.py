@@ -38,12 +38,14 @@ def in_process() -> Teacher:
     return teacher
 
 
-def by_api(url: str, **settings: Any) -> ApiTeacher:
-    """Teacher openai_compatible, pointed at a mock that calls its model as asked: `procedural`."""
-    chosen = {"preset": "generic", "base_url": url, "model": "procedural", "usd_per_million": USD}
-    teacher: ApiTeacher = PLUGINS.pick("teachers", "openai_compatible").component(
-        **chosen | {"max_tokens": 2000} | settings
-    )
+def by_api(url: str, plugin: str = "openai_compatible", **settings: Any) -> ApiTeacher:
+    """A teacher pointed at a mock, which calls its model as asked: `procedural`."""
+    chosen = {"base_url": url, "model": "procedural", "usd_per_million": USD, "max_tokens": 2000}
+    if plugin == "anthropic":
+        chosen |= {"base_url": url.removesuffix("/v1"), "thinking_tokens": 20}
+    else:
+        chosen |= {"preset": "generic"}
+    teacher: ApiTeacher = PLUGINS.pick("teachers", plugin).component(**chosen | settings)
     return teacher
 
 
@@ -76,7 +78,8 @@ def run(
         api = by_api(server.url, **teacher or {})
         asked = list(questions(api, asked_about, samples, SEED))
         try:
-            answer_all(api, asked, folder, collector, about={"plugin": "openai_compatible"}, base_s=0.01)
+            about = {"plugin": (teacher or {}).get("plugin", "openai_compatible")}
+            answer_all(api, asked, folder, collector, about=about, base_s=0.01)
         except CollectionStopped as stop:
             stopped = stop
     paid = read_paid(folder)  # the server has ended: its ledger is complete

@@ -1,15 +1,25 @@
 """Every fault that a provider can have, alone and together: nothing is lost, and the bill is exact."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asking import accounts_agree, in_process, prompts, run
 
 from chainforge.mock_teacher.faults import FAULTS, Fault
 from chainforge.mock_teacher.script import FaultScript
+from chainforge.teachers.journal import read_journal
 
 PROMPTS = prompts(16)
 PLAIN = [trace for prompt in PROMPTS for trace in in_process().generate([prompt], n=1, seed=17)]
+WIRES: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "streamed": {"stream": True},
+    "anthropic": {"teacher": {"plugin": "anthropic"}},
+}
+each_wire = pytest.mark.parametrize("wire", WIRES)
+SILENT = ("hang", "blank_lines_endless")
 EXIT_CODES = {
     "unauthorized": 3,
     "forbidden": 3,
@@ -19,14 +29,20 @@ EXIT_CODES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-no-key-0000")
+
+
 def script(**rates: float) -> FaultScript:
     return FaultScript(rates=rates, seed=5, retry_after_s=0.02, blank_s=0.005, drip_s=0.1)
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@each_wire
 @pytest.mark.parametrize("fault", [f for f in FAULTS.values() if f.then != "stop"], ids=lambda f: f.name)
-def test_a_fault_costs_one_more_call_at_most(fault: Fault, stream: bool, tmp_path: Path) -> None:
-    ended = run(tmp_path, PROMPTS, faults=script(**{fault.name: 0.5}), stream=stream, deadline_s=0.4)
+def test_a_fault_costs_one_more_call_at_most(fault: Fault, wire: str, tmp_path: Path) -> None:
+    deadline_s = 0.4 if fault.name in SILENT else 10.0  # on a busy machine, 0.4 s may pass before it is sent
+    ended = run(tmp_path, PROMPTS, faults=script(**{fault.name: 0.5}), **WIRES[wire], deadline_s=deadline_s)
     struck = sum(ended.ledger.by_fault.values())
     assert ended.stopped is None
     assert struck > 2 or fault.applies == "stream"
@@ -43,28 +59,53 @@ def test_a_fault_costs_one_more_call_at_most(fault: Fault, stream: bool, tmp_pat
         assert len(ended.paid.finals) == len(PROMPTS)
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_all_faults_at_once(stream: bool, tmp_path: Path) -> None:
+@each_wire
+def test_all_faults_at_once(wire: str, tmp_path: Path) -> None:
     passing = [f.name for f in FAULTS.values() if f.then in ("answered", "retry", "keep")]
     asked = prompts(150)
     mixed = script(**dict.fromkeys(passing, 0.9 / len(passing)))
-    ended = run(tmp_path, asked, faults=mixed, stream=stream, deadline_s=0.6, concurrency=32)
+    ended = run(tmp_path, asked, faults=mixed, **WIRES[wire], deadline_s=0.6, concurrency=32)
     assert ended.stopped is None
     assert len(ended.paid.finals) == len(asked)
     assert ended.ledger.requests <= len(asked) + sum(ended.ledger.by_fault.values())
     accounts_agree(ended)
 
 
+@each_wire
 @pytest.mark.parametrize("fault", [f for f in FAULTS.values() if f.then == "stop"], ids=lambda f: f.name)
-def test_what_no_retry_mends_stops_the_run_and_keeps_what_is_there(fault: Fault, tmp_path: Path) -> None:
-    ended = run(tmp_path, PROMPTS, faults=FaultScript(after={fault.name: 7}), concurrency=2)
+def test_what_no_retry_mends_stops_the_run_and_keeps_what_is_there(
+    fault: Fault, wire: str, tmp_path: Path
+) -> None:
+    ended = run(tmp_path, PROMPTS, faults=FaultScript(after={fault.name: 7}), concurrency=2, **WIRES[wire])
     assert ended.stopped is not None
     assert ended.stopped.exit_code == EXIT_CODES[fault.name]
     assert 5 <= len(ended.paid.finals) <= 6
     accounts_agree(ended)
-    again = run(tmp_path, PROMPTS)
+    again = run(tmp_path, PROMPTS, **WIRES[wire])
     assert again.traces == PLAIN
     assert again.ledger.requests == len(PROMPTS) - len(ended.paid.finals)
+
+
+@each_wire
+@pytest.mark.parametrize("fault", ["missing_usage", "missing_finish"])
+def test_a_paid_answer_without_its_end_is_kept_as_far_as_it_came(
+    fault: str, wire: str, tmp_path: Path
+) -> None:
+    ended = run(tmp_path, PROMPTS, faults=script(**{fault: 1.0}), **WIRES[wire])
+    failed = [record for _, record in read_journal(tmp_path) if record["kind"] == "failed"]
+    assert [record["cause"] for record in failed] == ["cut"] * len(PROMPTS)
+    kept = {record["prompt_id"]: json.dumps(record["partial"], ensure_ascii=False) for record in failed}
+    assert all(json.dumps(t.content, ensure_ascii=False)[1:-1] in kept[t.prompt_id] for t in PLAIN)
+    assert ended.traces == PLAIN
+
+
+@pytest.mark.parametrize("off", [{"thinking": False}, {"plugin": "anthropic", "thinking_tokens": 0}], ids=str)
+def test_with_thinking_off_every_answer_is_paid_once(off: dict[str, Any], tmp_path: Path) -> None:
+    ended = run(tmp_path, PROMPTS, faults=script(no_reasoning=1.0), teacher=off)
+    assert ended.stopped is None
+    assert ended.ledger.requests == len(PROMPTS)
+    assert [(t.reasoning, t.content) for t in ended.traces] == [("", t.content) for t in PLAIN]
+    accounts_agree(ended)
 
 
 def test_more_samples_pay_for_the_new_ones_only(tmp_path: Path) -> None:
