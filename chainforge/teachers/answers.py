@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from chainforge.teachers.journal import Journal
 from chainforge.teachers.paid import Paid, final_answers, read_paid
 from chainforge.teachers.question import Question
 
+COPIED_AT_ONCE = 500  # answers of another journal, of which there may be more than memory holds
 Watch = Callable[[Collector], None]
 WITHOUT_THOUGHT = "this teacher is not asked to think: the step filter drops every answer without reasoning"
 
@@ -61,13 +63,7 @@ def answer_all(
             )
             await collector.collect(questions)
 
-        try:
-            asyncio.run(ask())
-        except OSError as error:
-            raise ChainForgeError(
-                f"{folder}: the journal cannot be written: {error.strerror or error}",
-                "make room there, then run the same command again: what it has is safe",
-            ) from error
+        asyncio.run(ask())
         return read_paid(folder)
 
 
@@ -90,15 +86,19 @@ def check_budget(teacher: ApiTeacher, settings: CollectorSettings) -> None:
 
 async def take_over(folder: Path, questions: Sequence[Question], paid: Paid, journal: Journal) -> None:
     """Copy answers of another journal into this one; they were paid for there."""
+    wanted = {q.fingerprint: q for q in questions if q.fingerprint not in paid.finals}
+    if not wanted:
+        return  # whatever became of that folder
     other = read_paid(folder)
     if other.run is None:
         raise ChainForgeError(f"there is no journal in {folder}", "correct collector.reuse (--reuse)")
-    wanted = {q.fingerprint: q for q in questions}
-    found = [key for key in wanted if key in other.finals and key not in paid.finals]
-    copies = [
-        {**answer, **record.about(wanted[key], 0), "cost_usd": "0", "reused": True}
-        for key, answer in zip(found, final_answers(folder, other, iter(found)), strict=True)
-    ]
-    await asyncio.gather(*(journal.write(copy) for copy in copies))
+    found = [key for key in wanted if key in other.finals]
+    answers = zip(found, final_answers(folder, other, iter(found)), strict=True)
+    while some := list(islice(answers, COPIED_AT_ONCE)):
+        copies = (
+            {**answer, **record.about(wanted[key], 0), "cost_usd": "0", "reused": True}
+            for key, answer in some
+        )
+        await asyncio.gather(*map(journal.write, copies))
     paid.finals |= dict.fromkeys(found, -1)  # read again, with their places, once all is answered
     say(f"{len(found):,} answers taken from {folder}")

@@ -8,6 +8,7 @@ fingerprint and attempt; a `sent` alone was in flight when the process was kille
 import asyncio
 import json
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -30,7 +31,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._held: AbstractContextManager[None] = exclusive(folder / "lock", f"a collector in {folder}")
-        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._waiting: deque[tuple[bytes, asyncio.Future[None]]] = deque()
         self._writer: asyncio.Task[None] | None = None
         self.file = -1
 
@@ -46,13 +47,17 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.file)
-        self._held.__exit__(None, None, None)
+        """Write what nobody waits for any more: a second Ctrl-C cancels those who did."""
+        with ExitStack() as undo:
+            undo.callback(self._held.__exit__, None, None, None)
+            undo.callback(os.close, self.file)
+            if error := self._write_waiting()[1]:
+                raise error
 
     async def write(self, record: Record) -> None:
         """Return once the record is on the disk. Who waits at the same time shares one write and one fsync.
 
-        Raises OSError where it is not; then the file is as it was before.
+        Raises ChainForgeError where it is not; then the file is as it was before.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((line_of(record), done))
@@ -62,17 +67,28 @@ class Journal:
 
     async def _write_all(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting, []
-            try:
-                await asyncio.to_thread(append, self.file, b"".join(line for line, _ in batch))
-            except OSError as error:
-                for _, done in batch:
-                    if not done.done():
-                        done.set_exception(error)
-            else:
-                for _, done in batch:
-                    if not done.done():  # who waited may have been cancelled
-                        done.set_result(None)
+            written, error = await asyncio.to_thread(self._write_waiting)
+            for done in written:
+                if done.done():
+                    continue  # who waited was cancelled
+                done.set_exception(error) if error else done.set_result(None)
+
+    def _write_waiting(self) -> tuple[list[asyncio.Future[None]], ChainForgeError | None]:
+        """Write all lines that wait by now: (who waited for them, what went wrong).
+
+        It takes them itself, in its thread: a thread that never starts has taken none.
+        """
+        batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        try:
+            append(self.file, b"".join(line for line, _ in batch))
+        except OSError as error:
+            failed = ChainForgeError(
+                f"{self.folder}: the journal cannot be written: {error.strerror or error}",
+                "make room there, then run the same command again: what it has is safe",
+            )
+            failed.__cause__ = error
+            return [done for _, done in batch], failed
+        return [done for _, done in batch], None
 
 
 def line_of(record: Record) -> bytes:
@@ -94,6 +110,8 @@ def line_of(record: Record) -> bytes:
 
 def append(file: int, data: bytes) -> None:
     """All of it on the disk, or none: a full disk leaves no torn line."""
+    if not data:
+        return
     before = os.fstat(file).st_size
     try:
         left = memoryview(data)

@@ -17,7 +17,9 @@ from chainforge.calls import Call
 from chainforge.errors import ChainForgeError
 from chainforge.prices import Prices, Window
 from chainforge.run.stopping import Stopping
+from chainforge.teachers import answers, journal
 from chainforge.teachers.collector import PATIENCE_S, Collector
+from chainforge.teachers.journal import append
 from chainforge.teachers.paid import Paid, read_paid
 from chainforge.teachers.stops import CollectionStopped
 
@@ -407,6 +409,34 @@ def test_a_folder_to_reuse_that_has_no_journal_is_an_error(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("clock")
+def test_a_folder_to_reuse_is_not_looked_for_when_all_is_answered(tmp_path: Path) -> None:
+    ask(FakeTeacher(), 5, tmp_path / "old")
+    ask(FakeTeacher(), 5, tmp_path / "new", reuse=[str(tmp_path / "old")])
+    (tmp_path / "old/journal.jsonl").unlink()
+    gone = [str(tmp_path / "old"), str(tmp_path / "typo")]
+    assert len(ask(FakeTeacher(), 5, tmp_path / "new", reuse=gone).finals) == 5
+    with pytest.raises(ChainForgeError, match="there is no journal in"):
+        ask(FakeTeacher(), 6, tmp_path / "new", reuse=gone)
+
+
+@pytest.mark.usefixtures("clock")
+def test_answers_to_reuse_are_copied_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(FakeTeacher(), 50, tmp_path / "old")
+    written: list[int] = []
+
+    def watched(file: int, data: bytes) -> None:
+        written.append(data.count(b"\n"))
+        append(file, data)
+
+    monkeypatch.setattr(answers, "COPIED_AT_ONCE", 7)
+    monkeypatch.setattr(journal, "append", watched)
+    assert len(ask(FakeTeacher(), 50, tmp_path / "new", reuse=[str(tmp_path / "old")]).finals) == 50
+    assert max(written) <= 7
+    copied = [a["fingerprint"] for a in lines(tmp_path / "new", "answer")]
+    assert sorted(copied) == sorted(a["fingerprint"] for a in lines(tmp_path / "old", "answer"))
+
+
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(
     ("prices", "budget", "said"),
     [(CHEAP, None, "set collector.budget_usd"), (None, 5.0, "set teacher.usd_per_million")],
@@ -495,6 +525,14 @@ def test_a_bug_in_a_plugin_surfaces_once_the_calls_in_flight_are_over(tmp_path: 
     assert teacher.billed <= paid.spent + paid.possibly
     ask(again := FakeTeacher(), 50, tmp_path)
     assert len(again.calls) == 50 - len(paid.finals)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_socket_error_of_a_plugin_is_not_laid_at_the_journal_s_door(tmp_path: Path) -> None:
+    teacher = FakeTeacher(latency_s=lambda: 1, steps={"p5": [ConnectionResetError(104, "by peer")]})
+    with pytest.raises(ConnectionResetError, match="by peer"):
+        ask(teacher, 20, tmp_path)
+    assert len(read_paid(tmp_path).finals) == len(teacher.calls) - 1
 
 
 @pytest.mark.usefixtures("clock")

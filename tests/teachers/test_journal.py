@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,9 +198,10 @@ def test_a_write_that_fails_raises_and_leaves_the_file_as_it_was(
             await journal.write(RECORDS[0])
             return results
 
-    assert [str(error) for error in asyncio.run(go_on())] == [
-        str(OSError(code(call), "No space left on device"))
-    ] * 2
+    for error in asyncio.run(go_on()):
+        assert isinstance(error, ChainForgeError)
+        assert f"{tmp_path}: the journal cannot be written: No space left on device" in str(error)
+        assert error.__cause__.errno == code(call)
     assert read(tmp_path) == [*RECORDS, RECORDS[0]]
 
 
@@ -216,6 +219,33 @@ def test_who_no_longer_waits_is_written_all_the_same(tmp_path: Path) -> None:
 
     asyncio.run(impatient())
     assert read(tmp_path) == RECORDS[:2]
+
+
+@pytest.mark.parametrize("behind", ["a running fsync", "nothing"])
+def test_when_all_is_cancelled_what_waits_is_written(
+    behind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a second Ctrl-C does: answers that came in are paid for, whether or not anybody still waits."""
+    fsync, running = os.fsync, threading.Event()
+
+    def slow(file: int) -> None:
+        running.set()
+        time.sleep(0.1)
+        fsync(file)
+
+    async def interrupted(journal: Journal) -> None:
+        first, *others = RECORDS
+        tasks = [asyncio.create_task(journal.write(first))]
+        if behind == "a running fsync":
+            await asyncio.to_thread(running.wait)
+        tasks += [asyncio.create_task(journal.write(record)) for record in others]
+        await asyncio.sleep(0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with Journal(tmp_path) as journal, pytest.raises(KeyboardInterrupt):
+        asyncio.run(interrupted(journal))
+    assert read(tmp_path) == RECORDS
 
 
 @settings(max_examples=20)
