@@ -4,10 +4,9 @@ from decimal import Decimal
 
 from chainforge.errors import ChainForgeError
 from chainforge.teachers.budget import Budget
-from chainforge.teachers.tally import Tally
+from chainforge.teachers.tally import JUDGED, Tally
 
 FIRST = 5  # questions: if all of them fail, the others will
-JUDGED = 50  # answers: if more than a fifth of the first so many have no reasoning, the mode is wrong
 AGAIN = "then run the same command again: no answer is asked or paid for twice"
 
 STOPS: dict[str, tuple[int, str]] = {  # cause -> exit code, what to do
@@ -38,8 +37,8 @@ def hopeless(tally: Tally, last_failure: str) -> CollectionStopped | None:
         return CollectionStopped("refused", f"the first {first} questions were all refused: {last_failure}")
     if not tally.answers and tally.skipped >= first:
         return CollectionStopped("outage", f"the first {first} questions all failed: {last_failure}")
-    if tally.answers <= JUDGED and tally.causes["no_reasoning"] > JUDGED // 5:
-        without = f"{tally.causes['no_reasoning']} of the first {tally.answers} answers"
+    if tally.silent > JUDGED // 5:  # a fifth
+        without = f"{tally.silent} of the first {min(tally.answers, JUDGED)} answers"
         return CollectionStopped("no_reasoning", f"{without} came without reasoning or without an answer")
     return None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from chainforge.teachers.verdict import Verdict
 
 RATE_OVER_S = 60.0
+JUDGED = 50  # answers: what the first so many are like, the others will be
 
 
 @dataclass(slots=True)
@@ -16,6 +17,7 @@ class Tally:
     total: int
     kept: int = 0
     answers: int = 0
+    silent: int = 0  # of the first JUDGED answers, those without reasoning
     requests: int = 0
     skipped: int = 0
     causes: Counter[str] = field(default_factory=Counter)  # of every call that ended
@@ -38,6 +40,7 @@ class Tally:
         self.skipped += verdict.action == "skip"
         self.finished += verdict.action == "keep"
         self.answers += verdict.answered
+        self.silent += verdict.cause == "no_reasoning" and self.answers <= JUDGED
         if verdict.answered:
             self._recent.append((time.monotonic(), tokens, int(verdict.action == "keep")))
 
