@@ -11,9 +11,8 @@ FIELDS = (
     "reasoning",
 )  # DeepSeek, SGLang, Fireworks, Moonshot; vLLM, OpenRouter, Together
 INLINE = (("<think>", "</think>"), ("◁think▷", "◁/think▷"))
-BLOCKS = re.compile(
-    r"<think>.*?</think>|◁think▷.*?◁/think▷|<reasoning_process>.*?</reasoning_process>", re.DOTALL
-)
+TAGS = (*INLINE, ("<reasoning_process>", "</reasoning_process>"))  # the last are those of our own models
+BLOCKS = re.compile("|".join(f"{opening}.*?{closing}" for opening, closing in TAGS), re.DOTALL)
 
 
 def split_reasoning(message: Mapping[str, Any]) -> tuple[str, str, str | None]:
@@ -55,7 +54,10 @@ def without_reasoning(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 
 def _answer(content: str) -> str:
+    """Empty if there was only thought, and what came before a thought that was cut off."""
     rest = BLOCKS.sub("", content)
-    for _, closing in INLINE:
+    for _, closing in TAGS:
         rest = rest.rpartition(closing)[2]  # what is closed here was opened in the chat template
-    return rest.strip() or content
+    for opening, _ in TAGS:
+        rest = rest.partition(opening)[0]
+    return rest.strip()

@@ -116,6 +116,21 @@ def test_only_what_an_assistant_thought_leaves_the_history_and_once_is_enough(hi
     assert without_reasoning(without) == without
 
 
+@given(st.lists(texts | st.sampled_from(TAGS)), said)
+def test_history_never_carries_reasoning(parts: list[str], thought: str) -> None:
+    thought = f"thought {thought}"
+    for opening, closing in zip(TAGS[::2], TAGS[1::2], strict=True):
+        for content in (
+            "".join([opening, thought, *parts]),  # closed somewhere, or cut off
+            "".join([*parts, opening, thought, closing]),
+            thought + closing + "".join(p for p in parts if p not in TAGS),
+        ):
+            (after,) = without_reasoning([Message(role="assistant", content=content)])
+            assert thought.strip() not in after["content"]
+            assert not any(tag in after["content"] for tag in TAGS)
+            assert split_reasoning(after)[0] == ""
+
+
 @pytest.mark.parametrize(
     ("said_before", "kept"),
     [
@@ -127,7 +142,13 @@ def test_only_what_an_assistant_thought_leaves_the_history_and_once_is_enough(hi
         ("6*7</think>42", "42"),
         ("6*7◁/think▷42", "42"),
         ("42", "42"),
-        ("<think>only thought</think>", "<think>only thought</think>"),
+        ("<think>only thought</think>", ""),
+        ("<think>a thought that was cut", ""),
+        ("◁think▷a thought that was cut", ""),
+        ("<reasoning_process>6*7", ""),
+        ("6*7</reasoning_process>42", "42"),
+        ("<think>6*7</think>42 <think>or is it", "42"),
+        ("<thi<think>6*7</think>nk>is it", ""),
     ],
 )
 def test_an_earlier_answer_keeps_its_answer(said_before: str, kept: str) -> None:
