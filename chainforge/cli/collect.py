@@ -1,5 +1,6 @@
 """`chainforge collect`: ask a teacher behind an API, see what that costs, look at what is there."""
 
+import json
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from chainforge.teachers.account import account_of, calls_json
 from chainforge.teachers.answers import WITHOUT_THOUGHT, answer_all
 from chainforge.teachers.display import display
 from chainforge.teachers.estimate import estimate
-from chainforge.teachers.paid import read_paid
+from chainforge.teachers.paid import Paid, read_paid
 from chainforge.teachers.traces import traces_of
 
 
@@ -74,7 +75,7 @@ class Budget(click.ParamType[float | str]):
 @click.option("--stream", is_flag=True, default=None, help="Stream the answers, to watch them come.")
 @click.option("--reuse", multiple=True, metavar="DIR", help="Take answers of this journal, too.")
 @click.option("--dry-run", is_flag=True, help="Count, and say what it can cost; needs no key.")
-@click.option("--json", "as_json", is_flag=True, help="The progress as JSON, a line a second.")
+@click.option("--json", "as_json", is_flag=True, help="Progress and result as JSON, a line a second.")
 @click.pass_context
 def collect(ctx: click.Context, /, **options: Any) -> None:
     """Ask a teacher behind an API for chains of thought.
@@ -116,11 +117,18 @@ def collect(ctx: click.Context, /, **options: Any) -> None:
             plan.folder / "calls.json",
             calls_json(account, plan.about["plugin"], dict(plan.teacher.identity)),
         )
-    missing = sum(question.fingerprint not in paid.finals for question in plan.questions)
-    click.echo(
-        f"{len(plan.questions) - missing:,} of {len(plan.questions):,} answered, {paid.spent} USD: "
-        f"{plan.traces or plan.folder}"
-    )
+    say_result(plan, paid, options["as_json"])
+
+
+def say_result(plan: Plan, paid: Paid, as_json: bool) -> None:
+    """The last line."""
+    asked, file = len(plan.questions), str(plan.traces or plan.folder)
+    answered = sum(question.fingerprint in paid.finals for question in plan.questions)
+    if as_json:
+        result = {"step": plan.title, "answered": answered, "questions": asked}
+        click.echo(json.dumps(result | {"spent_usd": str(paid.spent), "result": file}))
+    else:
+        click.echo(f"{answered:,} of {asked:,} answered, {paid.spent} USD: {file}")
 
 
 def settings_with(options: dict[str, Any]) -> CollectorSettings:

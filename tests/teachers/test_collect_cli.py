@@ -234,9 +234,15 @@ def test_it_collects_and_writes_traces_and_an_account() -> None:
     assert before == (Path("out/traces.jsonl").read_bytes(), Path("out/journal.jsonl").read_bytes())
 
 
-def test_progress_can_be_json() -> None:
-    said = run(*FILES, "--teacher", "fake", "--budget-usd", "none", "--json").splitlines()
-    assert json.loads(said[0])["done"] == 3
+def test_all_that_stdout_gets_can_be_json() -> None:
+    for n in range(2):  # the second time, nothing is left to ask
+        result = CliRunner().invoke(
+            cli, ["collect", *FILES, "--teacher", "fake", "--budget-usd", "none", "--json"]
+        )
+        *progress, last = map(json.loads, result.stdout.splitlines())
+        assert [line["done"] for line in progress[-1:]] == [3] * (1 - n)
+        assert (last["answered"], last["questions"], last["result"]) == (3, 3, "out/traces.jsonl")
+        assert float(last["spent_usd"]) > 0
 
 
 def test_a_stop_has_its_exit_code_and_says_how_to_go_on() -> None:
