@@ -86,47 +86,59 @@ def memory(folder: Path, requests: float) -> dict[str, object]:
     return {"requests": int(requests), "wall_s": round(seconds, 1), "rss_mb_after": seen}
 
 
-def storm(folder: Path, cap: float, wanted: float) -> dict[str, float]:
-    """How near to its cap the server is kept, and how many requests it still refuses, after a minute."""
-    flying: list[tuple[float, int, int, int]] = []
+def storm(folder: Path, cap: float, wanted: float) -> dict[str, float | None]:
+    """How soon the server is near its cap for good, how near, and how many requests it refuses after that."""
+    seen: list[tuple[float, int, int, int]] = []
     start = time.monotonic()
 
     def watch(c: Collector) -> None:
-        flying.append((time.monotonic() - start, len(c.flying), c.tally.requests, c.tally.causes["busy"]))
+        if c.tally.total - c.tally.done > len(c.flying):  # not the end, when nothing is left to ask
+            seen.append((time.monotonic() - start, len(c.flying), c.tally.requests, c.tally.causes["busy"]))
 
     with mock("--latency", "2", "--cap", str(int(cap))) as (url, _):
         collect(folder, url, int(cap) * ROUNDS["storm"], int(wanted), watch)
-    full = [row for row in flying if row[1] >= cap / 2]  # not the end, when there is nothing left to ask
-    first = next(at for at, in_flight, *_ in full if abs(in_flight - cap) <= cap / 5 and at > 1)
-    settled = [row for row in full if row[0] > 60] or full[len(full) // 2 :]
-    requests, refused = (settled[-1][i] - settled[0][i] for i in (2, 3))
+    later = [row for row in seen if row[0] > 60] or seen[len(seen) // 2 :]
+    requests, refused = (later[-1][i] - later[0][i] for i in (2, 3))
     return {
         "cap": cap,
         "wanted": wanted,
-        "first_within_20_percent_s": round(first, 1),
-        "mean_in_flight_after_60_s": round(mean(row[1] for row in settled), 1),
+        "within_20_percent_for_good_s": settled([(at, n) for at, n, *_ in seen], cap),
+        "mean_in_flight_after_60_s": round(mean(row[1] for row in later), 1),
         "refused_after_60_s": round(refused / max(requests, 1), 4),
     }
 
 
+def settled(in_flight: list[tuple[float, int]], cap: float) -> float | None:
+    """The time from which on the mean of every second is within 20% of the cap; None if there is none."""
+    seconds: dict[int, list[int]] = {}
+    for at, n in in_flight:
+        seconds.setdefault(int(at), []).append(n)
+    whole = sorted(seconds)[:-1]
+    off = [second for second in whole if abs(mean(seconds[second]) - cap) > cap / 5]
+    after = [second for second in whole if second > max(off, default=-1)]
+    return float(after[0]) if after else None
+
+
 def resume(folder: Path, answers: float) -> dict[str, float]:
-    """From the command to the first request, with so many answers in the journal and one missing."""
+    """From the command until its first request was served: so many answers in the journal, one missing."""
     prompts = list(sums(int(answers) + 1))
     write_records(folder / "prompts.jsonl", prompts)
-    with mock() as (url, _):
+    served = folder / "ledger.jsonl"
+    with mock("--ledger", str(served)) as (url, _):
         size = write_journal(folder / "out", teacher(url), prompts[:-1])
         options = ["--problems", folder / "prompts.jsonl", "--out", folder / "out", "--teacher", "generic"]
         options += ["--model", "m", "--base-url", url, "--budget-usd", "none", "--max-tokens", "32768"]
         start = time.monotonic()
-        process = subprocess.Popen([PROGRAM, "collect", *options], stderr=subprocess.DEVNULL)
-        while process.poll() is None and size == (folder / "out" / NAME).stat().st_size:
+        process = psutil.Popen([PROGRAM, "collect", *options], stderr=subprocess.DEVNULL)
+        while process.poll() is None and not served.stat().st_size:
             time.sleep(0.01)
-        first = time.monotonic() - start
+        first, first_cpu_s = time.monotonic() - start, sum(process.cpu_times()[:2])
         process.wait()
     return {
         "answers": int(answers),
         "journal_mb": round(size / 2**20),
         "first_request_s": round(first, 2),
+        "first_request_cpu_s": round(first_cpu_s, 2),
         "whole_command_s": round(time.monotonic() - start, 2),
     }
 
