@@ -59,7 +59,7 @@ def main() -> None:
     step = Step(
         "grpo_bench",
         RunSettings(seed=SEED, threads=given.threads, precision=given.precision),
-        RuntimeSettings(device="cpu"),
+        RuntimeSettings(device="cpu", rollout_rows=WORKS[given.work].rows),
     )
     start_torch(step.settings, step.runtime)
     side = ChainForge(WORKS[given.work], given.smollm2, step, only_rollout=given.only_rollout)

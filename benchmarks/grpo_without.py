@@ -10,8 +10,8 @@ from typing import Any
 
 import grpo_chainforge
 import torch
+from grpo_work import ROWS_AT_ONCE
 from torch import Tensor
-from transformers import DynamicCache
 
 from chainforge.loops import grpo_update
 from chainforge.models import batches, logprobs, micro_batch_size, passes, training_pass
@@ -96,38 +96,41 @@ def prompts_once_in_the_sampler() -> None:
 
 def finished_rows_dropped() -> None:
     """Rows are decoded until the last of them has ended."""
-    sampler.COMPACT_SHARE = math.inf
+    sampler.TURNOVER = 1.0
 
 
-def cache_allocated_once() -> None:
-    """Each token's keys and values are concatenated."""
+def waiting_prompts_let_in() -> None:
+    """What waits comes in when the whole batch has ended."""
+    fitting = sampler._that_fit
+    sampler._that_fit = lambda waiting, rows: fitting(waiting, rows) if rows >= ROWS_AT_ONCE else []
 
-    class Growing(DynamicCache):
-        def __init__(self, *_: int) -> None:
-            super().__init__()
 
-        def take_rows(self, rows: Tensor) -> None:
-            self.batch_select_indices(rows)
-
-        def keep_rows(self, wanted_B: Tensor) -> Tensor:
-            order = wanted_B.nonzero().squeeze(-1)
-            self.batch_select_indices(order)
-            return order
-
-    sampler.PreallocatedCache = Growing
+def cache_in_chunks() -> None:
+    """The cache is moved to a larger one for each token."""
+    cache.CHUNK["cpu"] = 1
 
 
 def attention_of_one_query() -> None:
     """PyTorch's fused attention in decoding, over keys in the usual order."""
     sampler.decoding = lambda _: nullcontext()
 
-    def usual_order(self: cache.PreallocatedLayer, key_states: Tensor, value_states: Tensor) -> None:
-        self.keys, self.values = (
-            x.new_zeros(*x.shape[:2], self.capacity, x.shape[-1]) for x in (key_states, value_states)
-        )
-        self.is_initialized = True
+    def usual_order(self: cache.PaddedLayer, like: Tensor, *, is_key: bool) -> Tensor:
+        _, heads, _, size = like.shape
+        return like.new_empty(self.most_rows, heads, self.width, size)
 
-    cache.PreallocatedLayer.lazy_initialization = usual_order
+    cache.PaddedLayer._empty = usual_order
+
+
+def new_tensors_left_unfilled() -> None:
+    """PyTorch's deterministic mode as it is: every new tensor is written twice."""
+    start = grpo_chainforge.start_torch
+
+    def filled(*args: Any) -> torch.device:
+        device = start(*args)
+        torch.utils.deterministic.fill_uninitialized_memory = True
+        return device
+
+    grpo_chainforge.start_torch = filled
 
 
 def one_pass_over_the_vocabulary() -> None:
@@ -148,10 +151,11 @@ TECHNIQUES: dict[str, Callable[[], None]] = {
     take_away.__name__.replace("_", "-"): take_away
     for take_away in (
         prompts_once_in_the_sampler,
-        cache_allocated_once,
+        cache_in_chunks,
         attention_of_one_query,
         one_pass_over_the_vocabulary,
         finished_rows_dropped,
+        waiting_prompts_let_in,
         no_pass_for_old_log_probabilities,
         prompts_once_in_training,
         micro_batches_by_padding,
@@ -159,6 +163,7 @@ TECHNIQUES: dict[str, Callable[[], None]] = {
         head_in_chunks,
         attention_for_short_rows,
         freed_memory_used_again,
+        new_tensors_left_unfilled,
         fused_optimizer,
     )
 }

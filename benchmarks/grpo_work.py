@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ class Work:
     tokens: int  # per completion; the most of them where lengths are uneven
     sizes: dict[str, int] = field(default_factory=dict)  # of a random Qwen2; empty: a folder
     uneven: bool = False
+    rows: int = 512  # ChainForge decodes so many at once: runtime.rollout_rows
     # completions per micro-batch that serve TRL best, by how it computes
     trl_micro_batch: dict[str, int] = field(default_factory=dict)
 
@@ -69,6 +71,7 @@ def sizes(hidden: int, mlp: int, vocab: int) -> dict[str, int]:
     }
 
 
+ROWS_AT_ONCE = 16  # where there is a queue
 TINY = sizes(256, 768, 1024)
 TINY_BEST = {"float32": 8, "amp": 16, "bf16": 8}
 WORKS = {
@@ -81,6 +84,14 @@ WORKS = {
         trl_micro_batch={"float32": 8, "amp": 8, "bf16": 16},
     ),
     "d": Work("tiny Qwen2, uneven lengths", 256, TINY, uneven=True, trl_micro_batch=TINY_BEST),
+    "e": Work(
+        f"tiny Qwen2, uneven lengths, ChainForge {ROWS_AT_ONCE} at once",
+        256,
+        TINY,
+        uneven=True,
+        rows=ROWS_AT_ONCE,
+        trl_micro_batch=TINY_BEST,
+    ),
 }
 
 
@@ -156,7 +167,7 @@ class Clock:
         return {
             "wall_s": {phase: round(wall, 4) for phase, (wall, _) in self.spent.items()},
             "cpu_s": {phase: round(cpu, 4) for phase, (_, cpu) in self.spent.items()},
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_mb": peak_mb(),
             **counts,
         }
 
@@ -166,6 +177,15 @@ class Clock:
         spent[0] += now[0] - self.mark[0]
         spent[1] += now[1] - self.mark[1]
         self.mark = now
+
+
+def peak_mb() -> int:
+    """Of this process alone: on Linux, `ru_maxrss` begins at the peak of the process that started it."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
 
 
 class Turns:

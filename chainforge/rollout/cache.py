@@ -30,15 +30,21 @@ class PaddedLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take heads, sizes and type from the first keys."""
-        self.keys = self._zeros(key_states, is_key=True)
-        self.values = self._zeros(value_states, is_key=False)
+        self.keys = self._empty(key_states, is_key=True)
+        self.values = self._empty(value_states, is_key=False)
+        self._clear(slice(None), slice(self.end, None))
         self.is_initialized = True
 
-    def _zeros(self, like: Tensor, *, is_key: bool) -> Tensor:
+    def _empty(self, like: Tensor, *, is_key: bool) -> Tensor:
         _, heads, _, size = like.shape
         if is_key and like.device.type == "cpu":
-            return like.new_zeros(self.most_rows, heads, size, self.width).transpose(-1, -2)
-        return like.new_zeros(self.most_rows, heads, self.width, size)
+            return like.new_empty(self.most_rows, heads, size, self.width).transpose(-1, -2)
+        return like.new_empty(self.most_rows, heads, self.width, size)
+
+    def _clear(self, rows: slice, columns: slice) -> None:
+        """What is masked must be a number all the same: 0 times whatever lies in memory may be none."""
+        for states in self._storage:
+            states[rows, :, columns] = 0.0
 
     @property
     def _storage(self) -> tuple[Tensor, Tensor]:
@@ -80,6 +86,7 @@ class PaddedLayer(CacheLayerMixin):
         rows = self.rows + len(row_of_B)
         for ours, theirs in zip(self._storage, other._storage, strict=True):
             ours[self.rows : rows, :, self.end - other.end : self.end] = theirs[row_of_B, :, : other.end]
+        self._clear(slice(self.rows, rows), slice(self.end - other.end))
         self.rows = rows
 
     def close_gaps(self, gaps: Tensor, movers: Tensor, count: int) -> None:
@@ -92,9 +99,10 @@ class PaddedLayer(CacheLayerMixin):
         """Move the last so many columns to the left end of new storage."""
         self.width = width
         (keys, values), start, rows = self._storage, self.end - columns, self.rows
-        self.keys, self.values = self._zeros(keys, is_key=True), self._zeros(values, is_key=False)
+        self.keys, self.values = self._empty(keys, is_key=True), self._empty(values, is_key=False)
         self.keys[:rows, :, :columns] = keys[:rows, :, start : self.end]
         self.values[:rows, :, :columns] = values[:rows, :, start : self.end]
+        self._clear(slice(None), slice(columns, None))
         self.end = columns
 
 

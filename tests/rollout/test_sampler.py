@@ -202,6 +202,21 @@ def test_what_waits_takes_the_place_of_what_has_ended_at_once(
     assert len(together) <= sum(lengths) / max_rows + max(lengths)
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_nothing_is_read_from_memory_before_it_is_written(kind: str) -> None:
+    """Deterministic PyTorch fills new tensors with NaN."""
+    model, settings = MODELS[kind](), settings_of(max_new_tokens=40)
+    usual = drawn(model, REQUESTS, settings, max_rows=12)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert torch.empty(1).isnan()
+        found = drawn(model, REQUESTS, settings, max_rows=12)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for a, b in zip(found, usual, strict=True):
+        assert_same(a, b)
+
+
 def assert_same(found: Sequence[Sampled], wanted: Sequence[Sampled]) -> None:
     for a, b in zip(found, wanted, strict=True):
         assert (a.token_ids, a.finish) == (b.token_ids, b.finish)
