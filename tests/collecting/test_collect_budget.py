@@ -28,17 +28,23 @@ def random_run(seed: int, folder: Path) -> tuple[Run, float]:
         faults=FaultScript(rates=dict.fromkeys(few, 0.1), seed=seed, retry_after_s=0.01, blank_s=0.005),
         samples=chance.randint(1, 2),
         mock={"latency_s": chance.choice((0.0, 0.01))},
-        teacher={"max_tokens": chance.choice((50, 300, 2000))},
+        teacher={
+            "plugin": chance.choice(("openai_compatible", "openai_compatible", "anthropic")),
+            "max_tokens": chance.choice((50, 300, 2000)),
+        },
         budget_usd=budget,
         concurrency=chance.choice((1, 4, 16)),
-        deadline_s=0.15,
+        deadline_s=0.5,
         stream=chance.random() < 0.3,
     )
     return ended, budget
 
 
 @pytest.mark.parametrize("seed", range(RUNS))
-def test_the_ledger_never_passes_the_budget(seed: int, tmp_path: Path) -> None:
+def test_the_ledger_never_passes_the_budget(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-no-key-0000")
     ended, budget = random_run(seed, tmp_path)
     assert ended.ledger.billed_usd <= budget
     assert ended.paid.spent + ended.paid.possibly <= budget
