@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import standin
-from clone import Clone, copy_clone, make_clone
+from clone import Clone, copy_clone, make_clone, ran
+from fresh import Fresh, make_environment
 
 pytestmark = pytest.mark.slow
 
@@ -199,6 +200,38 @@ def test_a_removed_plugin_stops_before_any_work_and_comes_back(clone: Clone) -> 
     assert not re.search("Traceback", said)
     install(clone, "1.0.0")
     assert clone.repro() == ["lock"]
+
+
+REALLY_RAN = re.compile(r"^really ran (\S+)$", re.MULTILINE)  # what a stand-in says
+
+
+def test_a_reward_from_an_empty_folder_reruns_the_step_that_takes_it_and_what_follows(
+    clone: Clone, tmp_path: Path
+) -> None:
+    project = Fresh(clone.folder, make_environment(tmp_path / "environment"))
+    empty = Fresh(tmp_path / "empty", project.environment)
+    empty.folder.mkdir()
+    (site,) = project.environment.glob("lib/python*/site-packages")
+    (site / "bonus.pth").write_text(f"{clone.folder / 'installed'}\n")  # which grpo_final uses already
+    before = clone.sha256("checkpoints", "data", "metrics", "plots", "reports")
+
+    empty.run("chainforge plugins new reward length_bonus")
+    empty.run("pip install -e chainforge-length-bonus")
+    said = project.run("dvc exp run -S '+grpo_final.rewards.length_bonus=0.1'")
+    assert ran(said)[0] == "lock"
+    assert set(REALLY_RAN.findall(said)) == follows("grpo_final")
+    assert set(ran(said)) == {"lock"} | follows("grpo_final")
+    assert "length_bonus: 0.1" in (clone.folder / "params.yaml").read_text()
+    assert ran(project.run("dvc repro")) == ["lock"]
+
+    project.run("python -m pip uninstall --quiet --yes chainforge-length-bonus")
+    said = project.run("dvc exp run", fails=True)
+    assert REALLY_RAN.findall(said) == []
+    assert "there is no reward called 'length_bonus': grpo_final used it from chainforge-length-bonus" in said
+    assert "install it again (pip install chainforge-length-bonus==0.1.0, or from its folder)" in said
+    (fix,) = re.findall(r"dvc exp run -S '~grpo_final\.rewards\.length_bonus'", said)
+    assert REALLY_RAN.findall(project.run(fix)) == [], "all of it is in the cache"
+    assert clone.sha256("checkpoints", "data", "metrics", "plots", "reports") == before
 
 
 def test_a_reverted_change_comes_from_the_cache(clone: Clone) -> None:
