@@ -86,7 +86,7 @@ def memory(folder: Path, requests: float) -> dict[str, object]:
     return {"requests": int(requests), "wall_s": round(seconds, 1), "rss_mb_after": seen}
 
 
-def storm(folder: Path, cap: float, wanted: float) -> dict[str, float | None]:
+def storm(folder: Path, cap: float, wanted: float) -> dict[str, object]:
     """How soon the server is near its cap for good, how near, and how many requests it refuses after that."""
     seen: list[tuple[float, int, int, int]] = []
     start = time.monotonic()
@@ -103,6 +103,7 @@ def storm(folder: Path, cap: float, wanted: float) -> dict[str, float | None]:
         "cap": cap,
         "wanted": wanted,
         "within_20_percent_for_good_s": settled([(at, n) for at, n, *_ in seen], cap),
+        "in_flight_after_60_s": [min(row[1] for row in later), max(row[1] for row in later)],
         "mean_in_flight_after_60_s": round(mean(row[1] for row in later), 1),
         "refused_after_60_s": round(refused / max(requests, 1), 4),
     }

@@ -104,6 +104,17 @@ def test_faults_of_all_kinds_at_once_cost_one_more_request_each(seed: int, tmp_p
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(("status", "fewer"), [(429, True), (503, True), (529, True), (500, False)])
+def test_a_provider_that_says_it_is_overloaded_gets_fewer_calls(
+    status: int, fewer: bool, tmp_path: Path
+) -> None:
+    limits: list[float] = []
+    teacher = FakeTeacher(latency_s=lambda: 2, steps={"p9": [refusal(status)]})
+    ask(teacher, 100, tmp_path, concurrency=16, watch=lambda c: limits.append(c.limit.value))
+    assert (min(limits) < 16) == fewer
+
+
+@pytest.mark.usefixtures("clock")
 def test_too_many_requests_cost_no_try(tmp_path: Path) -> None:
     teacher = FakeTeacher(latency_s=lambda: 1, steps={"p0": [refusal(429)] * 20 + [refusal(500)] * 6})
     assert len(ask(teacher, 3, tmp_path).finals) == 3
