@@ -32,7 +32,7 @@ def micro_batches_by_padding() -> None:
 
 def small_micro_batches() -> None:
     """As many tokens as would fit: 16,384."""
-    micro_batch_size.ON_CPU = 16_384
+    micro_batch_size.MOST_ON_CPU, micro_batch_size.CPU_BYTES = 16_384, 2**40
 
 
 def head_in_chunks() -> None:

@@ -12,7 +12,10 @@ from chainforge.models.batches import Tokens, collate
 from chainforge.models.logprobs import completion_logprobs, mixed_precision
 from chainforge.models.training_pass import training_pass
 
-ON_CPU = 2048  # more is not faster, and takes more memory
+MOST_ON_CPU = 2048  # tokens; more are not faster
+CPU_BYTES = (
+    2**30
+)  # on every CPU, so that all compute the same sums; what is faster with more of it gains little
 SHARE = 0.6  # of the memory for what is kept; the rest is for what comes and goes in the backward pass
 FIXED_BYTES = 22  # per parameter: 4 of weight, 4 of gradient, 8 of moments, 4 of reference model, 2 of casts
 LEAST = 512
@@ -24,18 +27,19 @@ def micro_batch_tokens(model: PreTrainedModel, runtime: RuntimeSettings, precisi
     """`runtime.micro_batch_tokens`, or what fits.
 
     On a GPU that follows from its whole memory, not from what is free of it by chance, so that the same GPU
-    computes the same sums again; it is a power of two for the same reason.
+    computes the same sums again; it is a power of two for the same reason. Anywhere else it is what fits into
+    `CPU_BYTES`.
     """
     if runtime.micro_batch_tokens != "auto":
         return runtime.micro_batch_tokens
-    if model.device.type != "cuda":
-        return ON_CPU
     if model not in _found:
-        memory = torch.cuda.get_device_properties(model.device).total_memory
-        free = memory - FIXED_BYTES * model.num_parameters()
         checkpointing = runtime.gradient_checkpointing
         per_token = kept_bytes_per_token(model, precision, gradient_checkpointing=checkpointing)
-        _found[model] = tokens_that_fit(free, per_token)
+        if model.device.type == "cuda":
+            memory = torch.cuda.get_device_properties(model.device).total_memory
+            _found[model] = tokens_that_fit(memory - FIXED_BYTES * model.num_parameters(), per_token)
+        else:
+            _found[model] = min(tokens_that_fit(CPU_BYTES, per_token), MOST_ON_CPU)
     return _found[model]
 
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from chainforge.config.run import RuntimeSettings
 from chainforge.models.micro_batch_size import (
+    CPU_BYTES,
     LEAST,
-    ON_CPU,
+    MOST_ON_CPU,
     SHARE,
     kept_bytes_per_token,
     micro_batch_tokens,
@@ -21,8 +22,12 @@ def test_a_number_in_the_settings_is_that_number() -> None:
     assert micro_batch_tokens(qwen2(), RuntimeSettings(micro_batch_tokens=777), "float32") == 777
 
 
-def test_on_a_cpu_it_is_one_number_on_every_machine() -> None:
-    assert micro_batch_tokens(qwen2(), RuntimeSettings(), "float32") == ON_CPU
+def test_on_a_cpu_it_depends_on_the_model_alone() -> None:
+    small, large = qwen2(), qwen2(num_hidden_layers=3, intermediate_size=20_000)
+    assert micro_batch_tokens(small, RuntimeSettings(), "float32") == MOST_ON_CPU
+    tokens = micro_batch_tokens(large, RuntimeSettings(), "float32")
+    assert LEAST <= tokens < MOST_ON_CPU
+    assert tokens * kept_bytes_per_token(large, "float32", gradient_checkpointing=False) <= SHARE * CPU_BYTES
 
 
 @given(free=st.floats(0, 1e12), per_token=st.floats(1, 1e8))
