@@ -16,10 +16,10 @@ SMOLLM2 ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test test-quick lint fix results exp-show clean bench bench-vllm
+.PHONY: help run setup setup-dev test test-quick lint fix results exp-show clean bench bench-sft bench-techniques bench-vllm
 
 help: ## List all targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
 
 run: setup ## Set up and run the whole recipe of params.yaml (default: profile tiny), then show the results
 	@$(BIN)/dvc repro
@@ -52,6 +52,12 @@ exp-show: ## Experiments, with readable columns
 
 bench: setup $(if $(filter .bench/%,$(BENCH_TRL_PYTHON)),.bench/trl/.ready) ## One GRPO step against TRL's, in turns
 	$(BIN)/python benchmarks/grpo.py a c d $(if $(SMOLLM2),b --smollm2 $(SMOLLM2)) --trl $(BENCH_TRL_PYTHON) $(BENCH_ARGS)
+
+bench-sft: setup $(if $(filter .bench/%,$(BENCH_TRL_PYTHON)),.bench/trl/.ready) ## SFT against TRL's, in turns
+	$(BIN)/python benchmarks/sft.py a c $(if $(SMOLLM2),b --smollm2 $(SMOLLM2)) --trl $(BENCH_TRL_PYTHON) $(BENCH_ARGS)
+
+bench-techniques: setup ## The GRPO step without each of its techniques
+	$(BIN)/python benchmarks/techniques.py a c d e $(BENCH_ARGS)
 
 bench-vllm: setup ## Rollouts against vLLM: VLLM_PYTHON=python that has it, SMOLLM2=folder
 	$(BIN)/python benchmarks/grpo.py $(if $(SMOLLM2),b --smollm2 $(SMOLLM2),a) --vllm $(VLLM_PYTHON) --precisions \

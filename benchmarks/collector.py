@@ -110,14 +110,9 @@ def storm(folder: Path, cap: float, wanted: float) -> dict[str, object]:
 
 
 def settled(in_flight: list[tuple[float, int]], cap: float) -> float | None:
-    """The time from which on the mean of every second is within 20% of the cap; None if there is none."""
-    seconds: dict[int, list[int]] = {}
-    for at, n in in_flight:
-        seconds.setdefault(int(at), []).append(n)
-    whole = sorted(seconds)[:-1]
-    off = [second for second in whole if abs(mean(seconds[second]) - cap) > cap / 5]
-    after = [second for second in whole if second > max(off, default=-1)]
-    return float(after[0]) if after else None
+    """The first moment after which no sample is farther than 20% from the cap; None if there is none."""
+    last_off = max((at for at, n in in_flight if abs(n - cap) > cap / 5), default=0.0)
+    return next((round(at, 1) for at, _ in in_flight if at > last_off), None)
 
 
 def resume(folder: Path, answers: float) -> dict[str, float]:

@@ -35,7 +35,7 @@ class Model:
 
 
 MODELS = (
-    Model("Qwen2.5-1.5B", 1.54e9, 1536, 28, 256, 151_936, True, 128),
+    Model("Qwen2.5-1.5B", 1.54e9, 1536, 28, 256, 151_936, True, 256),
     Model("Qwen2.5-7B", 7.62e9, 3584, 28, 512, 152_064, False, 64),
 )
 
@@ -63,15 +63,18 @@ def draw_lengths() -> list[int]:
 
 
 def decoding_s(model: Model, lengths: list[int]) -> tuple[float, float]:
-    """(seconds of the device, seconds of the host) for all batches, rows dropped as they end."""
+    """(seconds of the device, seconds of the host): what waits takes the place of what has ended."""
+    waiting = list(lengths)
     device_s = host_s = 0.0
-    for start in range(0, len(lengths), model.rows):
-        batch = lengths[start : start + model.rows]
-        for step in range(max(batch)):
-            alive = sum(length > step for length in batch)
-            cache = 2 * 2 * model.layers * model.kv_width * alive * (PROMPT_TOKENS + step)
-            device_s += (2 * model.multiplied + cache) / (BYTES * DECODING_SHARE)
-            host_s += HOST_S_PER_LAYER * model.layers
+    alive: list[tuple[int, int]] = []  # (tokens so far, tokens in the end)
+    while waiting or alive:
+        while waiting and len(alive) < model.rows:
+            alive.append((0, waiting.pop()))
+        columns = sum(PROMPT_TOKENS + done for done, _ in alive)
+        cache = 2 * 2 * model.layers * model.kv_width * columns
+        device_s += (2 * model.multiplied + cache) / (BYTES * DECODING_SHARE)
+        host_s += HOST_S_PER_LAYER * model.layers
+        alive = [(done + 1, end) for done, end in alive if done + 1 < end]
     return device_s, host_s
 
 
