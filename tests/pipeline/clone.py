@@ -6,8 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -73,6 +76,17 @@ class Clone:
 
     def put(self, dotted: str, value: object) -> None:
         """Change one setting of params.yaml."""
+        with self._params(dotted) as (node, leaf):
+            node[leaf] = value
+
+    def take_out(self, dotted: str) -> None:
+        """Remove one setting, or a whole section, from params.yaml."""
+        with self._params(dotted) as (node, leaf):
+            del node[leaf]
+
+    @contextmanager
+    def _params(self, dotted: str) -> Iterator[tuple[Any, str]]:
+        """The mapping that has this key, and its last part; changes are written back."""
         yaml = YAML()
         params = yaml.load((self.folder / "params.yaml").read_text(encoding="utf-8"))
         *path, leaf = dotted.split(".")
@@ -80,7 +94,7 @@ class Clone:
         for key in path:
             node = node[key]
         assert leaf in node
-        node[leaf] = value
+        yield node, leaf
         with (self.folder / "params.yaml").open("w", encoding="utf-8") as file:
             yaml.dump(params, file)
 
