@@ -79,7 +79,7 @@ def _pick(plugins: Plugins, role: str, name: str, step: GraphStep) -> Entry:
         return plugins.pick(role, name)
     except ChainForgeError as error:
         before = (locked_entry(read_lock(), step) or {}).get("plugins", {}).get(f"{role}:{name}", {})
-        if "distribution" not in before:
+        if "distribution" not in before or _is_installed(before["distribution"]):
             raise
         distribution = f"{before['distribution']}=={before['version']}"
         places = (f"{section}.{role}.{name}" for section in step.sections if name in _rewards(section))
@@ -88,6 +88,13 @@ def _pick(plugins: Plugins, role: str, name: str, step: GraphStep) -> Entry:
             f"{error.problem}: {step.name} used it from {distribution}, which is not installed any more",
             f"install it again (pip install {distribution}, or from its folder), or {leave}",
         ) from None
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        return bool(version(distribution))
+    except PackageNotFoundError:
+        return False
 
 
 def _rewards(section: str) -> Mapping[str, Any]:
