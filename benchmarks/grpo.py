@@ -53,7 +53,8 @@ def main() -> None:
             result["matches"].append(match)
             print(table(match), flush=True)
             write(given.output, result)
-    print(f"-> {given.output}/grpo.json, {given.output}/grpo.svg")
+    print(overview(result["matches"]))
+    print(f"\n-> {given.output}/grpo.json, {given.output}/grpo.svg")
 
 
 def parse() -> Namespace:
@@ -212,6 +213,47 @@ def table(match: Mapping[str, Any]) -> str:
     speeds = (f"{match['tokens'] / s['cpu_s']['rollout']:,.0f}" for s in match["sides"].values())
     lines.append(row(["tokens sampled per CPU second", "", *speeds]))
     lines.append(row(["peak memory, MB", "", *(f"{s['peak_mb']:,}" for s in match["sides"].values())]))
+    return "\n".join(lines)
+
+
+def overview(matches: Sequence[Mapping[str, Any]]) -> str:
+    """All matches, a row per side: the step, and what the rollout and the memory have to do with it."""
+    lines = [
+        "",
+        row(
+            [
+                "work",
+                "side",
+                "step, CPU s",
+                "ratio",
+                "sampled per CPU s",
+                "ratio",
+                "peak, MB",
+                "of the roofline",
+            ]
+        ),
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for match in matches:
+        least = sum(match["floor_s"].values())
+        ours = next(iter(match["sides"].values()))
+        for label, side in match["sides"].items():
+            step, rollout = side["cpu_s"]["step"], side["cpu_s"]["rollout"]
+            ratios = [f"{step / ours['cpu_s']['step']:.1f} ×", f"{rollout / ours['cpu_s']['rollout']:.1f} ×"]
+            lines.append(
+                row(
+                    [
+                        match["work"],
+                        label,
+                        f"{step:.2f}",
+                        "" if side is ours else ratios[0],
+                        f"{match['tokens'] / rollout:,.0f}",
+                        "" if side is ours else ratios[1],
+                        f"{side['peak_mb']:,}",
+                        f"{least / step:.0%}",
+                    ]
+                )
+            )
     return "\n".join(lines)
 
 
