@@ -235,8 +235,8 @@ def overview(matches: Sequence[Mapping[str, Any]]) -> str:
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for match in matches:
-        least = sum(match["floor_s"].values())
         ours = next(iter(match["sides"].values()))
+        least = sum(seconds for phase, seconds in match["floor_s"].items() if ours["cpu_s"][phase])
         for label, side in match["sides"].items():
             step, rollout = side["cpu_s"]["step"], side["cpu_s"]["rollout"]
             ratios = [f"{step / ours['cpu_s']['step']:.1f} ×", f"{rollout / ours['cpu_s']['rollout']:.1f} ×"]
