@@ -31,7 +31,12 @@ def uneven(name: str) -> Work:
 
 
 SFT_WORKS = {
-    "a": SftWork(uneven("a"), batch=64, steps=4),
+    "a": SftWork(
+        uneven("a"),
+        batch=64,
+        steps=4,
+        trl_best={"padded float32": 4, "packed float32": 288, "padding-free float32": 2},
+    ),
     "b": SftWork(uneven("b"), batch=16, steps=2),
     "c": SftWork(uneven("c"), batch=64, steps=2),
 }
