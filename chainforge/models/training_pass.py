@@ -18,6 +18,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from chainforge.models.allocator import reuse_freed_memory
+from chainforge.models.attention import attention_on_cpu
 
 SHORT = "short_rows"
 LONGEST = 512  # from about 600 tokens on, PyTorch's fused attention is quicker
@@ -30,22 +31,18 @@ def training_pass(model: PreTrainedModel, *, gradient_checkpointing: bool = Fals
     `gradient_checkpointing`: decoder layers keep their inputs only, and run again in the backward pass.
     transformers does so for layers in training mode; what is inside of them stays in evaluation mode.
     """
-    on_cpu = model.device.type == "cpu"
-    if on_cpu:
+    if model.device.type == "cpu":
         reuse_freed_memory()
-    usual = model.config._attn_implementation
-    attention = SHORT if usual == "sdpa" and on_cpu else usual
-    model.set_attn_implementation(attention)
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     for layer in layers if gradient_checkpointing else ():
         layer.training = layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # type: ignore[assignment]
     try:
-        yield
+        with attention_on_cpu(model, SHORT):
+            yield
     finally:
         for layer in layers:
             layer.training = layer.gradient_checkpointing = False
-        model.set_attn_implementation(usual)
 
 
 def short_attention(

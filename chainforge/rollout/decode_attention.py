@@ -5,8 +5,7 @@ PyTorch's fused kernel is made for long queries. With one query it takes twice t
 converts every key, and a fifth more in float32. On a GPU it is the best there is, and stays.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,21 +14,14 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from chainforge.models.attention import attention_on_cpu
+
 DECODE = "decode"
 
 
-@contextmanager
-def decoding(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, the model's attention is the one of this file, where it is PyTorch's otherwise."""
-    usual = model.config._attn_implementation
-    replaces = usual == "sdpa" and model.device.type == "cpu"
-    if replaces:
-        model.set_attn_implementation(DECODE)
-    try:
-        yield
-    finally:
-        if replaces:
-            model.set_attn_implementation(usual)
+def decoding(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Inside, the model's attention is the one of this file, where it pays."""
+    return attention_on_cpu(model, DECODE)
 
 
 def decode_attention(

@@ -203,8 +203,9 @@ def test_what_waits_takes_the_place_of_what_has_ended_at_once(
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_nothing_is_read_from_memory_before_it_is_written(kind: str) -> None:
+def test_nothing_is_read_from_memory_before_it_is_written(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deterministic PyTorch fills new tensors with NaN."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     model, settings = MODELS[kind](), settings_of(max_new_tokens=40)
     usual = drawn(model, REQUESTS, settings, max_rows=12)
     torch.use_deterministic_algorithms(True, warn_only=True)
