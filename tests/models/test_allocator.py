@@ -9,7 +9,6 @@ from fakes import ROOT
 
 from chainforge.models.allocator import reuse_freed_memory
 
-
 FAULTS = """
 import resource, torch
 from chainforge.models.allocator import reuse_freed_memory
