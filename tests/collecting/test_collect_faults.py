@@ -18,7 +18,9 @@ WIRES: dict[str, dict[str, Any]] = {
     "streamed": {"stream": True},
     "anthropic": {"teacher": {"plugin": "anthropic"}},
 }
-each_wire = pytest.mark.parametrize("wire", WIRES)
+each_wire = pytest.mark.parametrize(
+    "wire", [pytest.param(wire, marks=[] if wire == "whole" else pytest.mark.slow) for wire in WIRES]
+)
 SILENT = ("hang", "blank_lines_endless")
 EXIT_CODES = {
     "unauthorized": 3,
