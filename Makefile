@@ -32,7 +32,7 @@ setup-dev: $(VENV)/.dev-ready .dvc/config
 test: setup-dev ## Set up and run every test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
-test-quick: setup-dev ## The quick tests (under 90 seconds)
+test-quick: setup-dev ## The quick tests (under two minutes)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not peer"
 
 lint: setup-dev ## Check format, lint and types
