@@ -10,7 +10,7 @@ import platform
 from functools import cache
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # malloc.h
-MOST = 2**30  # a tensor above that comes from the system, and goes back
+MOST = 2**26  # a tensor above that comes from the system, and goes back
 
 
 @cache
@@ -19,4 +19,4 @@ def reuse_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(MMAP_THRESHOLD, MOST) and mallopt(TRIM_THRESHOLD, 2 * MOST - 1))
+    return bool(mallopt(MMAP_THRESHOLD, MOST) and mallopt(TRIM_THRESHOLD, 2**31 - 1))

@@ -49,9 +49,9 @@ class _TokenLogprobs(torch.autograd.Function):
         total_M = torch.full(targets_M.shape, -torch.inf, device=hidden_MH.device)  # log of the sum so far
         target_M, mean_M = torch.zeros_like(total_M), torch.zeros_like(total_M if entropy else total_M[:0])
         for start, end in _columns(len(targets_M), weight_VH):
-            logits_MW = _logits(cast_MH, weight_VH[start:end], bias_V, start)
-            highest_M1 = logits_MW.amax(-1, keepdim=True).float()
-            shifted_MW = logits_MW - highest_M1
+            logits_MW = _logits(cast_MH, weight_VH[start:end], bias_V, start).float()
+            highest_M1 = logits_MW.amax(-1, keepdim=True)
+            shifted_MW = logits_MW.sub_(highest_M1)
             index_M1, inside_M1 = _where(targets_M, start, end)
             found_M1 = shifted_MW.gather(-1, index_M1) + highest_M1
             target_M = torch.where(inside_M1, found_M1, target_M[:, None])[:, 0]
@@ -81,7 +81,7 @@ class _TokenLogprobs(torch.autograd.Function):
         for start, end in _columns(len(targets_M), weight_VH):
             weight_WH = weight_VH[start:end].to(ctx.dtype)
             logits_MW = _logits(cast_MH, weight_WH, bias_V, start)
-            error_MW = (logits_MW - total_M[:, None]).exp_()  # probabilities, less 1 at the target
+            error_MW = logits_MW.float().sub_(total_M[:, None]).exp_()  # probabilities, less 1 at the target
             index_M1, inside_M1 = _where(targets_M, start, end)
             error_MW.scatter_(-1, index_M1, error_MW.gather(-1, index_M1) - inside_M1.float())
             if grad_V is not None:

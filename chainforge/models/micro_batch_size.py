@@ -12,7 +12,7 @@ from chainforge.models.batches import Tokens, collate
 from chainforge.models.logprobs import completion_logprobs, mixed_precision
 from chainforge.models.training_pass import training_pass
 
-MOST_ON_CPU = 2048  # tokens; more are not faster
+MOST_ON_CPU = 1024  # tokens; more are not faster
 CPU_BYTES = (
     2**30
 )  # on every CPU, so that all compute the same sums; what is faster with more of it gains little

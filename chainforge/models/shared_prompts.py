@@ -47,7 +47,7 @@ class SharedPrompts:
         place_S = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)
         hidden_BSH: Tensor = self._model.get_decoder()(
             input_ids=tokens_BS,
-            attention_mask=torch.cat([self._is_token_NP[prompt_B], tokens_BS >= 0], 1),
+            attention_mask=_mask(self._is_token_NP[prompt_B], len(place_S), states[0].dtype),
             position_ids=self._length_N[prompt_B, None] + place_S,
             past_key_values=cache,
             use_cache=True,
@@ -61,6 +61,16 @@ class SharedPrompts:
         ]
         if pairs:
             torch.autograd.backward([t for t, _ in pairs], [grad.to(t.dtype) for t, grad in pairs])
+
+
+def _mask(is_token_BP: Tensor, positions: int, dtype: torch.dtype) -> Tensor:
+    """mask_B1SL to add to scores: 0 where a position sees a prompt's token, or one up to its own."""
+    hidden_BSP = ~is_token_BP[:, None].expand(-1, positions, -1)
+    later_BSS = hidden_BSP.new_ones(positions, positions).triu(1).expand(len(is_token_BP), -1, -1)
+    hidden_B1SL = torch.cat([hidden_BSP, later_BSS], -1)[:, None]
+    return torch.zeros(hidden_B1SL.shape, dtype=dtype, device=is_token_BP.device).masked_fill_(
+        hidden_B1SL, -torch.inf
+    )
 
 
 def can_share(model: PreTrainedModel, sequences: Sequence[Tokens]) -> bool:

@@ -37,7 +37,7 @@ class PaddedLayer(CacheLayerMixin):
 
     def _empty(self, like: Tensor, *, is_key: bool) -> Tensor:
         _, heads, _, size = like.shape
-        if is_key and like.device.type == "cpu":
+        if is_key and like.device.type == "cpu" and like.dtype == torch.float32:
             return like.new_empty(self.most_rows, heads, size, self.width).transpose(-1, -2)
         return like.new_empty(self.most_rows, heads, self.width, size)
 

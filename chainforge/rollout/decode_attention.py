@@ -6,46 +6,38 @@ converts every key, and a fifth more in float32. On a GPU it is the best there i
 """
 
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-from chainforge.models.attention import attention_on_cpu
-
-DECODE = "decode"
+from chainforge.models.decoder.quick import quick_decoder
 
 
 def decoding(model: PreTrainedModel) -> AbstractContextManager[None]:
-    """Inside, the model's attention is the one of this file, where it pays."""
-    return attention_on_cpu(model, DECODE)
+    """Inside, the model computes one token per row in few operations."""
+    on_cpu = model.device.type == "cpu"
+    return quick_decoder(model, decode_attention if on_cpu else sdpa_attention_forward, together=True)
 
 
 def decode_attention(
-    module: torch.nn.Module,
+    module: nn.Module,
     query_BQSD: Tensor,
     key_BKLD: Tensor,
     value_BKLD: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    **kwargs: Any,
+    mask_B1SL: Tensor | None,
+    scaling: float,
 ) -> tuple[Tensor, None]:
     """(attention_BSQD, None). Softmax in float32. Whatever is not one masked query goes the usual way."""
     B, Q, S, D = query_BQSD.shape
     K = key_BKLD.shape[1]
-    if S > 1 or attention_mask is None:
+    if S > 1 or mask_B1SL is None:
         found: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query_BQSD, key_BKLD, value_BKLD, attention_mask, scaling=scaling, **kwargs
+            module, query_BQSD, key_BKLD, value_BKLD, mask_B1SL, scaling=scaling
         )
         return found
-    query_BKGD = (query_BQSD * (D**-0.5 if scaling is None else scaling)).view(B, K, Q // K, D)
-    scores_BKGL = (query_BKGD @ key_BKLD.transpose(-1, -2)).float().masked_fill_(~attention_mask, -torch.inf)
-    attention_BKGD = scores_BKGL.softmax(-1).to(value_BKLD.dtype) @ value_BKLD
-    return attention_BKGD.reshape(B, 1, Q, D), None
-
-
-AttentionInterface.register(DECODE, decode_attention)
-AttentionMaskInterface.register(DECODE, sdpa_mask)
+    query_BKGD = (query_BQSD * scaling).view(B, K, Q // K, D)
+    scores_BKGL = (query_BKGD @ key_BKLD.transpose(-1, -2)).add_(mask_B1SL)
+    share_BKGL = scores_BKGL.softmax(-1, dtype=torch.float32).to(value_BKLD.dtype)
+    return (share_BKGL @ value_BKLD).reshape(B, 1, Q, D), None

@@ -58,7 +58,7 @@ class DecodeBatch:
         seen_BW = (column_W >= self._start_B[:, None]) & (column_W <= end)
         hidden_B1H = self._model.get_decoder()(
             input_ids=token_B[:, None],
-            attention_mask=seen_BW[:, None, None],
+            attention_mask=torch.where(seen_BW, 0.0, -torch.inf).to(self._model.dtype)[:, None, None],
             position_ids=(end - self._start_B)[:, None],
             past_key_values=self._cache,
             use_cache=True,

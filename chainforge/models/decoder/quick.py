@@ -1,0 +1,82 @@
+"""Swap a model's decoder for the one of this folder, where its architecture is known.
+
+B sequences, S positions, L keys.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import Cache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaModel
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
+
+from chainforge.models.decoder.layer import Attend, Layer
+from chainforge.models.decoder.rms_norm import rms_norm
+
+KNOWN = (LlamaModel, Qwen2Model)
+LINEAR = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+
+
+@contextmanager
+def quick_decoder(
+    model: PreTrainedModel, attend: Attend, *, together: bool, gradient_checkpointing: bool = False
+) -> Iterator[None]:
+    """Inside, the decoder of a known model takes fewer operations; any other stays as it is."""
+    decoder = model.get_decoder()
+    swaps = is_known(decoder) and "forward" not in vars(decoder)
+    if swaps:
+        decoder.forward = Quick(decoder, attend, together=together, gradient_checkpointing=gradient_checkpointing)
+    try:
+        yield
+    finally:
+        if swaps:
+            del decoder.forward
+
+
+def is_known(decoder: nn.Module) -> bool:
+    """Whether it is one of those, whole and without adapters, with full attention by PyTorch's kernels."""
+    return (
+        type(decoder) in KNOWN
+        and decoder.config._attn_implementation == "sdpa"
+        and decoder.config.hidden_act == "silu"
+        and "sliding_attention" not in (getattr(decoder.config, "layer_types", None) or ())
+        and all(type(layer.get_submodule(name)) is nn.Linear for layer in decoder.layers for name in LINEAR)
+    )
+
+
+class Quick:
+    """The forward pass of a decoder; takes the arguments of transformers' that ChainForge uses."""
+
+    def __init__(
+        self, decoder: nn.Module, attend: Attend, *, together: bool, gradient_checkpointing: bool
+    ) -> None:
+        self._decoder = decoder
+        self._layers = [Layer(layer, attend, together=together) for layer in decoder.layers]
+        if gradient_checkpointing:
+            self._layers = [partial(checkpoint, layer, use_reentrant=False) for layer in self._layers]
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+    ) -> BaseModelOutputWithPast:
+        """`attention_mask` is None where attention is plainly causal, else additive: 0 or -inf, [B, 1, S, L]."""
+        decoder = self._decoder
+        hidden_BSH = decoder.embed_tokens(input_ids)
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        cos_BSD, sin_BSD = decoder.rotary_emb(hidden_BSH, position_ids)
+        cos_B1SD, sin_B1SD = cos_BSD.unsqueeze(1), sin_BSD.unsqueeze(1)
+        for layer in self._layers:
+            hidden_BSH = layer(hidden_BSH, cos_B1SD, sin_B1SD, attention_mask, past_key_values)
+        norm = decoder.norm
+        hidden_BSH = rms_norm(hidden_BSH, norm.weight, norm.variance_epsilon, hidden_BSH.dtype)
+        return BaseModelOutputWithPast(last_hidden_state=hidden_BSH)
