@@ -13,6 +13,8 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from chainforge.config.grpo import GrpoSettings
@@ -56,6 +58,12 @@ def llama(vocab: int = 11, *, seed: int = 0, sharpness: float = 0.4, **changes: 
     """A random Llama with grouped key-value heads."""
     config = LlamaConfig(vocab_size=vocab, initializer_range=sharpness, **SIZES | changes)
     return _seeded(LlamaForCausalLM, config, seed)
+
+
+def qwen3(vocab: int = 11, *, seed: int = 0, sharpness: float = 0.4, **changes: Any) -> PreTrainedModel:
+    """A random Qwen3, which norms each head's queries and keys; heads of another size than usual."""
+    config = Qwen3Config(vocab_size=vocab, initializer_range=sharpness, **SIZES | {"head_dim": 8} | changes)
+    return _seeded(Qwen3ForCausalLM, config, seed)
 
 
 def _seeded(kind: type[PreTrainedModel], config: Any, seed: int) -> PreTrainedModel:

@@ -63,7 +63,7 @@ def _kept_bytes(model: PreTrainedModel, length: int, precision: str, gradient_ch
     def note(tensor: Tensor) -> Tensor:
         if (address := tensor.untyped_storage().data_ptr()) not in parameters:
             kept[address] = tensor
-        return tensor
+        return tensor.detach()  # itself would be a cycle: a node that keeps its own output
 
     batch = collate([Tokens([0], [0] * (length - 1))], model.device)
     with (

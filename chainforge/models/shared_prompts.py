@@ -65,11 +65,11 @@ class SharedPrompts:
 
 def _mask(is_token_BP: Tensor, positions: int, dtype: torch.dtype) -> Tensor:
     """mask_B1SL to add to scores: 0 where a position sees a prompt's token, or one up to its own."""
-    hidden_BSP = ~is_token_BP[:, None].expand(-1, positions, -1)
-    later_BSS = hidden_BSP.new_ones(positions, positions).triu(1).expand(len(is_token_BP), -1, -1)
-    hidden_B1SL = torch.cat([hidden_BSP, later_BSS], -1)[:, None]
-    return torch.zeros(hidden_B1SL.shape, dtype=dtype, device=is_token_BP.device).masked_fill_(
-        hidden_B1SL, -torch.inf
+    unseen_BSP = ~is_token_BP[:, None].expand(-1, positions, -1)
+    later_BSS = unseen_BSP.new_ones(positions, positions).triu(1).expand(len(is_token_BP), -1, -1)
+    unseen_B1SL = torch.cat([unseen_BSP, later_BSS], -1)[:, None]
+    return torch.zeros(unseen_B1SL.shape, dtype=dtype, device=unseen_B1SL.device).masked_fill_(
+        unseen_B1SL, -torch.inf
     )
 
 

@@ -16,9 +16,7 @@ class PaddedLayer(CacheLayerMixin):
     """One layer's keys and values: [rows, heads, width, head size], written up to column `end`.
 
     Attention gets the whole width, of which a mask hides what no row has written: only whole tensors lie in
-    memory as the bfloat16 products of a CPU want them, and parts would be copied for every token. There too,
-    positions lie next to each other and a key's components far apart, as the product of one query with all
-    keys reads them.
+    memory as the bfloat16 products of a CPU want them, and parts would be copied for every token.
     """
 
     is_sliding = False
@@ -30,15 +28,12 @@ class PaddedLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take heads, sizes and type from the first keys."""
-        self.keys = self._empty(key_states, is_key=True)
-        self.values = self._empty(value_states, is_key=False)
+        self.keys, self.values = self._empty(key_states), self._empty(value_states)
         self._clear(slice(None), slice(self.end, None))
         self.is_initialized = True
 
-    def _empty(self, like: Tensor, *, is_key: bool) -> Tensor:
+    def _empty(self, like: Tensor) -> Tensor:
         _, heads, _, size = like.shape
-        if is_key and like.device.type == "cpu" and like.dtype == torch.float32:
-            return like.new_empty(self.most_rows, heads, size, self.width).transpose(-1, -2)
         return like.new_empty(self.most_rows, heads, self.width, size)
 
     def _clear(self, rows: slice, columns: slice) -> None:
@@ -99,7 +94,7 @@ class PaddedLayer(CacheLayerMixin):
         """Move the last so many columns to the left end of new storage."""
         self.width = width
         (keys, values), start, rows = self._storage, self.end - columns, self.rows
-        self.keys, self.values = self._empty(keys, is_key=True), self._empty(values, is_key=False)
+        self.keys, self.values = self._empty(keys), self._empty(values)
         self.keys[:rows, :, :columns] = keys[:rows, :, start : self.end]
         self.values[:rows, :, :columns] = values[:rows, :, start : self.end]
         self._clear(slice(None), slice(columns, None))

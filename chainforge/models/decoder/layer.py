@@ -3,14 +3,15 @@
 B sequences, S positions, H hidden size, Q query heads, K key-value heads, D head size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Cache
 
-from chainforge.models.decoder.projection import Apart, Together
+from chainforge.models.decoder.projection import Projection
 from chainforge.models.decoder.rms_norm import rms_norm
 from chainforge.models.decoder.rotary import rotate
 from chainforge.models.decoder.swiglu import swiglu
@@ -19,13 +20,16 @@ Attend = Callable[..., tuple[Tensor, Any]]  # transformers' interface of attenti
 
 
 class Layer:
-    """A layer of transformers', computed another way. `together`: see projection.py."""
+    """A layer of transformers', computed another way. `together` and `keep`: see projection.py."""
 
-    def __init__(self, layer: nn.Module, attend: Attend, *, together: bool) -> None:
-        project = Together if together else Apart
+    def __init__(self, layer: Any, attend: Attend, *, together: bool, keep: bool) -> None:
         self._layer, self._attention, self._attend = layer, layer.self_attn, attend
-        self._qkv = project([self._attention.q_proj, self._attention.k_proj, self._attention.v_proj])
-        self._gate_up = project([layer.mlp.gate_proj, layer.mlp.up_proj])
+        project = partial(Projection, together=together, keep=keep)
+        attention, mlp = layer.self_attn, layer.mlp
+        self._qkv = project(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._out = project(attention.o_proj)
+        self._gate_up = project(mlp.gate_proj, mlp.up_proj)
+        self._down = project(mlp.down_proj)
 
     def __call__(
         self,
@@ -38,19 +42,22 @@ class Layer:
         """hidden_BSH after this layer."""
         layer, attention = self._layer, self._attention
         query, key, value = (
-            x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+            x.unflatten(-1, (-1, attention.head_dim))
             for x in self._qkv(normed(layer.input_layernorm, hidden_BSH))
         )
+        if hasattr(attention, "q_norm"):  # Qwen3
+            query, key = normed(attention.q_norm, query), normed(attention.k_norm, key)
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         query, key = rotate(query, cos_B1SD, sin_B1SD), rotate(key, cos_B1SD, sin_B1SD)
         if cache is not None:
             key, value = cache.update(key, value, attention.layer_idx)
         mixed_BSQD, _ = self._attend(attention, query, key, value, mask, scaling=attention.scaling)
-        hidden_BSH = hidden_BSH + attention.o_proj(mixed_BSQD.flatten(-2))
+        hidden_BSH = hidden_BSH + self._out(mixed_BSQD.flatten(-2))[0]
         gate, up = self._gate_up(normed(layer.post_attention_layernorm, hidden_BSH))
-        return hidden_BSH + layer.mlp.down_proj(swiglu(gate, up))
+        return hidden_BSH + self._down(swiglu(gate, up))[0]
 
 
-def normed(norm: nn.Module, hidden_BSH: Tensor) -> Tensor:
+def normed(norm: Any, hidden_BSH: Tensor) -> Tensor:
     """The norm's output in the type that autocast will want it in."""
     device = hidden_BSH.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_BSH.dtype

@@ -6,27 +6,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-
-class Apart:
-    """One product each."""
-
-    def __init__(self, linears: Sequence[nn.Linear]) -> None:
-        self._linears = linears
-
-    def __call__(self, x: Tensor) -> Sequence[Tensor]:
-        """Their outputs."""
-        return [layer(x) for layer in self._linears]
+Weights = tuple[Tensor, Tensor | None]  # weight, bias
 
 
-class Together:
-    """One product for all, of a copy of their weights: quicker where there are few rows."""
+class Projection:
+    """Weights are cast to the type of the input once, for all passes, if they may be kept.
 
-    def __init__(self, linears: Sequence[nn.Linear]) -> None:
-        self._weight = torch.cat([layer.weight for layer in linears])
-        biases = [layer.bias for layer in linears if layer.bias is not None]
-        self._bias = torch.cat(biases) if biases else None
+    `together`: one product for all of them, of a copy of their weights; quicker where there are few rows.
+    """
+
+    def __init__(self, *linears: nn.Linear, together: bool, keep: bool) -> None:
+        self._linears, self._keep = linears, keep
+        self._together = together and len(linears) > 1
         self._sizes = [layer.out_features for layer in linears]
+        self._kept: list[Weights] = []
 
     def __call__(self, x: Tensor) -> Sequence[Tensor]:
-        """Their outputs."""
-        return linear(x, self._weight, self._bias).split(self._sizes, -1)
+        """The output of each."""
+        weights = self._kept or [
+            (weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+            for weight, bias in self._weights()
+        ]
+        if self._keep:
+            self._kept = weights
+        outputs = [linear(x, *pair) for pair in weights]
+        return outputs[0].split(self._sizes, -1) if self._together else outputs
+
+    def _weights(self) -> list[Weights]:
+        if not self._together:
+            return [(layer.weight, layer.bias) for layer in self._linears]
+        weights: list[Tensor] = [layer.weight for layer in self._linears]
+        biases: list[Tensor] = [layer.bias for layer in self._linears if layer.bias is not None]
+        return [(torch.cat(weights), torch.cat(biases) if biases else None)]

@@ -3,23 +3,32 @@
 B sequences, S positions, L keys.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaModel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
 from chainforge.models.decoder.layer import Attend, Layer
 from chainforge.models.decoder.rms_norm import rms_norm
 
-KNOWN = (LlamaModel, Qwen2Model)
-LINEAR = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+KNOWN = (LlamaModel, Qwen2Model, Qwen3Model)
+LINEAR = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
 
 
 @contextmanager
@@ -27,10 +36,12 @@ def quick_decoder(
     model: PreTrainedModel, attend: Attend, *, together: bool, gradient_checkpointing: bool = False
 ) -> Iterator[None]:
     """Inside, the decoder of a known model takes fewer operations; any other stays as it is."""
-    decoder = model.get_decoder()
+    decoder: Any = model.get_decoder()
     swaps = is_known(decoder) and "forward" not in vars(decoder)
     if swaps:
-        decoder.forward = Quick(decoder, attend, together=together, gradient_checkpointing=gradient_checkpointing)
+        decoder.forward = Quick(
+            decoder, attend, together=together, gradient_checkpointing=gradient_checkpointing
+        )
     try:
         yield
     finally:
@@ -38,7 +49,7 @@ def quick_decoder(
             del decoder.forward
 
 
-def is_known(decoder: nn.Module) -> bool:
+def is_known(decoder: Any) -> bool:
     """Whether it is one of those, whole and without adapters, with full attention by PyTorch's kernels."""
     return (
         type(decoder) in KNOWN
@@ -49,16 +60,24 @@ def is_known(decoder: nn.Module) -> bool:
     )
 
 
+class Output(NamedTuple):
+    """As much of transformers' output as ChainForge reads."""
+
+    last_hidden_state: Tensor
+
+
 class Quick:
     """The forward pass of a decoder; takes the arguments of transformers' that ChainForge uses."""
 
-    def __init__(
-        self, decoder: nn.Module, attend: Attend, *, together: bool, gradient_checkpointing: bool
-    ) -> None:
+    def __init__(self, decoder: Any, attend: Attend, *, together: bool, gradient_checkpointing: bool) -> None:
         self._decoder = decoder
-        self._layers = [Layer(layer, attend, together=together) for layer in decoder.layers]
-        if gradient_checkpointing:
-            self._layers = [partial(checkpoint, layer, use_reentrant=False) for layer in self._layers]
+        keep = not gradient_checkpointing
+        layers = [Layer(layer, attend, together=together, keep=keep) for layer in decoder.layers]
+        self._layers: list[Callable[..., Tensor]] = (
+            [partial(checkpoint, layer, use_reentrant=False) for layer in layers]
+            if gradient_checkpointing
+            else [*layers]
+        )
 
     def __call__(
         self,
@@ -67,8 +86,8 @@ class Quick:
         position_ids: Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
-    ) -> BaseModelOutputWithPast:
-        """`attention_mask` is None where attention is plainly causal, else additive: 0 or -inf, [B, 1, S, L]."""
+    ) -> Output:
+        """`attention_mask` is None where attention is causal, else what is added to scores, [B, 1, S, L]."""
         decoder = self._decoder
         hidden_BSH = decoder.embed_tokens(input_ids)
         if position_ids is None:
@@ -79,4 +98,4 @@ class Quick:
             hidden_BSH = layer(hidden_BSH, cos_B1SD, sin_B1SD, attention_mask, past_key_values)
         norm = decoder.norm
         hidden_BSH = rms_norm(hidden_BSH, norm.weight, norm.variance_epsilon, hidden_BSH.dtype)
-        return BaseModelOutputWithPast(last_hidden_state=hidden_BSH)
+        return Output(hidden_BSH)

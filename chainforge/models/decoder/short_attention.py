@@ -22,7 +22,7 @@ def short_attention(
     mask_B1SL: Tensor | None,
     scaling: float,
 ) -> tuple[Tensor, None]:
-    """(attention_BSQD, None); no mask is plain causal attention. What is long or float32 goes the usual way."""
+    """(attention_BSQD, None); no mask means causal. What is long or float32 goes the usual way."""
     B, Q, S, D = query_BQSD.shape
     K, L = key_BKLD.shape[1:3]
     if L > LONGEST or not torch.is_autocast_enabled("cpu"):
@@ -35,7 +35,7 @@ def short_attention(
         mask_B1SL = torch.full((S, L), -torch.inf, dtype=dtype).triu(1).expand(B, 1, S, L)
     query_NMD = (query_BQSD * scaling).to(dtype).reshape(B * K, Q // K * S, D)
     key_NLD, value_NLD = (x.to(dtype).reshape(B * K, L, D) for x in (key_BKLD, value_BKLD))
-    mixed_NMD = _Attention.apply(query_NMD, key_NLD, value_NLD, mask_B1SL)
+    mixed_NMD: Tensor = _Attention.apply(query_NMD, key_NLD, value_NLD, mask_B1SL)  # type: ignore[no-untyped-call]
     return mixed_NMD.view(B, Q, S, D).transpose(1, 2).contiguous(), None
 
 
