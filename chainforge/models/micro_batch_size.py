@@ -61,9 +61,10 @@ def _kept_bytes(model: PreTrainedModel, length: int, precision: str, gradient_ch
     kept: dict[int, Tensor] = {}  # a tensor that is held keeps its address to itself
 
     def note(tensor: Tensor) -> Tensor:
+        bare = tensor.detach()  # with its graph it would be a cycle, which nobody collects
         if (address := tensor.untyped_storage().data_ptr()) not in parameters:
-            kept[address] = tensor
-        return tensor.detach()  # itself would be a cycle: a node that keeps its own output
+            kept[address] = bare
+        return bare
 
     batch = collate([Tokens([0], [0] * (length - 1))], model.device)
     with (

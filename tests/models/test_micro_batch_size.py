@@ -1,5 +1,7 @@
 """The size of a micro-batch that is left to us fits into the memory; otherwise it is that of the settings."""
 
+import gc
+
 import pytest
 import torch
 from fakes import llama, qwen2
@@ -60,3 +62,14 @@ def test_the_measurement_leaves_no_gradient_and_works_where_gradients_are_off() 
     with torch.no_grad():
         assert kept_bytes_per_token(model, "bfloat16", gradient_checkpointing=False) > 0
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_measurement_leaves_nothing_behind() -> None:
+    def graphs() -> int:
+        return sum(issubclass(type(o), torch.Tensor) and o.grad_fn is not None for o in gc.get_objects())
+
+    model = qwen2()
+    before = graphs()
+    kept_bytes_per_token(model, "bfloat16", gradient_checkpointing=False)
+    gc.collect()
+    assert graphs() == before
