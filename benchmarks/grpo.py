@@ -68,6 +68,9 @@ def parse() -> Namespace:
     arguments.add_argument("--warm-up", type=int, default=1, help="steps of each side before that")
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument(
+        "--checkpointing", action="store_true", help="ChainForge with gradient checkpointing as well"
+    )
+    arguments.add_argument(
         "--search", action="store_true", help="find TRL's best micro-batch of 8, 16, 64 first"
     )
     arguments.add_argument("--output", type=Path, default=ROOT / ".bench/results")
@@ -80,6 +83,8 @@ def parse() -> Namespace:
 def play(given: Namespace, name: str, precision: str) -> dict[str, Any]:
     """ChainForge against TRL at one precision of products."""
     sides = [chainforge(given, name, precision)]
+    if given.checkpointing:
+        sides.append(chainforge(given, name, precision, "--checkpointing"))
     for way in MATCHES[precision]:
         best = search(given, name, way) if given.search else WORKS[name].trl_micro_batch[way]
         sides.append(trl(given, name, way, best))
@@ -128,9 +133,9 @@ def rollouts(given: Namespace, name: str) -> dict[str, Any]:
 
 def chainforge(given: Namespace, name: str, precision: str, *flags: str) -> Contestant:
     command = [sys.executable, str(HERE / "grpo_chainforge.py"), name, precision, *shared(given), *flags]
-    return Contestant(
-        f"ChainForge {precision}", command, given.output / f"{name}-chainforge-{precision}.log", {}
-    )
+    label = ", ".join([f"ChainForge {precision}", *(flag[2:] for flag in flags if flag == "--checkpointing")])
+    log = f"{name}-{label.lower().replace(', ', '-').replace(' ', '-')}.log"
+    return Contestant(label, command, given.output / log, {})
 
 
 def trl(given: Namespace, name: str, way: str, micro_batch: int) -> Contestant:

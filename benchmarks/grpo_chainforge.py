@@ -48,6 +48,7 @@ def main() -> None:
     arguments.add_argument("precision", choices=("float32", "bfloat16"))
     arguments.add_argument("--smollm2", help="the model folder of work b")
     arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
     arguments.add_argument("--without", help="take this technique away (see grpo_without.py)")
     arguments.add_argument("--only-rollout", action="store_true")
     arguments.add_argument("--profile", action="store_true", help="print where one step spends its time")
@@ -59,7 +60,11 @@ def main() -> None:
     step = Step(
         "grpo_bench",
         RunSettings(seed=SEED, threads=given.threads, precision=given.precision),
-        RuntimeSettings(device="cpu", rollout_rows=WORKS[given.work].rows),
+        RuntimeSettings(
+            device="cpu",
+            rollout_rows=WORKS[given.work].rows,
+            gradient_checkpointing=given.checkpointing,
+        ),
     )
     start_torch(step.settings, step.runtime)
     side = ChainForge(WORKS[given.work], given.smollm2, step, only_rollout=given.only_rollout)

@@ -5,18 +5,19 @@
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import grpo_chainforge
 import torch
 from grpo_work import ROWS_AT_ONCE
 from torch import Tensor
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from chainforge.loops import grpo_update
-from chainforge.models import batches, logprobs, micro_batch_size, passes, training_pass
+from chainforge.models import allocator, batches, logprobs, micro_batch_size, passes, training_pass
+from chainforge.models.decoder import projection, quick
 from chainforge.models.optimizer import ScheduledOptimizer
-from chainforge.rollout import cache, sampler
+from chainforge.rollout import cache, decode_attention, sampler
 from chainforge.rollout.draw import truncate
 
 
@@ -51,7 +52,7 @@ def head_in_chunks() -> None:
 
 def attention_for_short_rows() -> None:
     """PyTorch's fused attention in training."""
-    training_pass.SHORT = "sdpa"
+    training_pass.short_attention = sdpa_attention_forward
 
 
 def freed_memory_used_again() -> None:
@@ -111,14 +112,40 @@ def cache_in_chunks() -> None:
 
 
 def attention_of_one_query() -> None:
-    """PyTorch's fused attention in decoding, over keys in the usual order."""
-    sampler.decoding = lambda _: nullcontext()
+    """PyTorch's fused attention in decoding."""
+    decode_attention.decode_attention = sdpa_attention_forward
 
-    def usual_order(self: cache.PaddedLayer, like: Tensor, *, is_key: bool) -> Tensor:
-        _, heads, _, size = like.shape
-        return like.new_empty(self.most_rows, heads, self.width, size)
 
-    cache.PaddedLayer._empty = usual_order
+def decoder_of_few_operations() -> None:
+    """transformers' decoder, with PyTorch's fused attention."""
+    quick.is_known = lambda _: False
+
+
+def products_together_in_decoding() -> None:
+    """A product for each of queries, keys, values, gate and up."""
+    usual = projection.Projection.__init__
+
+    def apart(self: projection.Projection, *linears: torch.nn.Linear, together: bool, keep: bool) -> None:
+        usual(self, *linears, together=False, keep=keep)
+
+    projection.Projection.__init__ = apart
+
+
+def weights_cast_once() -> None:
+    """Weights are cast in each micro-batch."""
+    usual = projection.Projection.__init__
+
+    def cast_again(
+        self: projection.Projection, *linears: torch.nn.Linear, together: bool, keep: bool
+    ) -> None:
+        usual(self, *linears, together=together, keep=together)
+
+    projection.Projection.__init__ = cast_again
+
+
+def huge_tensors_returned() -> None:
+    """Tensors of up to 1 GB are kept when they are freed."""
+    allocator.MOST = 2**30
 
 
 def new_tensors_left_unfilled() -> None:
@@ -153,6 +180,7 @@ TECHNIQUES: dict[str, Callable[[], None]] = {
         prompts_once_in_the_sampler,
         cache_in_chunks,
         attention_of_one_query,
+        products_together_in_decoding,
         one_pass_over_the_vocabulary,
         finished_rows_dropped,
         waiting_prompts_let_in,
@@ -161,8 +189,11 @@ TECHNIQUES: dict[str, Callable[[], None]] = {
         micro_batches_by_padding,
         small_micro_batches,
         head_in_chunks,
+        decoder_of_few_operations,
         attention_for_short_rows,
+        weights_cast_once,
         freed_memory_used_again,
+        huge_tensors_returned,
         new_tensors_left_unfilled,
         fused_optimizer,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 FLOPS, BYTES = 989e12, 3.35e12  # per second: dense bfloat16, HBM3
 TRAINING_SHARE, DECODING_SHARE = 0.40, 0.60
-HOST_S_PER_LAYER = 170e-6  # of a decode step: Python and the launch of its kernels
+HOST_S_PER_LAYER = 120e-6  # of a decode step: Python and the launch of its kernels
 PROMPTS, GROUP, PROMPT_TOKENS, MEAN, CAP = 32, 16, 120, 256, 1024
 
 

@@ -9,6 +9,8 @@ import torch
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2Config,
@@ -64,6 +66,14 @@ def qwen3(vocab: int = 11, *, seed: int = 0, sharpness: float = 0.4, **changes: 
     """A random Qwen3, which norms each head's queries and keys; heads of another size than usual."""
     config = Qwen3Config(vocab_size=vocab, initializer_range=sharpness, **SIZES | {"head_dim": 8} | changes)
     return _seeded(Qwen3ForCausalLM, config, seed)
+
+
+def mistral(vocab: int = 11, *, seed: int = 0, sharpness: float = 0.4, **changes: Any) -> PreTrainedModel:
+    """A random Mistral: an architecture that ChainForge leaves to transformers."""
+    config = MistralConfig(
+        vocab_size=vocab, initializer_range=sharpness, sliding_window=None, **SIZES | changes
+    )
+    return _seeded(MistralForCausalLM, config, seed)
 
 
 def _seeded(kind: type[PreTrainedModel], config: Any, seed: int) -> PreTrainedModel:

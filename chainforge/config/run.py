@@ -29,7 +29,7 @@ class RuntimeSettings(Settings):
     device: Device = "auto"
     """Where models run; auto takes CUDA, then MPS, then the CPU."""
     micro_batch_tokens: Positive | Literal["auto"] = "auto"
-    """Tokens (padding counted) per forward and backward pass; auto: what fits, up to 2,048 on a CPU."""
+    """Tokens (padding counted) per forward and backward pass; auto: what fits, up to 1,024 on a CPU."""
     gradient_checkpointing: bool = False
     """true: forward passes run twice and activations of a layer at a time are kept: time against memory."""
     rollout_rows: Positive = 512

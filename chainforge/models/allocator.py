@@ -2,7 +2,8 @@
 
 glibc's allocator asks the system for every tensor above 32 MB and returns it once freed, and returns smaller
 ones too where they lie at the end; each new tensor then begins with a page fault per 4 KB, which takes longer
-than most of what is computed on it. Source: `man 3 mallopt`.
+than most of what is computed on it. The very largest still go back: they are few, and a hole that one of them
+leaves is filled by none. Source: `man 3 mallopt`.
 """
 
 import ctypes

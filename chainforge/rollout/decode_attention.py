@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from chainforge.models.allocator import reuse_freed_memory
 from chainforge.models.decoder.quick import quick_decoder
 
 
 def decoding(model: PreTrainedModel) -> AbstractContextManager[None]:
     """Inside, the model computes one token per row in few operations."""
     on_cpu = model.device.type == "cpu"
+    if on_cpu:
+        reuse_freed_memory()
     return quick_decoder(model, decode_attention if on_cpu else sdpa_attention_forward, together=True)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fakes import llama, qwen2
+from fakes import llama, mistral, qwen2, qwen3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,6 +18,8 @@ from chainforge.models.training_pass import training_pass
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2": lambda: qwen2(sharpness=0.1),
     "llama": lambda: llama(sharpness=0.1),
+    "qwen3": lambda: qwen3(sharpness=0.1),
+    "mistral": lambda: mistral(sharpness=0.1),
 }
 WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}
 PROMPTS = ([3, 1, 4], [5, 8, 9, 7, 9, 3], [2])

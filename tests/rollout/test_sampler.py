@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import llama, make_step, policy, prompt, qwen2, qwen3
+from fakes import llama, make_step, mistral, policy, prompt, qwen2, qwen3
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -25,7 +25,7 @@ from chainforge.rollout.draw import draw, truncate, uniforms
 from chainforge.run.seeds import derive
 
 EOS = 0
-MODELS = {"qwen2": qwen2, "llama": llama, "qwen3": qwen3}
+MODELS = {"qwen2": qwen2, "llama": llama, "qwen3": qwen3, "mistral": mistral}
 DRAWS = 20_000
 probabilities = st.lists(st.integers(0, 1000), min_size=2, max_size=12).filter(any)
 uniform = st.floats(0, 1, exclude_max=True, allow_subnormal=False)
