@@ -35,6 +35,7 @@ from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.loops.grpo import make_optimizer
 from chainforge.loops.grpo_rows import make_rows
 from chainforge.loops.grpo_update import add_logprobs, update
+from chainforge.models.allocator import return_freed_memory
 from chainforge.models.checkpoint import Policy, start_torch
 from chainforge.records import Group, Prompt, Score
 from chainforge.rollout import sampler
@@ -124,6 +125,7 @@ class ChainForge:
                 seed=lambda prompt_id, index: self.run.seed(self.number, 0, prompt_id, index),
                 step=self.run,
             )
+            return_freed_memory()
         generated = sum(len(c.token_ids) for group in completions for c in group)
         if self.only_rollout:
             return clock.stop(generated=generated, trained=0)

@@ -13,6 +13,7 @@ from chainforge.loops.grpo_rows import Row, make_rows, mini_batches
 from chainforge.loops.grpo_update import add_logprobs, update
 from chainforge.loops.prompt_mix import PromptMix
 from chainforge.loops.rollout_buffer import RolloutBuffer
+from chainforge.models.allocator import return_freed_memory
 from chainforge.models.checkpoint import Policy
 from chainforge.models.optimizer import ScheduledOptimizer
 from chainforge.records import Group, Prompt
@@ -49,6 +50,7 @@ def train(
     for number in bar:
         if number > buffer.number:
             groups = rollout_with_spread(rollout, prompts, settings, number)
+            return_freed_memory()
             rows = make_rows(policy, groups, settings, step)
             add_logprobs(policy, reference, rows, settings, step)
             buffer.fill(number, rows, rollout_metrics(groups, settings.rewards))

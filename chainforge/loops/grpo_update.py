@@ -15,6 +15,7 @@ from chainforge.config.grpo import GrpoSettings
 from chainforge.loops.grpo_rows import Row, mini_batches
 from chainforge.models.batches import Batch, pad_rows
 from chainforge.models.checkpoint import Policy
+from chainforge.models.head import begin_gradient
 from chainforge.models.logprobs import completion_logprobs, logprobs_and_entropy, mixed_precision
 from chainforge.models.micro_batch_size import micro_batch_tokens
 from chainforge.models.optimizer import NotFinite, ScheduledOptimizer
@@ -75,6 +76,7 @@ def update(
     totals: dict[str, Tensor] = {}
     checkpointing = step.runtime.gradient_checkpointing
     with training_pass(policy.model, gradient_checkpointing=checkpointing):
+        begin_gradient(policy.model.get_output_embeddings())
         sequences = [row.tokens for row in learning]
         for indices, batch in passes(
             policy.model, sequences, most, step.settings.precision, share=not checkpointing

@@ -14,6 +14,7 @@ from chainforge.loops.sft_batches import batches, split
 from chainforge.models.batches import Batch, Tokens, collate, micro_batches
 from chainforge.models.chat import encode_prompt, encode_response
 from chainforge.models.checkpoint import Policy
+from chainforge.models.head import begin_gradient
 from chainforge.models.logprobs import completion_logprobs, distillation_kl, mixed_precision
 from chainforge.models.micro_batch_size import micro_batch_tokens
 from chainforge.models.optimizer import NotFinite, ScheduledOptimizer
@@ -116,6 +117,7 @@ def backward(
     total = sum(len(t.completion) for t in batch)
     loss_sum = 0.0
     with training_pass(policy.model, gradient_checkpointing=step.runtime.gradient_checkpointing):
+        begin_gradient(policy.model.get_output_embeddings())
         for piece in pieces(batch, policy, step):
             with mixed_precision(step.settings.precision, policy.device):
                 loss = piece_loss(policy, teacher, piece, settings) / total

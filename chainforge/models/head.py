@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 # Logits at once. On the CPU 4 MB of them: they stay in its cache.
 CHUNK_ELEMENTS = {"cpu": 2**20}
 CHUNK_ELEMENTS_ELSEWHERE = 2**26
+LARGE = 2**20  # elements of a weight from which on a second gradient of it is worth avoiding
 
 
 def token_logprobs(
@@ -32,6 +33,16 @@ def token_logprobs(
     scaled_MH = hidden_MH if temperature == 1 else hidden_MH / temperature
     bias_V = head.bias if temperature == 1 or head.bias is None else head.bias / temperature
     return _TokenLogprobs.apply(scaled_MH, head.weight, bias_V, targets_M, dtype, entropy)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def begin_gradient(head: torch.nn.Linear) -> None:
+    """Give a large weight a gradient of zeros, if it has none: `token_logprobs` adds to that of a large one.
+
+    Another, as large as the vocabulary, would wait until the input embedding's comes, and then be added up.
+    """
+    weight = head.weight
+    if weight.requires_grad and weight.grad is None and weight.numel() >= LARGE:
+        weight.grad = torch.zeros_like(weight)
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -76,7 +87,10 @@ class _TokenLogprobs(torch.autograd.Function):
         cast_MH, weighted_MH = hidden_MH.to(ctx.dtype), (minus_M1 * hidden_MH).to(ctx.dtype)
         wants_weight, wants_bias = ctx.needs_input_grad[1:3]
         grad_MH = torch.zeros(hidden_MH.shape, device=hidden_MH.device)
-        grad_VH = torch.empty_like(weight_VH) if wants_weight else None
+        is_begun = wants_weight and weight_VH.is_leaf and weight_VH.numel() >= LARGE
+        begun_VH = weight_VH.grad if is_begun else None
+        grad_VH = torch.zeros_like(weight_VH) if wants_weight and begun_VH is None else None
+        into_VH = begun_VH if grad_VH is None else grad_VH
         grad_V = torch.empty_like(bias_V) if wants_bias else None
         for start, end in _columns(len(targets_M), weight_VH):
             weight_WH = weight_VH[start:end].to(ctx.dtype)
@@ -88,8 +102,8 @@ class _TokenLogprobs(torch.autograd.Function):
                 grad_V[start:end] = (minus_M1 * error_MW).sum(0)
             error_MW = error_MW.to(ctx.dtype)
             grad_MH += error_MW @ weight_WH
-            if grad_VH is not None:
-                grad_VH[start:end] = error_MW.T @ weighted_MH
+            if into_VH is not None:
+                into_VH[start:end] += error_MW.T @ weighted_MH
         return grad_MH.mul_(minus_M1).to(hidden_MH.dtype), grad_VH, grad_V, None, None, None
 
 

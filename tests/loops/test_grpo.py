@@ -424,7 +424,7 @@ def test_a_loss_that_is_not_a_number_leaves_its_batch_to_look_at() -> None:
 def test_a_gradient_that_is_not_a_number_leaves_its_batch_and_the_weights_alone() -> None:
     toy, settings = policy(), settings_of(learning_rate=0.1)
     before = weights(toy)
-    toy.model.get_output_embeddings().weight.register_hook(lambda gradient: gradient * math.inf)
+    toy.model.get_decoder().norm.weight.register_hook(lambda gradient: gradient * math.inf)
     rows = make_rows(toy, random_groups(), settings, STEP)
     with pytest.raises(NotFinite, match=r"the gradient norm is (nan|inf)"):
         update(toy, make_optimizer(toy, settings), rows, settings, STEP)

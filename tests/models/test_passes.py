@@ -92,8 +92,8 @@ def test_of_any_lengths(lengths: list[int], completions: list[int], most: int) -
 def computed(model: PreTrainedModel, share: bool) -> int:
     """Tokens that go through the layers, padding counted."""
     seen: list[int] = []
-    hook = model.get_input_embeddings().register_forward_hook(
-        lambda _, args, __: seen.append(args[0].numel())
+    hook = model.get_decoder().register_forward_hook(
+        lambda _, __, kwargs, ___: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     run(model, SEQUENCES, share=share)
     hook.remove()

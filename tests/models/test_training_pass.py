@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import Dropout
 from transformers import PreTrainedModel
 
+from chainforge.models import head
 from chainforge.models.batches import Tokens, collate
+from chainforge.models.decoder import quick
 from chainforge.models.logprobs import completion_logprobs, mixed_precision
 from chainforge.models.training_pass import training_pass
 
@@ -111,3 +113,24 @@ def test_bfloat16_is_as_near_to_float32_as_it_is_without(kind: str) -> None:
     found, gradient = run(model, "bfloat16", checkpointing=False)
     torch.testing.assert_close(found, exact, atol=0.03, rtol=0)
     assert (gradient - exact_gradient).norm() < 0.03 * exact_gradient.norm()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_gradient_of_a_large_vocabulary_adds_up_in_place(
+    tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients = []
+    for least in (0, 10**9):
+        monkeypatch.setattr(head, "LARGE", least)
+        monkeypatch.setattr(quick, "LARGE", least)
+        model = qwen2(sharpness=0.1, tie_word_embeddings=tied)
+        weight = model.get_output_embeddings().weight
+        with training_pass(model):
+            head.begin_gradient(model.get_output_embeddings())
+            begun = weight.grad
+            assert (begun is not None) == (least == 0)
+            for sequences in (SEQUENCES[:1], SEQUENCES[1:]):
+                completion_logprobs(model, collate(sequences, CPU)).square().sum().backward()
+        assert weight.grad is begun or least > 0
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)

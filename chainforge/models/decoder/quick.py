@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaModel
@@ -18,6 +19,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
 from chainforge.models.decoder.layer import Attend, Layer
 from chainforge.models.decoder.rms_norm import rms_norm
+from chainforge.models.head import LARGE
 
 KNOWN = (LlamaModel, Qwen2Model, Qwen3Model)
 LINEAR = (
@@ -71,6 +73,9 @@ class Quick:
 
     def __init__(self, decoder: Any, attend: Attend, *, together: bool, gradient_checkpointing: bool) -> None:
         self._decoder = decoder
+        # The head's gradient of the same weights is as large as the vocabulary: a few rows are added to it.
+        weight, tied = decoder.embed_tokens.weight, decoder.config.tie_word_embeddings
+        self._sparse = tied and weight.device.type == "cpu" and weight.numel() >= LARGE
         keep = not gradient_checkpointing
         layers = [Layer(layer, attend, together=together, keep=keep) for layer in decoder.layers]
         self._layers: list[Callable[..., Tensor]] = (
@@ -89,7 +94,8 @@ class Quick:
     ) -> Output:
         """`attention_mask` is None where attention is causal, else what is added to scores, [B, 1, S, L]."""
         decoder = self._decoder
-        hidden_BSH = decoder.embed_tokens(input_ids)
+        table = decoder.embed_tokens
+        hidden_BSH = embedding(input_ids, table.weight, table.padding_idx, sparse=self._sparse)
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         cos_BSD, sin_BSD = decoder.rotary_emb(hidden_BSH, position_ids)
