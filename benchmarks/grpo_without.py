@@ -4,6 +4,7 @@
 """
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from chainforge.loops import grpo_update
-from chainforge.models import allocator, batches, logprobs, micro_batch_size, passes, training_pass
+from chainforge.models import allocator, batches, head, logprobs, micro_batch_size, passes, training_pass
 from chainforge.models.decoder import projection, quick
 from chainforge.models.optimizer import ScheduledOptimizer
 from chainforge.rollout import cache, decode_attention, sampler
@@ -57,7 +58,7 @@ def attention_for_short_rows() -> None:
 
 def freed_memory_used_again() -> None:
     """Large tensors go back to the system when they are freed."""
-    training_pass.reuse_freed_memory = lambda: False
+    training_pass.reuse_freed_memory = decode_attention.reuse_freed_memory = lambda: False
 
 
 def no_pass_for_old_log_probabilities() -> None:
@@ -148,6 +149,16 @@ def huge_tensors_returned() -> None:
     allocator.MOST = 2**30
 
 
+def huge_pages() -> None:
+    """Every 4 KB of a tensor is a page of its own."""
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "0"
+
+
+def one_gradient_of_the_vocabulary() -> None:
+    """The head's gradient and the input embedding's are made whole in each micro-batch, and added up."""
+    head.LARGE = quick.LARGE = 2**60
+
+
 def new_tensors_left_unfilled() -> None:
     """PyTorch's deterministic mode as it is: every new tensor is written twice."""
     start = grpo_chainforge.start_torch
@@ -194,6 +205,8 @@ TECHNIQUES: dict[str, Callable[[], None]] = {
         weights_cast_once,
         freed_memory_used_again,
         huge_tensors_returned,
+        huge_pages,
+        one_gradient_of_the_vocabulary,
         new_tensors_left_unfilled,
         fused_optimizer,
     )
