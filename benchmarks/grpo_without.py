@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from chainforge.loops import grpo_update
-from chainforge.models import allocator, batches, head, logprobs, micro_batch_size, passes, training_pass
+from chainforge.models import batches, head, logprobs, micro_batch_size, passes, training_pass
 from chainforge.models.decoder import projection, quick
 from chainforge.models.optimizer import ScheduledOptimizer
 from chainforge.rollout import cache, decode_attention, sampler
@@ -144,11 +144,6 @@ def weights_cast_once() -> None:
     projection.Projection.__init__ = cast_again
 
 
-def huge_tensors_returned() -> None:
-    """Tensors of up to 1 GB are kept when they are freed."""
-    allocator.MOST = 2**30
-
-
 def huge_pages() -> None:
     """Every 4 KB of a tensor is a page of its own."""
     os.environ["THP_MEM_ALLOC_ENABLE"] = "0"
@@ -204,7 +199,6 @@ TECHNIQUES: dict[str, Callable[[], None]] = {
         attention_for_short_rows,
         weights_cast_once,
         freed_memory_used_again,
-        huge_tensors_returned,
         huge_pages,
         one_gradient_of_the_vocabulary,
         new_tensors_left_unfilled,
