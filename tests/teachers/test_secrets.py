@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from chainforge.secrets import NONE, SHORTEST, without_key
 
-KEYS = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=SHORTEST, max_size=40)
+# A key of digits alone could also stand in a number, which is left as it is.
+KEYS = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=SHORTEST, max_size=40).filter(
+    lambda key: any(map(str.isalpha, key))
+)
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
