@@ -71,7 +71,7 @@ def main() -> None:
 def config(work: Work, precision: str, micro_batch: int) -> GRPOConfig:
     """The settings that make it fast on a CPU, and the same work: checkpointing off, β = 0, nothing saved."""
     return GRPOConfig(
-        output_dir="unused",
+        output_dir=".bench/unused",
         use_cpu=True,
         bf16=precision == "amp",
         gradient_checkpointing=False,

@@ -12,11 +12,11 @@ import grpo_chainforge
 import torch
 from grpo_work import ROWS_AT_ONCE
 from torch import Tensor
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from chainforge.loops import grpo_update
 from chainforge.models import batches, head, logprobs, micro_batch_size, passes, training_pass
 from chainforge.models.decoder import projection, quick
+from chainforge.models.decoder.attention import fused_attention
 from chainforge.models.optimizer import ScheduledOptimizer
 from chainforge.rollout import cache, decode_attention, sampler
 from chainforge.rollout.draw import truncate
@@ -53,12 +53,12 @@ def head_in_chunks() -> None:
 
 def attention_for_short_rows() -> None:
     """PyTorch's fused attention in training."""
-    training_pass.short_attention = sdpa_attention_forward
+    training_pass.short_attention = fused_attention
 
 
 def freed_memory_used_again() -> None:
     """Large tensors go back to the system when they are freed."""
-    training_pass.reuse_freed_memory = decode_attention.reuse_freed_memory = lambda: False
+    quick.reuse_freed_memory = lambda: False
 
 
 def no_pass_for_old_log_probabilities() -> None:
@@ -114,7 +114,7 @@ def cache_in_chunks() -> None:
 
 def attention_of_one_query() -> None:
     """PyTorch's fused attention in decoding."""
-    decode_attention.decode_attention = sdpa_attention_forward
+    decode_attention.decode_attention = fused_attention
 
 
 def decoder_of_few_operations() -> None:

@@ -68,7 +68,7 @@ def config(work: SftWork, given: Namespace, data: Dataset) -> SFTConfig:
     per_step = max(1, round(rows / (1 if given.whole else work.steps)))
     micro_batch = 1 if packed else given.size
     return SFTConfig(
-        output_dir="unused",
+        output_dir=".bench/unused",
         use_cpu=True,
         bf16=given.precision == "amp",
         gradient_checkpointing=False,

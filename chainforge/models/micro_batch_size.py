@@ -13,9 +13,8 @@ from chainforge.models.logprobs import completion_logprobs, mixed_precision
 from chainforge.models.training_pass import training_pass
 
 MOST_ON_CPU = 1024  # tokens; more are not faster
-CPU_BYTES = (
-    2**30
-)  # on every CPU, so that all compute the same sums; what is faster with more of it gains little
+# On every CPU, so that all compute the same sums; what is faster with more of it gains little.
+CPU_BYTES = 2**30
 SHARE = 0.6  # of the memory for what is kept; the rest is for what comes and goes in the backward pass
 FIXED_BYTES = 22  # per parameter: 4 of weight, 4 of gradient, 8 of moments, 4 of reference model, 2 of casts
 LEAST = 512

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from chainforge.models.batches import Tokens, pad_ids
+from chainforge.models.decoder.attention import additive
 
 
 class SharedPrompts:
@@ -64,13 +65,10 @@ class SharedPrompts:
 
 
 def _mask(is_token_BP: Tensor, positions: int, dtype: torch.dtype) -> Tensor:
-    """mask_B1SL to add to scores: 0 where a position sees a prompt's token, or one up to its own."""
-    unseen_BSP = ~is_token_BP[:, None].expand(-1, positions, -1)
-    later_BSS = unseen_BSP.new_ones(positions, positions).triu(1).expand(len(is_token_BP), -1, -1)
-    unseen_B1SL = torch.cat([unseen_BSP, later_BSS], -1)[:, None]
-    return torch.zeros(unseen_B1SL.shape, dtype=dtype, device=unseen_B1SL.device).masked_fill_(
-        unseen_B1SL, -torch.inf
-    )
+    """mask_B1SL: a position sees its prompt's tokens, and completion tokens up to its own."""
+    prompt_BSP = is_token_BP[:, None].expand(-1, positions, -1)
+    upto_BSS = prompt_BSP.new_ones(positions, positions).tril().expand(len(is_token_BP), -1, -1)
+    return additive(torch.cat([prompt_BSP, upto_BSS], -1)[:, None], dtype)
 
 
 def can_share(model: PreTrainedModel, sequences: Sequence[Tokens]) -> bool:

@@ -6,10 +6,8 @@ from functools import partial
 
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from chainforge.models.allocator import reuse_freed_memory
 from chainforge.models.decoder.quick import quick_decoder
 from chainforge.models.decoder.short_attention import short_attention
 
@@ -20,12 +18,8 @@ def training_pass(model: PreTrainedModel, *, gradient_checkpointing: bool = Fals
 
     `gradient_checkpointing`: decoder layers keep their inputs only, and run again in the backward pass.
     """
-    on_cpu = model.device.type == "cpu"
-    if on_cpu:
-        reuse_freed_memory()
-    attend = short_attention if on_cpu else sdpa_attention_forward
     with (
-        quick_decoder(model, attend, together=False, gradient_checkpointing=gradient_checkpointing),
+        quick_decoder(model, short_attention, together=False, gradient_checkpointing=gradient_checkpointing),
         _checkpointing(model, wanted=gradient_checkpointing),
     ):
         yield

@@ -10,18 +10,14 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from chainforge.models.allocator import reuse_freed_memory
+from chainforge.models.decoder.attention import fused_attention
 from chainforge.models.decoder.quick import quick_decoder
 
 
 def decoding(model: PreTrainedModel) -> AbstractContextManager[None]:
     """Inside, the model computes one token per row in few operations."""
-    on_cpu = model.device.type == "cpu"
-    if on_cpu:
-        reuse_freed_memory()
-    return quick_decoder(model, decode_attention if on_cpu else sdpa_attention_forward, together=True)
+    return quick_decoder(model, decode_attention, together=True)
 
 
 def decode_attention(
@@ -31,16 +27,13 @@ def decode_attention(
     value_BKLD: Tensor,
     mask_B1SL: Tensor | None,
     scaling: float,
-) -> tuple[Tensor, None]:
-    """(attention_BSQD, None). Softmax in float32. Whatever is not one masked query goes the usual way."""
+) -> Tensor:
+    """attention_BSQD. Softmax in float32. Whatever is not one masked query goes the usual way."""
     B, Q, S, D = query_BQSD.shape
     K = key_BKLD.shape[1]
     if S > 1 or mask_B1SL is None:
-        found: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query_BQSD, key_BKLD, value_BKLD, mask_B1SL, scaling=scaling
-        )
-        return found
+        return fused_attention(module, query_BQSD, key_BKLD, value_BKLD, mask_B1SL, scaling)
     query_BKGD = (query_BQSD * scaling).view(B, K, Q // K, D)
     scores_BKGL = (query_BKGD @ key_BKLD.transpose(-1, -2)).add_(mask_B1SL)
     share_BKGL = scores_BKGL.softmax(-1, dtype=torch.float32).to(value_BKLD.dtype)
-    return (share_BKGL @ value_BKLD).reshape(B, 1, Q, D), None
+    return (share_BKGL @ value_BKLD).reshape(B, 1, Q, D)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from chainforge.models.decoder.attention import additive
 from chainforge.rollout.cache import PaddedCache, chunks, left_padded_mask
 
 
@@ -58,7 +59,7 @@ class DecodeBatch:
         seen_BW = (column_W >= self._start_B[:, None]) & (column_W <= end)
         hidden_B1H = self._model.get_decoder()(
             input_ids=token_B[:, None],
-            attention_mask=torch.where(seen_BW, 0.0, -torch.inf).to(self._model.dtype)[:, None, None],
+            attention_mask=additive(seen_BW[:, None, None], self._model.dtype),
             position_ids=(end - self._start_B)[:, None],
             past_key_values=self._cache,
             use_cache=True,

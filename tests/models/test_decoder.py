@@ -13,11 +13,12 @@ from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from chainforge.models.decoder import short_attention as short
+from chainforge.models.decoder.attention import fused_attention
 from chainforge.models.decoder.projection import Projection
 from chainforge.models.decoder.quick import is_known, quick_decoder
 from chainforge.models.decoder.rms_norm import rms_norm
 from chainforge.models.decoder.rotary import rotate
-from chainforge.models.decoder.short_attention import sdpa_attention_forward, short_attention
+from chainforge.models.decoder.short_attention import short_attention
 from chainforge.models.decoder.swiglu import swiglu
 
 Make = Callable[..., Tensor]
@@ -139,7 +140,7 @@ def hidden_and_gradient(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
 def test_every_variant_is_transformers(kind: str, together: bool) -> None:
     model = VARIANTS[kind]()
     wanted, wanted_gradient = hidden_and_gradient(model)
-    with quick_decoder(model, sdpa_attention_forward, together=together):
+    with quick_decoder(model, fused_attention, together=together):
         found, gradient = hidden_and_gradient(model)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     assert (gradient - wanted_gradient).norm() < 1e-5 * wanted_gradient.norm()
@@ -153,15 +154,15 @@ def test_what_is_not_known_stays_as_it_is() -> None:
     other_attention.set_attn_implementation("eager")
     for model in (window, adapted, other_attention):
         assert not is_known(model.get_decoder())
-        with quick_decoder(model, sdpa_attention_forward, together=False):
+        with quick_decoder(model, fused_attention, together=False):
             assert "forward" not in vars(model.get_decoder())
 
 
 def test_one_block_inside_of_another_changes_nothing() -> None:
     model = qwen2()
-    with quick_decoder(model, sdpa_attention_forward, together=False):
+    with quick_decoder(model, fused_attention, together=False):
         outer = model.get_decoder().forward
-        with quick_decoder(model, sdpa_attention_forward, together=True):
+        with quick_decoder(model, fused_attention, together=True):
             assert model.get_decoder().forward is outer
         assert model.get_decoder().forward is outer
 
@@ -178,7 +179,7 @@ def test_short_attention_is_attention(heads: int, kv_heads: int, keys_before: in
         mask = torch.full((9, keys_before + 9), -torch.inf, dtype=dtype).triu(1 + keys_before)
         with torch.autocast("cpu", dtype=dtype, enabled=dtype == torch.bfloat16):
             given = mask.expand(2, 1, -1, -1) if keys_before else None
-            out, _ = short_attention(module, q, k, v, given, 0.3)
+            out = short_attention(module, q, k, v, given, 0.3)
         out.float().square().sum().backward()
         found.append(out.detach().float())
         gradients.append([x.grad for x in (q, k, v)])
@@ -188,9 +189,9 @@ def test_short_attention_is_attention(heads: int, kv_heads: int, keys_before: in
 
 
 def test_long_rows_go_to_the_usual_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual, seen = short.sdpa_attention_forward, []
+    usual, seen = short.fused_attention, []
     monkeypatch.setattr(
-        short, "sdpa_attention_forward", lambda *a, **k: seen.append(a[1].shape[2]) or usual(*a, **k)
+        short, "fused_attention", lambda *a, **k: seen.append(a[1].shape[2]) or usual(*a, **k)
     )
     module = nn.Module()
     module.num_key_value_groups = 1  # type: ignore[assignment]

@@ -3,7 +3,6 @@
 B sequences, S positions, H hidden size, Q query heads, K key-value heads, D head size.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,12 +10,11 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from chainforge.models.decoder.attention import Attend
 from chainforge.models.decoder.projection import Projection
 from chainforge.models.decoder.rms_norm import rms_norm
 from chainforge.models.decoder.rotary import rotate
 from chainforge.models.decoder.swiglu import swiglu
-
-Attend = Callable[..., tuple[Tensor, Any]]  # transformers' interface of attention functions
 
 
 class Layer:
@@ -30,6 +28,7 @@ class Layer:
         self._out = project(attention.o_proj)
         self._gate_up = project(mlp.gate_proj, mlp.up_proj)
         self._down = project(mlp.down_proj)
+        self._norms_heads = hasattr(attention, "q_norm")  # Qwen3
 
     def __call__(
         self,
@@ -45,13 +44,13 @@ class Layer:
             x.unflatten(-1, (-1, attention.head_dim))
             for x in self._qkv(normed(layer.input_layernorm, hidden_BSH))
         )
-        if hasattr(attention, "q_norm"):  # Qwen3
+        if self._norms_heads:
             query, key = normed(attention.q_norm, query), normed(attention.k_norm, key)
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         query, key = rotate(query, cos_B1SD, sin_B1SD), rotate(key, cos_B1SD, sin_B1SD)
         if cache is not None:
             key, value = cache.update(key, value, attention.layer_idx)
-        mixed_BSQD, _ = self._attend(attention, query, key, value, mask, scaling=attention.scaling)
+        mixed_BSQD = self._attend(attention, query, key, value, mask, attention.scaling)
         hidden_BSH = hidden_BSH + self._out(mixed_BSQD.flatten(-2))[0]
         gate, up = self._gate_up(normed(layer.post_attention_layernorm, hidden_BSH))
         return hidden_BSH + self._down(swiglu(gate, up))[0]

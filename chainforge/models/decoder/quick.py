@@ -17,7 +17,9 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
-from chainforge.models.decoder.layer import Attend, Layer
+from chainforge.models.allocator import reuse_freed_memory
+from chainforge.models.decoder.attention import Attend, fused_attention
+from chainforge.models.decoder.layer import Layer
 from chainforge.models.decoder.rms_norm import rms_norm
 from chainforge.models.head import LARGE
 
@@ -35,10 +37,17 @@ LINEAR = (
 
 @contextmanager
 def quick_decoder(
-    model: PreTrainedModel, attend: Attend, *, together: bool, gradient_checkpointing: bool = False
+    model: PreTrainedModel, attend_on_cpu: Attend, *, together: bool, gradient_checkpointing: bool = False
 ) -> Iterator[None]:
-    """Inside, the decoder of a known model takes fewer operations; any other stays as it is."""
+    """Inside, the decoder of a known model takes fewer operations; any other stays as it is.
+
+    On a CPU memory is used again, and attention is the one given; elsewhere PyTorch's kernels are the best.
+    """
     decoder: Any = model.get_decoder()
+    attend: Attend = fused_attention
+    if model.device.type == "cpu":
+        reuse_freed_memory()
+        attend = attend_on_cpu
     swaps = is_known(decoder) and "forward" not in vars(decoder)
     if swaps:
         decoder.forward = Quick(

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from chainforge.models.decoder.attention import additive, fused_attention
 
 LONGEST = 512  # from about 600 tokens on, PyTorch's fused attention is quicker
 
@@ -21,22 +22,19 @@ def short_attention(
     value_BKLD: Tensor,
     mask_B1SL: Tensor | None,
     scaling: float,
-) -> tuple[Tensor, None]:
-    """(attention_BSQD, None); no mask means causal. What is long or float32 goes the usual way."""
+) -> Tensor:
+    """attention_BSQD; no mask means causal. What is long or float32 goes the usual way."""
     B, Q, S, D = query_BQSD.shape
     K, L = key_BKLD.shape[1:3]
     if L > LONGEST or not torch.is_autocast_enabled("cpu"):
-        found: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query_BQSD, key_BKLD, value_BKLD, mask_B1SL, scaling=scaling
-        )
-        return found
+        return fused_attention(module, query_BQSD, key_BKLD, value_BKLD, mask_B1SL, scaling)
     dtype = torch.get_autocast_dtype("cpu")
     if mask_B1SL is None:
-        mask_B1SL = torch.full((S, L), -torch.inf, dtype=dtype).triu(1).expand(B, 1, S, L)
+        mask_B1SL = additive(torch.ones(S, L, dtype=torch.bool).tril(), dtype).expand(B, 1, S, L)
     query_NMD = (query_BQSD * scaling).to(dtype).reshape(B * K, Q // K * S, D)
     key_NLD, value_NLD = (x.to(dtype).reshape(B * K, L, D) for x in (key_BKLD, value_BKLD))
     mixed_NMD: Tensor = _Attention.apply(query_NMD, key_NLD, value_NLD, mask_B1SL)  # type: ignore[no-untyped-call]
-    return mixed_NMD.view(B, Q, S, D).transpose(1, 2).contiguous(), None
+    return mixed_NMD.view(B, Q, S, D).transpose(1, 2).contiguous()
 
 
 class _Attention(torch.autograd.Function):
