@@ -12,15 +12,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chainforge.calls import Call, CallFailed, Reply, Usage, refusal
-from chainforge.reasoning import split_reasoning
+from chainforge.calls import Call, CallFailed, refusal
+from chainforge.chat_answer import add, choice_of, defect, read_chat
 from chainforge.secrets import without_key
 
 if TYPE_CHECKING:
     import openai
 
+__all__ = ["ChatApi", "ChatClient", "read_chat"]
+
 CONNECT_S = 30.0
-SYNTHETIC = "chainforge-mock"  # the system_fingerprint of `chainforge mock-teacher`
 LABEL = "X-Client-Request-Id"
 
 
@@ -55,9 +56,32 @@ class ChatClient:
     def __init__(self, api: ChatApi, sdk: "openai.AsyncOpenAI") -> None:
         self._api = api
         self._sdk = sdk
+        self._limit = "max_tokens"  # or "max_completion_tokens", where a server wants it by that name
+        self._stream: Mapping[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 
     async def ask(self, call: Call) -> Mapping[str, Any]:
-        """The answer as the provider wrote it. Raises CallFailed."""
+        """The answer as the provider wrote it. Raises CallFailed.
+
+        A server that refuses one of our own fields by name is asked again without it, at once: nothing was
+        billed, and the next calls of this client leave it out.
+        """
+        before = (self._limit, self._stream)
+        try:
+            return await self._once(call)
+        except CallFailed as failure:
+            if failure.status not in (400, 422) or not self._adapts(str(failure), *before):
+                raise
+        return await self.ask(call)
+
+    def _adapts(self, refused: str, limit: str, stream: Mapping[str, Any]) -> bool:
+        """Whether the next try differs from the refused one, which had this `limit` and `stream`."""
+        if "max_completion_tokens" in refused:
+            self._limit = "max_completion_tokens"
+        if "stream_options" in refused or "include_usage" in refused:
+            self._stream = {"stream": True}
+        return (self._limit, self._stream) != (limit, stream)
+
+    async def _once(self, call: Call) -> Mapping[str, Any]:
         import openai
 
         parts: dict[str, Any] = {}  # of a streamed answer
@@ -76,7 +100,8 @@ class ChatClient:
         return answer
 
     def _request(self, call: Call) -> dict[str, Any]:
-        body = dict(self._api.parameters) | {"max_tokens": call.max_tokens}
+        body = {key: value for key, value in self._api.parameters.items() if key != "max_tokens"}
+        body[self._limit] = call.max_tokens
         if self._api.seeded:
             body["seed"] = call.seed
         return {
@@ -95,11 +120,10 @@ class ChatClient:
         assert call.on_text is not None
         message: dict[str, Any] = {"role": "assistant", "content": ""}
         choice: dict[str, Any] = {"index": 0, "finish_reason": None, "message": message}
-        options = {"stream": True, "stream_options": {"include_usage": True}}
         create: Any = self._sdk.chat.completions.create  # its overloads know no dict of arguments
-        chunks = await create(**self._request(call), **options)
+        chunks = await create(**self._request(call), **self._stream)
         async for chunk in chunks:
-            said = chunk.to_dict()
+            said = chunk.to_dict(warnings=False)
             parts |= {key: said[key] for key in ("id", "model", "system_fingerprint") if key in said}
             if usage := said.get("usage"):
                 parts["usage"] = usage
@@ -125,75 +149,7 @@ def reason(error: "openai.APIStatusError") -> str:
     """What the provider says."""
     body = error.body
     message = body.get("message") if isinstance(body, Mapping) else None
-    return str(message or error.response.reason_phrase or "no reason given")
-
-
-def add(message: dict[str, Any], delta: Mapping[str, Any]) -> int:
-    """Append a chunk's text to the message; how many characters it had."""
-    came = 0
-    for field, value in delta.items():
-        if field != "role" and isinstance(value, str):
-            message[field] = message.get(field, "") + value
-            came += len(value)
-        elif field == "reasoning_details" and isinstance(value, list):
-            message[field] = [*message.get(field, []), *value]
-    return came
-
-
-def defect(answer: Any) -> str | None:
-    """Why this JSON is not a whole answer: it needs a choice, its finish reason, and the usage in numbers."""
-    if not isinstance(answer, Mapping):
-        return "the answer is not a JSON object"
-    if error := answer.get("error"):
-        return f"an error instead of an answer: {json.dumps(error)}"
-    if not (choice := choice_of(answer)):
-        return "an answer without choices"
-    if not choice.get("finish_reason"):
-        return "an answer without finish_reason: it was cut"
-    counts = [_number(answer.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")]
-    return "an answer without usage" if None in counts else None
-
-
-def choice_of(answer: Any) -> Mapping[str, Any] | None:
-    """The first choice; None if there is nothing in it."""
-    choices = answer.get("choices") if isinstance(answer, Mapping) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, Mapping) and first else None
-
-
-def read_chat(answer: Mapping[str, Any]) -> Reply:
-    """What an answer says, in the dialect of any provider."""
-    choice = answer["choices"][0]
-    message = choice.get("message")
-    reasoning, content, source = split_reasoning(message if isinstance(message, Mapping) else {})
-    return Reply(
-        reasoning=reasoning,
-        content=content,
-        source=source,
-        finish=str(choice["finish_reason"]),
-        usage=read_usage(answer["usage"]),
-        model=str(answer.get("model") or "unknown"),
-        synthetic=str(answer.get("system_fingerprint")) == SYNTHETIC,
-    )
-
-
-def read_usage(usage: Mapping[str, Any]) -> Usage:
-    """Tokens as DeepSeek counts them (`prompt_cache_hit_tokens`), or as OpenAI does (`cached_tokens`)."""
-    cached = _count(usage, "prompt_tokens_details", "cached_tokens")
-    hit = _count(usage, "prompt_cache_hit_tokens") or cached
-    return Usage(
-        hit=hit,
-        miss=max(_count(usage, "prompt_tokens") - hit, 0),
-        output=_count(usage, "completion_tokens"),
-        reasoning=_count(usage, "completion_tokens_details", "reasoning_tokens"),
-    )
-
-
-def _count(found: Any, *path: str) -> int:
-    return _number(found, *path) or 0
-
-
-def _number(found: Any, *path: str) -> int | None:
-    for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return int(found) if isinstance(found, int | float) and 0 <= found < 2**53 else None
+    whole = (
+        json.dumps(body) if isinstance(body, Mapping) and body else None
+    )  # FastAPI's servers say it in `detail`
+    return str(message or whole or error.response.reason_phrase or "no reason given")

@@ -1,15 +1,14 @@
 """What a journal says, as traces and as an account: pure functions of it, the same bytes every time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chainforge.calls import Reply
 from chainforge.hookspecs import ApiTeacher
-from chainforge.records import Finish, Trace
+from chainforge.records import Trace
+from chainforge.teachers.finishes import finish_of
 from chainforge.teachers.paid import Paid, final_answers
 from chainforge.teachers.question import Question
-
-FINISHES: Mapping[str, Finish] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 
 
 def traces_of(
@@ -27,4 +26,5 @@ def traces_of(
 
 def trace(prompt_id: str, reply: Reply) -> Trace:
     """A finish that nobody knows is an error: never training data."""
-    return Trace(prompt_id, reply.reasoning, reply.content, FINISHES.get(reply.finish, "error"), reply.model)
+    finish = finish_of(reply.finish) or "error"
+    return Trace(prompt_id, reply.reasoning, reply.content, finish, reply.model)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chainforge.calls import CallFailed, Reply
+from chainforge.teachers.finishes import finish_of
 
 Action = Literal["keep", "again", "skip", "stop"]
 
 # How often one question may be asked again, by what went wrong. "busy" costs no try.
 TRIES: Mapping[str, int] = {"failed": 6, "cut": 3, "deadline": 2, "no_reasoning": 1, "truncated": 1}
-OVERLOADED = "insufficient_system_resource"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,16 @@ def on_answer(reply: Reply, tries: Mapping[str, int], *, thinks: bool, retry_tru
 
 def cause_of(reply: Reply, thinks: bool) -> str:
     """What is wrong with an answer; "answered" if nothing is."""
-    if reply.finish == OVERLOADED:
-        return "cut"
-    if reply.finish == "length":
-        return "truncated"
-    if reply.finish != "stop":
-        return reply.finish
-    return "answered" if reply.content and (reply.reasoning or not thinks) else "no_reasoning"
+    match finish_of(reply.finish):
+        case "stop":
+            return "answered" if reply.content and (reply.reasoning or not thinks) else "no_reasoning"
+        case "length":
+            return "truncated"
+        case "error":  # the provider broke off
+            return "cut"
+        case "content_filter":
+            return "content_filter"
+    return reply.finish
 
 
 def on_failure(failure: CallFailed | TimeoutError, tries: Mapping[str, int]) -> Verdict:

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chainforge.calls import Call, CallFailed, Usage, seconds_of
-from chainforge.chat import LABEL, SYNTHETIC, ChatApi, ChatClient, add, defect, read_chat, read_usage
+from chainforge.chat import LABEL, ChatApi, ChatClient
+from chainforge.chat_answer import SYNTHETIC, add, defect, read_chat, read_usage
 from chainforge.teachers.verdict import on_failure
 
 KEY = "sk-3141592653589793"
@@ -181,8 +182,8 @@ def test_deltas_are_joined(deltas: list[dict[str, str]]) -> None:
 
 def test_details_are_joined_and_nothing_is_made_of_nothing() -> None:
     message: dict[str, Any] = {"content": ""}
-    assert add(message, {"content": None, "reasoning_details": [{"text": "a"}], "tool_calls": None}) == 0
-    assert add(message, {"reasoning_details": [{"text": "b"}]}) == 0
+    assert add(message, {"content": None, "reasoning_details": [{"text": "a"}], "tool_calls": None}) == 1
+    assert add(message, {"reasoning_details": [{"text": "b"}]}) == 1
     assert message == {"content": "", "reasoning_details": [{"text": "a"}, {"text": "b"}]}
 
 
@@ -357,3 +358,45 @@ def test_a_stream_that_repeats_the_key_is_kept_without_it() -> None:
     chunks = [piece(content=f"it is {KEY[:9]}"), piece(content=f"{KEY[9:]}!"), piece("stop"), USAGE]
     assert read_chat(ask(stream(*chunks), on_text=lambda n: None)).content == "it is [key]!"
     failure(stream(*chunks[:2]), on_text=lambda n: None)
+
+
+def test_a_stream_of_parts_makes_the_answer_that_would_have_come_whole() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "6*7"}]}
+    chunks = [
+        piece(content=""),
+        piece(content=[thought]),
+        piece(content="4"),
+        piece("stop", content="2"),
+        USAGE,
+    ]
+    came: list[int] = []
+    reply = read_chat(ask(stream(*chunks), on_text=came.append))
+    assert (reply.reasoning, reply.content, reply.source) == ("6*7", "42", "content")
+    assert sum(came) == len("6*742")
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_field_that_the_server_refuses_by_name_is_left_out(status: int, streamed: bool) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(request.content)
+        bodies.append(body)
+        if "max_tokens" in body:
+            error = {"message": "'max_tokens' is not supported. Use 'max_completion_tokens' instead."}
+            return httpx2.Response(status, json={"error": error})
+        if "stream_options" in body:
+            return httpx2.Response(status, json={"detail": [{"loc": ["body", "stream_options"]}]})
+        answers = stream(piece(reasoning_content="6*7", content="42"), piece("stop"), USAGE)
+        return (answers if streamed else says(200, json.dumps(answer())))(request)
+
+    said = ask(handler, parameters={"max_tokens": 99}, on_text=(lambda n: None) if streamed else None)
+    assert read_chat(said).content == "42"
+    assert bodies[-1]["max_completion_tokens"] == 99
+    assert len(bodies) == 2 + streamed, "each refusal is answered once"
+
+
+def test_a_field_that_is_refused_by_its_new_name_too_is_refused() -> None:
+    broke = failure(says(400, json.dumps({"error": {"message": "max_completion_tokens is too large"}})))
+    assert (broke.status, broke.billed) == (400, False)

@@ -6,18 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chainforge.reasoning import TAGS as reasoning_tags
 from chainforge.reasoning import split_reasoning, without_reasoning
 from chainforge.records import Message
 
-TAGS = ("<think>", "</think>", "◁think▷", "◁/think▷", "<reasoning_process>", "</reasoning_process>")
-texts = st.text().filter(lambda text: not any(tag in text for tag in TAGS))
+FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "content")
+TAGS = tuple(tag for pair in reasoning_tags for tag in pair)
+texts = st.text().filter(lambda text: not any(tag in text for tag in (*TAGS, "<|")))
 said = texts.filter(lambda text: text.strip() != "")
 odd_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(TAGS),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["text", "summary"]), inner),
     max_leaves=8,
 )
-fields = st.sampled_from(["content", "reasoning_content", "reasoning", "reasoning_details", "role"])
+fields = st.sampled_from([*FIELDS, "role"])
 DIALECTS = {
     "reasoning_content": lambda r, c: {"reasoning_content": r, "content": c},
     "reasoning": lambda r, c: {"reasoning": r, "content": c},
@@ -35,6 +37,24 @@ DIALECTS = {
     "<think> left out": lambda r, c: {"content": f"{r}</think>{c}"},
     "◁think▷": lambda r, c: {"content": f"◁think▷{r}◁/think▷{c}"},
     "◁think▷ left out": lambda r, c: {"content": f"{r}◁/think▷{c}"},
+    "[THINK]": lambda r, c: {"content": f"[THINK]{r}[/THINK]{c}"},
+    "<mm:think>": lambda r, c: {"content": f"<mm:think>{r}</mm:think>{c}"},
+    "<thought>": lambda r, c: {"content": f"<thought>{r}</thought>\n{c}"},
+    "thinking": lambda r, c: {"thinking": r, "content": c},
+    "content, in parts": lambda r, c: {
+        "content": [
+            {"type": "thinking", "thinking": [{"type": "text", "text": r}]},
+            {"type": "text", "text": c},
+        ]
+    },
+    "channels": lambda r, c: {
+        "content": f"<|channel|>analysis<|message|>{r}<|end|>"
+        f"<|start|>assistant<|channel|>final<|message|>{c}<|return|>"
+    },
+    "reasoning_content, and its end in the content": lambda r, c: {
+        "reasoning_content": r,
+        "content": f"so that is it.\n</think>\n\n{c}",
+    },
 }
 
 
@@ -43,7 +63,7 @@ DIALECTS = {
 def test_every_dialect_says_the_same(dialect: str, reasoning: str, content: str) -> None:
     found, rest, source = split_reasoning({"role": "assistant"} | DIALECTS[dialect](reasoning, content))
     assert (found, rest) == (reasoning.strip(), content.strip())
-    assert source == (dialect.partition(",")[0] if dialect.startswith("reasoning") else "inline")
+    assert source == (dialect.partition(",")[0] if dialect.startswith(FIELDS) else "inline")
 
 
 def test_the_first_place_that_has_some_wins() -> None:

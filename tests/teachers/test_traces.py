@@ -20,7 +20,7 @@ def collected(folder: Path, *, shuffled: int = 0) -> FakeTeacher:
         "p1": [refusal(500)],
         "p2": [answer("half", finish="length")],
         "p3": [refusal(422)],
-        "p4": [answer("odd", finish="eos")],
+        "p4": [answer("odd", finish="mystery")],
         "p5": [answer(reasoning="")] * 2,
         "p6": [answer("", "", "content_filter")],
         "p7": [answer("4", finish="insufficient_system_resource"), answer("whole")],

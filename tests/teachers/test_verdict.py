@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from chainforge.calls import CallFailed, Reply
 from chainforge.chat import read_chat
+from chainforge.teachers.finishes import WORDS, finish_of
 from chainforge.teachers.verdict import TRIES, Action, Verdict, on_answer, on_failure
 
 NONE: Counter[str] = Counter()
@@ -87,7 +88,7 @@ GOOD, TRUNCATED = answer(), answer("", finish="length")
         (answer(None), "again", "no_reasoning"),
         (answer("4", finish="insufficient_system_resource"), "again", "cut"),
         (answer(finish="tool_calls"), "keep", "tool_calls"),
-        (answer(finish="eos"), "keep", "eos"),
+        (answer(finish="mystery"), "keep", "mystery"),
         (answer("", "", "answered"), "keep", "answered"),
     ],
 )
@@ -156,3 +157,23 @@ def test_every_status_has_a_verdict() -> None:
     for status, partial in product(range(300, 600), (None, {"choices": []})):
         failure = CallFailed(str(status), status=status, partial=partial)
         assert on_failure(failure, NONE).cause in {*TRIES, "busy", "refused", "key", "balance", "model"}
+
+
+@pytest.mark.parametrize("finish", ["eos", "end", "END_TURN", "stop_sequence", "completed"])
+def test_a_normal_end_by_another_name_is_an_answer(finish: str) -> None:
+    assert on_answer(read_chat(answer(finish=finish)), NONE, thinks=True, retry_truncated=False) == Verdict(
+        "keep", "answered", answered=True
+    )
+
+
+@pytest.mark.parametrize("finish", ["network_error", "aborted", "overloaded"])
+def test_a_provider_that_broke_off_is_asked_again(finish: str) -> None:
+    verdict = on_answer(read_chat(answer(finish=finish)), NONE, thinks=True, retry_truncated=False)
+    assert (verdict.action, verdict.cause) == ("again", "cut")
+
+
+@given(st.text())
+def test_a_finish_has_at_most_one_meaning_and_none_if_nobody_knows_it(word: str) -> None:
+    assert sum(word.strip().casefold() in words for words in WORDS.values()) <= 1
+    known = any(word.strip().casefold() in words for words in WORDS.values())
+    assert (finish_of(word) is not None) == known

@@ -1,0 +1,106 @@
+"""What the JSON of OpenAI's chat API says: put together from chunks, tested for being whole, read.
+
+API: https://platform.openai.com/docs/api-reference/chat
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from chainforge.calls import Reply, Usage
+from chainforge.reasoning import split_reasoning
+
+SYNTHETIC = "chainforge-mock"  # the system_fingerprint of `chainforge mock-teacher`
+
+
+def add(message: dict[str, Any], delta: Mapping[str, Any]) -> int:
+    """Append a chunk's text to the message; how many characters it had."""
+    came = 0
+    for field, value in delta.items():
+        before = message.get(field) or ""
+        if field == "role" or not isinstance(value, str | list):
+            continue
+        if isinstance(value, str) and isinstance(before, str):
+            message[field] = before + value
+        else:  # a list of parts, from the first one on
+            message[field] = [*as_parts(before), *as_parts(value)]
+        came += sum(map(len, texts_in(value)))
+    return came
+
+
+def as_parts(content: str | list[Any]) -> list[Any]:
+    """A text as a list with one part; a list as it is."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return content
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """A text, or the texts of parts however deep; not their types."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for part in value:
+            yield from texts_in(part)
+    elif isinstance(value, Mapping):
+        for field in ("text", "thinking", "reasoning", "summary"):
+            yield from texts_in(value.get(field))
+
+
+def defect(answer: Any) -> str | None:
+    """Why this JSON is not a whole answer: it needs a choice, its finish reason, and the usage in numbers."""
+    if not isinstance(answer, Mapping):
+        return "the answer is not a JSON object"
+    if error := answer.get("error"):
+        return f"an error instead of an answer: {json.dumps(error)}"
+    if not (choice := choice_of(answer)):
+        return "an answer without choices"
+    if not choice.get("finish_reason"):
+        return "an answer without finish_reason: it was cut"
+    counts = [_number(answer.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")]
+    return "an answer without usage" if None in counts else None
+
+
+def choice_of(answer: Any) -> Mapping[str, Any] | None:
+    """The first choice; None if there is nothing in it."""
+    choices = answer.get("choices") if isinstance(answer, Mapping) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, Mapping) and first else None
+
+
+def read_chat(answer: Mapping[str, Any]) -> Reply:
+    """What an answer says, in the dialect of any provider."""
+    choice = answer["choices"][0]
+    message = choice.get("message")
+    reasoning, content, source = split_reasoning(message if isinstance(message, Mapping) else {})
+    return Reply(
+        reasoning=reasoning,
+        content=content,
+        source=source,
+        finish=str(choice["finish_reason"]),
+        usage=read_usage(answer["usage"]),
+        model=str(answer.get("model") or "unknown"),
+        synthetic=str(answer.get("system_fingerprint")) == SYNTHETIC,
+    )
+
+
+def read_usage(usage: Mapping[str, Any]) -> Usage:
+    """Tokens as DeepSeek counts them (`prompt_cache_hit_tokens`), or as OpenAI does (`cached_tokens`)."""
+    cached = _count(usage, "prompt_tokens_details", "cached_tokens")
+    hit = _count(usage, "prompt_cache_hit_tokens") or cached
+    return Usage(
+        hit=hit,
+        miss=max(_count(usage, "prompt_tokens") - hit, 0),
+        output=_count(usage, "completion_tokens"),
+        reasoning=_count(usage, "completion_tokens_details", "reasoning_tokens"),
+    )
+
+
+def _count(found: Any, *path: str) -> int:
+    return _number(found, *path) or 0
+
+
+def _number(found: Any, *path: str) -> int | None:
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return int(found) if isinstance(found, int | float) and 0 <= found < 2**53 else None
