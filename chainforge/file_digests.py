@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chainforge.outputs import write_json
 
+MISSING = "missing"
 LARGE = 2**26  # bytes: reading less takes no time
 SETTLED_NS = 2_000_000_000  # a file that is younger may change once more at the same time of the clock
 
@@ -22,7 +23,7 @@ def digest_path(path: Path) -> str:
         parts = [(file.relative_to(path).as_posix(), digest_path(file)) for file in files]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     if not path.is_file():
-        return "missing"
+        return MISSING
     return _read(path) if path.stat().st_size < LARGE else _remembered(path)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pydantic import BaseModel
 
 from chainforge.errors import ChainForgeError
-from chainforge.file_digests import digest_path
+from chainforge.file_digests import MISSING, digest_path
 from chainforge.graph import dependencies, param, step_of
 from chainforge.lock_entry import Lock, code_digest, lock_entry, locked_entry, read_lock
 from chainforge.plugins import Plugins
@@ -22,14 +22,25 @@ def held_inputs(name: str, settings: BaseModel, plugins: Plugins) -> Iterator[In
     same at the end of the block: only then DVC looks, and would record the result under what did not make it.
     """
     before = inputs_of(name, settings, plugins)
+    was_locked = locked_entry(read_lock(), step_of(name)) is not None
     yield before
-    step = step_of(name)
-    now = _gathered(name, locked_entry(read_lock(), step) or dict(before.lock))
+    now = _gathered(name, _entry_at_end(name) if was_locked else dict(before.lock))
+    gone = [path for path, digest in now.files.items() if digest == MISSING != before.files.get(path)]
+    if gone:
+        raise ChainForgeError(
+            f"{name}: while it ran, its inputs vanished: {', '.join(gone)}",
+            f"find out what removes them (a plugin?); what a step made, dvc checkout {' '.join(gone)} restores",
+        )
     if changed := [told(*change) for change in differences(asdict(before), asdict(now))]:
         raise ChainForgeError(
             f"{name}: while it ran, its inputs changed: {', '.join(changed)}",
             "run the same command again: it takes the new ones. If you set them back, it goes on instead",
         )
+
+
+def _entry_at_end(name: str) -> Lock:
+    """What DVC is about to record."""
+    return locked_entry(read_lock(), step_of(name)) or {}
 
 
 def inputs_of(name: str, settings: BaseModel, plugins: Plugins) -> Inputs:

@@ -45,8 +45,8 @@ def locked_entry(lock: Mapping[str, Any], step: GraphStep) -> Lock | None:
 def read_lock(path: Path = Path(LOCK)) -> Lock:
     """What the step `lock` last wrote; empty where there is nothing readable."""
     try:
-        lock = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        lock = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return lock if isinstance(lock, dict) else {}
 

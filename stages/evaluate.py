@@ -5,24 +5,22 @@ from functools import partial
 from pathlib import Path
 
 from chainforge.config.evaluate import EvaluateSettings
-from chainforge.graph import settings_of
-from chainforge.inputs import held_inputs
 from chainforge.jsonl import read_records, write_rows
 from chainforge.loops.answers import answers
 from chainforge.loops.evaluate import check_bench, figures, outcome
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.outputs import write_json
-from chainforge.plugins import load_plugins
 from chainforge.records import Completion, Group, Prompt
 from chainforge.rollout.complete import batch_size, complete, sampling_model
-from chainforge.run.step import open_step, stage_main
 from chainforge.run.work import open_work
+from chainforge.stage import Run, stage, stage_main
 from chainforge.wiring import make_scorer
 
 
-def main(name: str) -> None:
-    step, settings, plugins = open_step(name), settings_of(EvaluateSettings, name), load_plugins()
-    checkpoint, _, bench = name.partition("@")[2].rpartition("-")
+@stage(EvaluateSettings)
+def main(run: Run[EvaluateSettings]) -> None:
+    step, settings, plugins = run.step, run.settings, run.plugins
+    checkpoint, _, bench = step.name.partition("@")[2].rpartition("-")
     scorer = make_scorer(plugins, settings.rewards, step)
     policy = load_policy(Path("checkpoints") / checkpoint, start_torch(step.settings, step.runtime))
     model = sampling_model(policy, step)
@@ -35,10 +33,10 @@ def main(name: str) -> None:
             seed = partial(step.seed, bench)
             return complete(policy, model, batch, count, sampling, seed=seed, step=step)
 
-        title = f"{name} {kind}"
+        title = f"{step.name} {kind}"
         return answers(prompts, sample, batch_size(count, step), scorer, work.journal(kind), work, title)
 
-    with held_inputs(name, settings, plugins) as inputs, open_work(inputs, step.runtime) as work:
+    with open_work(run.inputs, step.runtime) as work:
         sampled = ask("sampled", settings.samples, settings.temperature)
         check_bench(sampled, settings, bench)
         greedy = ask("greedy", 1, 0.0) if settings.greedy else [None] * len(sampled)

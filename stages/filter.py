@@ -5,49 +5,48 @@ from chainforge.errors import ChainForgeError
 from chainforge.filtering.card.calls import read_calls
 from chainforge.filtering.card.write import DataSet, data_card
 from chainforge.filtering.contamination import Benchmarks
-from chainforge.graph import dependencies, settings_of, step_of
-from chainforge.inputs import held_inputs
+from chainforge.graph import dependencies, step_of
 from chainforge.jsonl import read_records, write_records
 from chainforge.loops.filter import select_traces
 from chainforge.outputs import write_text
-from chainforge.plugins import load_plugins
 from chainforge.records import Prompt, Trace
-from chainforge.run.step import open_step, reward_log, stage_main
+from chainforge.run.step import reward_log
+from chainforge.stage import Run, stage, stage_main
 from chainforge.wiring import make_scorer
 
 
-def main(name: str) -> None:
-    step, settings, plugins = open_step(name), settings_of(FilterSettings, name), load_plugins()
-    if unwatched := set(settings.decontaminate) - set(dependencies(step_of(name))):
+@stage(FilterSettings)
+def main(run: Run[FilterSettings]) -> None:
+    step, settings = run.step, run.settings
+    if unwatched := set(settings.decontaminate) - set(dependencies(step_of(step.name))):
         raise ChainForgeError(
-            f"filter.decontaminate names {min(unwatched)}, which dvc.yaml does not list for {name}",
-            f"add it to the deps of {name} in dvc.yaml, so that a change of it is noticed",
+            f"filter.decontaminate names {min(unwatched)}, which dvc.yaml does not list for {step.name}",
+            f"add it to the deps of {step.name} in dvc.yaml, so that a change of it is noticed",
         )
-    with held_inputs(name, settings, plugins):
-        reward_log(name).unlink(missing_ok=True)  # a filter never goes on from an earlier run
-        scorer = make_scorer(plugins, {settings.reward: 1.0}, step)
-        prompts = {prompt.id: prompt for prompt in read_records(settings.prompts, Prompt)}
-        traces = read_records(settings.traces, Trace)
-        calls = read_calls(settings.calls, settings.traces)
-        evaluation = {str(path): read_records(path, Prompt) for path in settings.decontaminate}
-        benchmarks = Benchmarks.of(evaluation.values(), settings.decontaminate_words)
-        examples, funnel = select_traces(traces, prompts, scorer, settings, benchmarks)
-        if not examples:
-            raise ChainForgeError(
-                f"no trace was accepted: {funnel.counts}", "look at the traces, then at filter.reward"
-            )
-        write_records(settings.output, examples)
-        data = DataSet(
-            settings=settings,
-            prompts=prompts,
-            calls=calls,
-            examples=examples,
-            funnel=funnel,
-            benchmarks={path: len(asked) for path, asked in evaluation.items()},
-            response_format=step.response_format,
+    reward_log(step.name).unlink(missing_ok=True)  # a filter never goes on from an earlier run
+    scorer = make_scorer(run.plugins, {settings.reward: 1.0}, step)
+    prompts = {prompt.id: prompt for prompt in read_records(settings.prompts, Prompt)}
+    traces = read_records(settings.traces, Trace)
+    calls = read_calls(settings.calls, settings.traces)
+    evaluation = {str(path): read_records(path, Prompt) for path in settings.decontaminate}
+    benchmarks = Benchmarks.of(evaluation.values(), settings.decontaminate_words)
+    examples, funnel = select_traces(traces, prompts, scorer, settings, benchmarks)
+    if not examples:
+        raise ChainForgeError(
+            f"no trace was accepted: {funnel.counts}", "look at the traces, then at filter.reward"
         )
-        write_text(settings.card, data_card(data))
-        step.finish(funnel.counts)
+    write_records(settings.output, examples)
+    data = DataSet(
+        settings=settings,
+        prompts=prompts,
+        calls=calls,
+        examples=examples,
+        funnel=funnel,
+        benchmarks={path: len(asked) for path, asked in evaluation.items()},
+        response_format=step.response_format,
+    )
+    write_text(settings.card, data_card(data))
+    step.finish(funnel.counts)
 
 
 if __name__ == "__main__":

@@ -3,23 +3,21 @@
 from collections.abc import Sequence
 
 from chainforge.config.grpo import GrpoSettings
-from chainforge.graph import settings_of
-from chainforge.inputs import held_inputs
 from chainforge.jsonl import read_records
 from chainforge.loops import grpo
 from chainforge.loops.prompt_mix import PromptMix
 from chainforge.models.checkpoint import load_policy, save_policy, start_torch
 from chainforge.outputs import whole_folder
-from chainforge.plugins import load_plugins
 from chainforge.records import Group, Prompt
 from chainforge.rollout.complete import complete, sampling_model
-from chainforge.run.step import open_step, stage_main
 from chainforge.run.work import open_work
+from chainforge.stage import Run, stage, stage_main
 from chainforge.wiring import make_scorer
 
 
-def main(name: str) -> None:
-    step, settings, plugins = open_step(name), settings_of(GrpoSettings, name), load_plugins()
+@stage(GrpoSettings)
+def main(run: Run[GrpoSettings]) -> None:
+    step, settings, plugins = run.step, run.settings, run.plugins
     scorer = make_scorer(plugins, settings.rewards, step)
     device = start_torch(step.settings, step.runtime)
     policy = load_policy(settings.start_from, device)
@@ -42,8 +40,7 @@ def main(name: str) -> None:
         return scorer.score(chosen, completions, global_step=number, max_steps=settings.num_rl_steps)
 
     with (
-        held_inputs(name, settings, plugins) as inputs,
-        open_work(inputs, step.runtime) as work,
+        open_work(run.inputs, step.runtime) as work,
         whole_folder(settings.output) as folder,
     ):
         table, summary = grpo.train(policy, reference, prompts, rollout, settings, step, work)

@@ -10,8 +10,9 @@ from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
 from chainforge.run.finished import sweep
 from chainforge.run.progress import say
-from chainforge.run.step import open_step, stage_main
+from chainforge.run.step import open_step
 from chainforge.run.work import work_root
+from chainforge.stage import stage_main
 
 
 def main(name: str) -> None:

@@ -4,22 +4,20 @@ from collections.abc import Sequence
 
 from chainforge.config.sample import SampleSettings
 from chainforge.errors import ChainForgeError
-from chainforge.graph import settings_of
-from chainforge.inputs import held_inputs
 from chainforge.jsonl import read_records, write_records
 from chainforge.loops.answers import answers
 from chainforge.loops.rejection import accept
 from chainforge.models.checkpoint import load_policy, start_torch
-from chainforge.plugins import load_plugins
 from chainforge.records import Completion, Prompt
 from chainforge.rollout.complete import batch_size, complete, sampling_model
-from chainforge.run.step import open_step, stage_main
 from chainforge.run.work import open_work
+from chainforge.stage import Run, stage, stage_main
 from chainforge.wiring import make_scorer
 
 
-def main(name: str) -> None:
-    step, settings, plugins = open_step(name), settings_of(SampleSettings, name), load_plugins()
+@stage(SampleSettings)
+def main(run: Run[SampleSettings]) -> None:
+    step, settings, plugins = run.step, run.settings, run.plugins
     scorer = make_scorer(plugins, settings.rewards, step)
     policy = load_policy(settings.start_from, start_torch(step.settings, step.runtime))
     model = sampling_model(policy, step)
@@ -30,7 +28,7 @@ def main(name: str) -> None:
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
         return complete(policy, model, batch, settings.samples, settings, seed=step.seed, step=step)
 
-    with held_inputs(name, settings, plugins) as inputs, open_work(inputs, step.runtime) as work:
+    with open_work(run.inputs, step.runtime) as work:
         size = batch_size(settings.samples, step)
         groups = answers(prompts, sample, size, scorer, work.journal("groups"), work, step.name)
         examples, counts = accept(groups, settings)

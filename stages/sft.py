@@ -5,20 +5,20 @@ from collections.abc import Sequence
 import torch
 
 from chainforge.config.sft import SftSettings
-from chainforge.graph import settings_of
-from chainforge.inputs import held_inputs
 from chainforge.jsonl import read_records
 from chainforge.loops import sft
 from chainforge.models.checkpoint import Policy, load_policy, place, save_policy, start_torch
 from chainforge.outputs import whole_folder
-from chainforge.plugins import Plugins, load_plugins, plugin_settings
+from chainforge.plugins import Plugins, plugin_settings
 from chainforge.records import Example
-from chainforge.run.step import Step, open_step, stage_main
+from chainforge.run.step import Step
 from chainforge.run.work import open_work
+from chainforge.stage import Run, stage, stage_main
 
 
-def main(name: str) -> None:
-    step, settings, plugins = open_step(name), settings_of(SftSettings, name), load_plugins()
+@stage(SftSettings)
+def main(run: Run[SftSettings]) -> None:
+    step, settings, plugins = run.step, run.settings, run.plugins
     device = start_torch(step.settings, step.runtime)
     files = [path for path in (settings.examples, settings.extra_examples) if path]
     examples = [example for path in files for example in read_records(path, Example)]
@@ -29,8 +29,7 @@ def main(name: str) -> None:
     if teacher:
         sft.check_same_vocabulary(policy, teacher)
     with (
-        held_inputs(name, settings, plugins) as inputs,
-        open_work(inputs, step.runtime) as work,
+        open_work(run.inputs, step.runtime) as work,
         whole_folder(settings.output) as folder,
     ):
         table, summary = sft.train(policy, teacher, examples, settings, step, work)

@@ -1,12 +1,7 @@
-"""One run of one step: errors told plainly, its seed, its files, and an untracked record of the run."""
+"""What a loop needs to know of the step it is part of: its settings, its seed, its files."""
 
-import errno
 import json
-import os
-import resource
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -14,13 +9,11 @@ from typing import Any
 
 from chainforge.config.loading import load_settings
 from chainforge.config.run import RunSettings, RuntimeSettings
-from chainforge.errors import ChainForgeError
-from chainforge.outputs import write_json, write_text
+from chainforge.outputs import write_json
 from chainforge.response import TagFormat, tag_format
+from chainforge.run.crash import LOGS as LOGS
 from chainforge.run.metrics import StepTable
 from chainforge.run.seeds import derive
-
-LOGS = Path("logs")
 
 
 @dataclass(frozen=True)
@@ -77,41 +70,3 @@ def reward_log(step: str) -> Path:
 def open_step(name: str) -> Step:
     """The step of that name with the settings that every step shares."""
     return Step(name, load_settings(RunSettings, "run"), load_settings(RuntimeSettings, "runtime"))
-
-
-def stage_main(main: Callable[[str], None]) -> None:
-    """Run `main(step)` for `python -m stages.VERB STEP`: problems in two lines and exit code 1."""
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: python -m {main.__module__} STEP   (dvc.yaml names the steps)")
-    name, started = sys.argv[1], time.monotonic()
-    try:
-        main(name)
-    except ChainForgeError as error:
-        sys.stderr.write(f"\n{name}: {error}{_reminder()}\n")
-        sys.exit(error.exit_code)
-    except OSError as error:
-        sys.exit(f"\n{name}: {_explain(error)}{_reminder()}")
-    except KeyboardInterrupt:
-        sys.exit(f"\n{name}: stopped at once; run the same command again: it goes on from its last save")
-    record = {
-        "step": name,
-        "wall_s": round(time.monotonic() - started, 2),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "cpus": os.cpu_count(),
-    }
-    write_text(LOGS / f"{file_name(name)}.json", json.dumps(record) + "\n")
-
-
-def _reminder() -> str:
-    """DVC removes a step's outputs before it runs; who had some wants to know that they are not lost."""
-    had_outputs = Path("dvc.lock").is_file()
-    return "\n  -> nothing is half written; dvc checkout brings earlier outputs back" if had_outputs else ""
-
-
-def _explain(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno == errno.ENOSPC or "No space left" in str(error):  # safetensors gives no number
-        return f"the disk is full{where}\n  -> free some space (chainforge gc, old logs/), then run again"
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"cannot write{where}: {error.strerror}\n  -> make the project folder writable for this user"
-    return f"{error.strerror or error}{where}\n  -> check that path, then run again"

@@ -11,6 +11,7 @@ from types import FrameType
 import psutil
 
 from chainforge.errors import ChainForgeError
+from chainforge.run.ending import interrupt
 
 
 class Stopped(ChainForgeError):
@@ -46,9 +47,10 @@ class Stopping:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._signal = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.write(sys.stderr.fileno(), b"\nstopping as soon as the work is saved; again to stop at once\n")
+        with suppress(OSError, ValueError):  # stderr may be closed
+            os.write(sys.stderr.fileno(), b"\nstopping as soon as the work is saved; again to stop at once\n")
 
 
 def _parents_up_to_dvc() -> dict[psutil.Process, int]:

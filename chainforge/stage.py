@@ -1,0 +1,130 @@
+"""What every stage script is wrapped in: inputs held from the start, errors told, the run recorded."""
+
+import errno
+import functools
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
+
+from chainforge.errors import ChainForgeError, unknown
+from chainforge.graph import read_graph, settings_of
+from chainforge.inputs import held_inputs
+from chainforge.outputs import write_text
+from chainforge.plugins import Plugins, load_plugins
+from chainforge.run.ending import Interrupted, end_with, no_leaving, say_last, unforeseen
+from chainforge.run.inputs import Inputs
+from chainforge.run.step import LOGS, Step, file_name, open_step
+
+S = TypeVar("S", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Run(Generic[S]):
+    """One run of a step: its settings, the plugins, and its inputs, which are held until it has ended."""
+
+    step: Step
+    settings: S
+    plugins: Plugins
+    inputs: Inputs
+
+
+def stage(kind: type[S]) -> Callable[[Callable[[Run[S]], None]], Callable[[str], None]]:
+    """Make `main(step name)` of a `main(run)` whose settings are of this class.
+
+    The inputs are digested before `main` loads anything, and compared with what is there when it is done.
+    """
+
+    def wrap(main: Callable[[Run[S]], None]) -> Callable[[str], None]:
+        @functools.wraps(main)
+        def held(name: str) -> None:
+            step, settings, plugins = open_step(name), settings_of(kind, name), load_plugins()
+            with held_inputs(name, settings, plugins) as inputs:
+                main(Run(step, settings, plugins, inputs))
+
+        return held
+
+    return wrap
+
+
+def stage_main(main: Callable[[str], None]) -> None:
+    """All of `python -m stages.VERB STEP`: a problem is two lines on stderr and an exit code above 0."""
+    code = run_stage(main, sys.argv)
+    end_with("")
+    sys.exit(code)
+
+
+def run_stage(main: Callable[[str], None], argv: Sequence[str]) -> int:
+    """Run the step that the command line names. Returns the exit code, which is 0 for a whole result only."""
+    verb, started = Path(argv[0]).stem, time.monotonic()
+    if argv[1:] in (["-h"], ["--help"]):
+        sys.stdout.write(
+            f"usage: python -m stages.{verb} STEP   (dvc.yaml names the steps; dvc repro runs them)\n"
+        )
+        return 0
+    name = argv[1] if len(argv) == 2 else f"stages.{verb}"
+    try:
+        with no_leaving():
+            main(_checked_name(verb, argv[1:]))
+            record = {
+                "step": name,
+                "wall_s": round(time.monotonic() - started, 2),
+                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "cpus": os.cpu_count(),
+            }
+            write_text(LOGS / f"{file_name(name)}.json", json.dumps(record) + "\n")
+    except ChainForgeError as error:
+        say_last(f"\n{name}: {error}{_reminder()}\n")
+        return error.exit_code
+    except OSError as error:
+        say_last(f"\n{explain(name, error)}{_reminder()}\n")
+        return 1
+    except Interrupted as error:
+        say_last(f"\n{unforeseen(name, error)}\n")
+        return 1
+    except BaseException as error:  # whatever a plugin raises, SystemExit(0) too
+        say_last(f"\n{unforeseen(name, error)}{_reminder()}\n")
+        return 1
+    return 0
+
+
+def _checked_name(verb: str, arguments: Sequence[str]) -> str:
+    """The one argument, which must be a step of this verb."""
+    steps = ["lock"] if verb == "lock" else [s.name for s in read_graph().values() if s.verb == verb]
+    if len(arguments) != 1:
+        raise ChainForgeError(
+            f"it takes one step, found {len(arguments)} arguments: {' '.join(arguments)!r:.100}",
+            f"python -m stages.{verb} STEP, where STEP is one of: {', '.join(steps)}",
+        )
+    if arguments[0] not in steps:
+        raise unknown("step in dvc.yaml", arguments[0], steps)
+    return arguments[0]
+
+
+def _reminder() -> str:
+    """DVC removes a step's outputs before it runs; who had some wants to know that they are not lost."""
+    had_outputs = Path("dvc.lock").is_file()
+    return "\n  -> nothing is half written; dvc checkout brings earlier outputs back" if had_outputs else ""
+
+
+def explain(name: str, error: OSError) -> str:
+    """What the operating system refused, and what to do about it."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC or "No space left" in str(error):  # safetensors gives no number
+        return f"{name}: the disk is full{where}\n  -> free some space (chainforge gc, old logs/), then again"
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"{name}: {error.strerror}{where}\n  -> let this user read and write it and its folder"
+    if error.errno == errno.ENAMETOOLONG:
+        return (
+            f"{name}: a path is too long{where:.200}\n  -> move the project to a folder with a shorter path"
+        )
+    if error.filename or error.errno in (errno.EFBIG, errno.EDQUOT, errno.EMFILE, errno.EIO):
+        return f"{name}: {error.strerror or error}{where}\n  -> check that path and its disk, then run again"
+    return unforeseen(name, error)
