@@ -18,7 +18,7 @@ real_exit = os._exit
 
 @contextmanager
 def no_exit() -> Iterator[None]:
-    """`os._exit` raises SystemExit: exit code 0 would look like success. Children of a fork may still exit."""
+    """`os._exit` raises SystemExit: exit code 0 would look like success. Children of a fork may exit."""
     owner, before = os.getpid(), os._exit
 
     def refuse(status: int = 0) -> NoReturn:

@@ -128,7 +128,7 @@ def from_json(kind: type[Record], row: Mapping[str, Any]) -> Record:
 
 
 def whole(kind: type[Record], value: Any) -> Record:
-    """What a plugin gave, as a record that a JSONL file can hold. Raises ValueError that says what is wrong."""
+    """What a plugin gave, as a record that JSONL can hold. Raises ValueError that says what is wrong."""
     if not isinstance(value, kind):
         raise ValueError(f"it is {type(value).__name__}, not cf.{kind.__name__}")  # noqa: TRY004 - as from_json
     record = from_json(kind, to_json(value))

@@ -13,8 +13,8 @@ from chainforge.plugins.trial import try_plugins
 def load_plugins(folder: Path | None = None) -> Plugins:
     """Bundled and project-local files of a folder, then installed packages (group `chainforge`).
 
-    Without a folder these are the project's own, and each is tried first in another process: there it may loop,
-    crash or exit without harm. A folder that is named is trusted.
+    Without a folder these are the project's own, and each is tried first in another process, where it may
+    loop, crash or exit without harm. A folder that is named is trusted.
     """
     plugins = Plugins()
     found = list(candidates(folder or FOLDER))
@@ -58,6 +58,6 @@ def _advice(candidate: Candidate, error: BaseException) -> str:
     if not beside and "relative import" not in str(error):
         return ""
     return (
-        f". A plugin is one file or one installed package, and files of {folder.as_posix()}/ cannot import each "
-        "other: put the code into this file, or make a package (chainforge plugins new)"
+        f". A plugin is one file or one installed package, and files of {folder.as_posix()}/ cannot import "
+        "each other: put the code into this file, or make a package (chainforge plugins new)"
     )

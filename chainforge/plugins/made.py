@@ -15,7 +15,7 @@ NEEDED = {"teachers": ("generate",), "student_models": ("load",)}
 
 
 def made(entry: Entry, settings: Mapping[str, Any]) -> Any:
-    """The teacher or student model that a factory makes. Raises ChainForgeError for whatever it does wrong."""
+    """The teacher or student model that a factory makes. Raises ChainForgeError where it does not."""
     arguments = plugin_settings(entry, settings)
     try:
         component = _called(entry, arguments)

@@ -29,7 +29,7 @@ survived: set[str] = set()  # states of plugins that this process has tried alre
 def try_plugins(found: Sequence[Candidate], limit_s: float = LIMIT_S) -> dict[str, str]:
     """The reason for each plugin that must not be imported here, by what it is reported as.
 
-    What is an ordinary exception is none: it harms nobody, and is told where the plugin is imported in earnest.
+    An ordinary exception is no reason: it harms nobody, and is told where the plugin is imported in earnest.
     """
     lost: dict[str, str] = {}
     left = [one for one in found if _is_new(one)]
