@@ -1,6 +1,5 @@
 """What the steps hand to each other: frozen records, one JSON object each."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict, TypeVar, get_args
@@ -125,30 +124,6 @@ def from_json(kind: type[Record], row: Mapping[str, Any]) -> Record:
     if "messages" in values:
         check_messages(values["messages"])
     return record
-
-
-def whole(kind: type[Record], value: Any) -> Record:
-    """What a plugin gave, as a record that JSONL can hold. Raises ValueError that says what is wrong."""
-    if not isinstance(value, kind):
-        raise ValueError(f"it is {type(value).__name__}, not cf.{kind.__name__}")  # noqa: TRY004 - as from_json
-    record = from_json(kind, to_json(value))
-    if isinstance(record, Prompt):
-        if not record.id:
-            raise ValueError("field 'id' is empty")
-        _check_columns(record.columns)
-    return record
-
-
-def _check_columns(columns: Mapping[str, Any]) -> None:
-    """Raise ValueError unless they are JSON, and can be keyword arguments."""
-    for name, value in columns.items():
-        if not isinstance(name, str):
-            raise ValueError(f"field 'columns' has the name {name!r:.40}, which is no text")  # noqa: TRY004
-        if not isinstance(value, str | int | None):
-            try:
-                json.dumps(value, allow_nan=False)
-            except (TypeError, ValueError, RecursionError) as error:
-                raise ValueError(f"column {name!r} is not JSON: {error}") from error
 
 
 def check_messages(messages: tuple[Any, ...]) -> None:

@@ -9,7 +9,7 @@ from chainforge.errors import ChainForgeError, described
 from chainforge.hookspecs import ApiTeacher
 from chainforge.plugins.entry import Entry
 from chainforge.plugins.settings import plugin_settings
-from chainforge.records import Prompt, whole
+from chainforge.records import Prompt, check_record
 
 NEEDED = {"teachers": ("generate",), "student_models": ("load",)}
 
@@ -50,7 +50,7 @@ def prompts_from(
             raise ChainForgeError(f"{entry.who} gives {type(given).__name__}, not prompts", _mend(entry))
         for prompt in itertools.islice(contained(given, entry.who), n):
             count += 1
-            yield whole(Prompt, prompt)
+            yield _whole(prompt)
     except Raised as error:
         if isinstance(error.cause, ChainForgeError):
             raise error.cause from None
@@ -59,6 +59,17 @@ def prompts_from(
         ) from error.cause
     except ValueError as error:
         raise ChainForgeError(f"{entry.who}, {split} prompt {count}: {error}", _mend(entry)) from error
+
+
+def _whole(prompt: Any) -> Prompt:
+    """A prompt whose columns can be keyword arguments of a reward. Raises ValueError."""
+    checked = check_record(Prompt, prompt)
+    if not checked.id:
+        raise ValueError("field 'id' is empty")
+    for name in checked.columns:
+        if not isinstance(name, str):
+            raise ValueError(f"a column is called {name!r:.40}, which is no text")  # noqa: TRY004 - one kind
+    return checked
 
 
 def _called(entry: Entry, arguments: Mapping[str, Any]) -> Any:
