@@ -1,5 +1,6 @@
 """What the steps hand to each other: frozen records, one JSON object each."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict, TypeVar, get_args
@@ -85,12 +86,16 @@ class Example:
 
 Record = TypeVar("Record", Prompt, Trace, Completion, Example)
 
-FIELD_TYPES: Mapping[str, tuple[Any, str]] = {  # of values as JSON has them; every other field is a string
+FIELD_TYPES: Mapping[str, tuple[Any, str]] = {  # every other field is a string
     "messages": (tuple, "a list"),
     "answer": (str | None, "a string or null"),
     "columns": (Mapping, "an object"),
     "token_ids": (tuple, "a list"),
     "logprobs": (tuple, "a list"),
+}
+ITEM_TYPES: Mapping[str, tuple[Any, str]] = {
+    "token_ids": (int, "integers"),
+    "logprobs": (int | float, "numbers"),
 }
 
 
@@ -110,13 +115,7 @@ def from_json(kind: type[Record], row: Mapping[str, Any]) -> Record:
     if unknown := sorted(set(row) - set(known)):
         raise ValueError(f"unknown field {unknown[0]!r}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-    for name, value in values.items():
-        types, wanted = FIELD_TYPES.get(name, (str, "a string"))
-        if not isinstance(value, types):
-            problem = f"field {name!r} must be {wanted}, found {value!r:.40}"
-            raise ValueError(problem)  # noqa: TRY004 - callers expect one kind of error
-    if "finish" in values and values["finish"] not in get_args(Finish):
-        raise ValueError(f"field 'finish' must be one of {get_args(Finish)}, found {values['finish']!r:.40}")
+    check_types(values)
     try:
         record = kind(**values)  # type: ignore[arg-type]  # the fields were checked by name above
     except TypeError as error:
@@ -126,8 +125,43 @@ def from_json(kind: type[Record], row: Mapping[str, Any]) -> Record:
     return record
 
 
+def check_record(kind: type[Record], value: object) -> Record:
+    """The value, which code from outside made. Raises ValueError that names what is wrong with it.
+
+    A type annotation is no check: a record can hold anything until it is written or read.
+    """
+    if not isinstance(value, kind):
+        raise ValueError(f"expected a {kind.__name__}, found {value!r:.60}")  # noqa: TRY004 - as from_json
+    values = {f.name: getattr(value, f.name) for f in fields(kind)}
+    values |= {key: tuple(values[key]) for key in values if isinstance(values[key], list)}
+    check_types(values)
+    if "messages" in values:
+        check_messages(values["messages"])
+    try:
+        json.dumps(values.get("columns"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"field 'columns' holds what JSON cannot: {error}") from error
+    return value
+
+
+def check_types(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for a field of a record that has the wrong type or value."""
+    for name, value in values.items():
+        types, wanted = FIELD_TYPES.get(name, (str, "a string"))
+        if not isinstance(value, types):
+            problem = f"field {name!r} must be {wanted}, found {value!r:.40}"
+            raise ValueError(problem)  # noqa: TRY004 - callers expect one kind of error
+        types, wanted = ITEM_TYPES.get(name, (object, ""))
+        for item in value if name in ITEM_TYPES else ():
+            if not isinstance(item, types) or isinstance(item, bool):
+                problem = f"field {name!r} must be a list of {wanted}, found {item!r:.40} in it"
+                raise ValueError(problem)  # noqa: TRY004
+    if "finish" in values and values["finish"] not in get_args(Finish):
+        raise ValueError(f"field 'finish' must be one of {get_args(Finish)}, found {values['finish']!r:.40}")
+
+
 def check_messages(messages: tuple[Any, ...]) -> None:
-    """Raise ValueError unless these are {"role": str, "content": str}, at least one."""
+    """Raise ValueError unless these are {"role": str, "content": str}, and the last one asks something."""
     if not messages:
         raise ValueError("field 'messages' is empty")
     for message in messages:
@@ -137,3 +171,5 @@ def check_messages(messages: tuple[Any, ...]) -> None:
             and all(isinstance(value, str) for value in message.values())
         ):
             raise ValueError(f'a message must be {{"role": "…", "content": "…"}}, found {message!r:.60}')
+    if not messages[-1]["content"].strip():
+        raise ValueError("the last message is empty: there is nothing to answer")

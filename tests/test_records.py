@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainforge.records import Completion, Example, Prompt, Trace, from_json, to_json
+from chainforge.records import Completion, Example, Prompt, Trace, check_record, from_json, to_json
 
 text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
 message = st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": text})
-messages = st.lists(message, min_size=1, max_size=3).map(tuple)
+asked = message.filter(lambda m: m["content"].strip())
+messages = st.builds(lambda turns, last: (*turns, last), st.lists(message, max_size=2), asked)
 finish = st.sampled_from(["stop", "length", "content_filter", "error"])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text,
@@ -47,7 +48,7 @@ def test_a_record_is_frozen_and_its_json_has_the_fields_in_order(record: Any) ->
         setattr(record, next(iter(to_json(record))), "changed")
 
 
-HELLO = {"role": "user", "content": "hello"}
+HELLO: Any = {"role": "user", "content": "hello"}
 PROMPT = {"id": "p1", "source": "toy", "messages": [HELLO]}
 TRACE = {"prompt_id": "p1", "reasoning": "r", "content": "c", "finish": "stop", "origin": "toy"}
 COMPLETION = {
@@ -75,6 +76,18 @@ def test_answer_and_columns_may_be_left_out() -> None:
         (Prompt, PROMPT | {"messages": [{"role": "user"}]}, "a message must be .*found {'role': 'user'}"),
         (Prompt, PROMPT | {"messages": [HELLO | {"content": None}]}, "a message must be"),
         (Prompt, PROMPT | {"messages": [HELLO | {"name": "x"}]}, "a message must be"),
+        (Prompt, PROMPT | {"messages": [HELLO | {"content": " "}]}, "the last message is empty"),
+        (
+            Completion,
+            COMPLETION | {"token_ids": [1, "2"]},
+            "'token_ids' must be a list of integers, found '2'",
+        ),
+        (
+            Completion,
+            COMPLETION | {"token_ids": [True]},
+            "'token_ids' must be a list of integers, found True",
+        ),
+        (Completion, COMPLETION | {"logprobs": [None]}, "'logprobs' must be a list of numbers, found None"),
         (Trace, TRACE | {"reasoning": None}, "field 'reasoning' must be a string, found None"),
         (Trace, TRACE | {"finish": "done"}, "field 'finish' must be one of .*'stop'.*found 'done'"),
         (Completion, COMPLETION | {"token_ids": "1"}, "field 'token_ids' must be a list, found '1'"),
@@ -84,3 +97,26 @@ def test_answer_and_columns_may_be_left_out() -> None:
 def test_a_row_that_is_no_record_says_which_field_is_wrong(kind: Any, row: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         from_json(kind, row)
+
+
+@given(record=records)
+def test_a_good_record_passes_its_check(record: Any) -> None:
+    assert check_record(type(record), record) is record
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "complaint"),
+    [
+        (Prompt, PROMPT, "expected a Prompt, found {'id'"),
+        (Trace, None, "expected a Trace, found None"),
+        (Prompt, Prompt(7, "toy", (HELLO,)), "field 'id' must be a string, found 7"),  # type: ignore[arg-type]
+        (Prompt, Prompt("p", "toy", "hello"), "field 'messages' must be a list"),  # type: ignore[arg-type]
+        (Prompt, Prompt("p", "toy", (HELLO,), 4), "field 'answer' must be"),  # type: ignore[arg-type]
+        (Prompt, Prompt("p", "toy", (HELLO,), None, {"x": {1}}), "field 'columns' holds what JSON cannot"),
+        (Trace, Trace("p", None, "c", "stop", "toy"), "field 'reasoning' must be"),  # type: ignore[arg-type]
+        (Trace, Trace("p", "r", "c", "banana", "toy"), "field 'finish' must be one of"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_code_from_outside_made_is_checked_like_a_row(kind: Any, made: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        check_record(kind, made)
