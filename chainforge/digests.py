@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from chainforge.errors import ChainForgeError, described
+
 PACKAGE = "chainforge"
 
 
@@ -24,7 +26,7 @@ def closure(root: Path, entry: Path) -> list[Path]:
         if path in found or not path.is_file():
             continue
         found.add(path)
-        imports, _ = _analysed(path.read_text(encoding="utf-8"))
+        imports, _ = _analysed(path.read_bytes())
         waiting += [file for name in imports for file in _files(root, name)]
     templates = {file for folder in {path.parent for path in found} for file in folder.glob("*.j2")}
     return sorted(found | templates)
@@ -54,7 +56,7 @@ def digest_code(files: Iterable[Path]) -> str:
     hasher = hashlib.sha256()
     for file in files:
         if file.suffix == ".py":
-            _, code = _analysed(file.read_text(encoding="utf-8"))
+            _, code = _analysed(file.read_bytes())
             hasher.update(file.name.encode() + b"\0" + code.encode() + b"\0")
         else:
             hasher.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -62,34 +64,78 @@ def digest_code(files: Iterable[Path]) -> str:
 
 
 @cache
-def _analysed(text: str) -> tuple[tuple[str, ...], str]:
+def _analysed(code: bytes) -> tuple[tuple[str, ...], str]:
     """What a module imports, and its code without prose. Most modules belong to several steps."""
-    tree = ast.parse(text)
-    return tuple(imported(tree)), _canonical(_WithoutProse().visit(tree))
+    tree = ast.parse(code)  # of bytes, which may say their own encoding
+    return tuple(imported(tree)), _canonical(_without_prose(tree))
 
 
-def _canonical(node: object) -> str:
+def _canonical(tree: ast.AST) -> str:
     """A syntax tree as text, the same on every Python that can read it.
 
     Without empty fields, of which each version adds some. `ast.dump` and `ast.unparse` differ between them.
+    No recursion: a sum of a thousand terms is a tree as deep.
     """
-    if isinstance(node, list):
-        return f"[{','.join(map(_canonical, node))}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
-    return f"{type(node).__name__}({','.join(f'{name}={_canonical(value)}' for name, value in fields)})"
+    written: list[str] = []
+    waiting: list[object] = [tree]  # nodes, lists and values to come, and _Text to be written as it is
+    while waiting:
+        match waiting.pop():
+            case _Text() as text:
+                written.append(text)
+            case list() as items:
+                waiting += reversed(_joined("[", [[item] for item in items], "]"))
+            case ast.AST() as node:
+                fields = [(n, v) for n, v in ast.iter_fields(node) if v is not None and v != []]
+                parts: list[list[object]] = [[_Text(f"{name}="), value] for name, value in fields]
+                waiting += reversed(_joined(f"{type(node).__name__}(", parts, ")"))
+            case value:
+                written.append(repr(value))
+    return "".join(written)
 
 
-class _WithoutProse(ast.NodeTransformer):
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        is_prose = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if is_prose else node
+class _Text(str):
+    """Written already."""
+
+    __slots__ = ()
+
+
+def _joined(start: str, parts: list[list[object]], end: str) -> list[object]:
+    told: list[object] = [_Text(start)]
+    for number, part in enumerate(parts):
+        told += [_Text(",")] * (number > 0) + part
+    return [*told, _Text(end)]
+
+
+def _without_prose(tree: ast.AST) -> ast.AST:
+    """The tree less its docstrings and other texts that stand alone."""
+    for node in ast.walk(tree):
+        for _, value in ast.iter_fields(node):
+            if isinstance(value, list):
+                value[:] = [one for one in value if not _is_prose(one)]
+    return tree
+
+
+def _is_prose(node: object) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def digest_module(module: ModuleType) -> str:
     """Of a plugin file, or of every module of its package, and of what it imports beyond the public API."""
     own = _package(module) or [Path(str(module.__file__))]
+    try:
+        return _digest_files(own)
+    except (RecursionError, MemoryError, SyntaxError) as error:
+        raise ChainForgeError(
+            f"{own[0]}: its code cannot be read: {described(error)}",
+            "an expression is too deep: write it in several lines, or read its data from a file",
+        ) from error
+
+
+def _digest_files(own: list[Path]) -> str:
     root = Path(__file__).resolve().parents[1]
     beyond = {used for path in own for used in closure(root, path)} - _public_api(root)
     return digest_code([*own, *sorted(beyond - set(own))])

@@ -23,3 +23,17 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ChainForgeError:
     return ChainForgeError(
         f"there is no {kind} called {name!r}", f"{guess}known: {', '.join(names) or 'none'}"
     )
+
+
+def described(error: BaseException) -> str:
+    """An exception in one line, its type first, whatever its own str() does."""
+    first = next(iter(text_of(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first:.500}".rstrip(": ")
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says; one whose str() raises says that."""
+    try:
+        return str(error)
+    except BaseException as another:
+        return f"(its message cannot be shown: str() raises {type(another).__name__})"

@@ -31,7 +31,7 @@ class Reward(Protocol):
 
     Keyword arguments offered: `prompts` and `completions` (texts, or message lists when registered
     with `conversational=True`), `completion_ids`, `answer`, every column of the prompts as a list,
-    `trainer_state` (`global_step`, `max_steps`), `log_metric`, `log_extra`. Only those that the
+    `trainer_state` (`global_step`, `max_steps`, `epoch`), `log_metric`, `log_extra`. Only those that the
     function accepts are passed. None means "does not apply". A weight never belongs here: it lives
     in params.yaml.
     """
@@ -104,18 +104,6 @@ class StudentModel(Protocol):
         """
 
 
-class TeacherFactory(Protocol):
-    """Makes a teacher from its settings in params.yaml."""
-
-    def __call__(self, **settings: Any) -> Teacher | ApiTeacher: ...
-
-
-class StudentModelFactory(Protocol):
-    """Makes a student model from its settings in params.yaml."""
-
-    def __call__(self, **settings: Any) -> StudentModel: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardOptions:
     """How a reward is called; given at registration, and checked there.
@@ -129,6 +117,7 @@ class RewardOptions:
     - `timeout_s`: seconds that one call for all completions may take, instead of runtime.reward_timeout_s.
     - `on_error`: what becomes of a call that raises, takes too long or crashes. "raise" stops the run;
       "none" makes it None for all completions of the call, says so once, and counts it in the log.
+    - `keys`: the environment variables that its own process gets though they hold keys.
     """
 
     conversational: bool = False
@@ -136,14 +125,17 @@ class RewardOptions:
     isolation: Literal["inline", "process"] = "inline"
     timeout_s: float | None = None
     on_error: Literal["raise", "none"] = "raise"
+    keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        allowed: dict[str, tuple[Any, Any]] = {"conversational": (True, False), "per_sample": (True, False)}
-        allowed |= {"isolation": ("inline", "process"), "on_error": ("raise", "none")}
-        for option, values in allowed.items():
+        yes_or_no, ways, ends = (True, False), ("inline", "process"), ("raise", "none")
+        allowed: dict[str, tuple[Any, Any]] = {"conversational": yes_or_no, "per_sample": yes_or_no}
+        for option, values in (allowed | {"isolation": ways, "on_error": ends}).items():
             if getattr(self, option) not in values:
                 wanted = " or ".join(map(repr, values))
                 raise ValueError(f"{option} must be {wanted}, not {getattr(self, option)!r}")
+        if not (isinstance(self.keys, tuple) and all(isinstance(key, str) for key in self.keys)):
+            raise ValueError(f"keys must be a tuple of names, not {self.keys!r}")
         seconds = self.timeout_s
         if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < math.inf):
             raise ValueError(f"timeout_s must be a number of seconds above 0, not {seconds!r}")
@@ -159,7 +151,7 @@ class RewardOptions:
 
 
 class RegisterReward(Protocol):
-    """Adds one reward under a name: `register("exact", exact)`. The options are those of `RewardOptions`."""
+    """Adds one reward under a name: `register("exact", exact)`. Options: `RewardOptions` and `override`."""
 
     def __call__(
         self,
@@ -171,13 +163,15 @@ class RegisterReward(Protocol):
         isolation: Literal["inline", "process"] = "inline",
         timeout_s: float | None = None,
         on_error: Literal["raise", "none"] = "raise",
+        keys: tuple[str, ...] = (),
+        override: bool = False,
     ) -> None: ...
 
 
 class Register(Protocol):
-    """Adds one factory under a name."""
+    """Adds one factory under a name. With `override` it takes the place of another plugin's."""
 
-    def __call__(self, name: str, factory: Any) -> None: ...
+    def __call__(self, name: str, factory: Any, *, override: bool = False) -> None: ...
 
 
 @hookspec

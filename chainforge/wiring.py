@@ -1,14 +1,16 @@
 """From plugin names in params.yaml to the objects that loops take as arguments."""
 
 import importlib
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chainforge.config.loading import PARAMS, read_params
 from chainforge.hookspecs import RewardOptions
 from chainforge.plugins import Entry, Plugins, import_file, registered
 from chainforge.scoring import Scorer, WeightedReward
+from chainforge.secrets import keys_named_in
 
 if TYPE_CHECKING:
     from chainforge.run.step import Step  # a reward's own process has no use for it
@@ -21,7 +23,32 @@ def make_scorer(plugins: Plugins, rewards: Mapping[str, float], step: "Step") ->
         step.response_format,
         step.runtime.reward_timeout_s,
         step.log,
+        keys_of_teachers(plugins),
     )
+
+
+def keys_of_teachers(plugins: Plugins) -> frozenset[str]:
+    """The environment variables that teachers name as keys: in their code, and in the settings of a step."""
+    modules = {entry.module for (role, _), entry in plugins.entries.items() if role == "teachers"}
+    named = {key for module in modules for key in _named_in(str(module.__file__))}
+    return frozenset(named | set(_named_by(read_params() if PARAMS.is_file() else {})))
+
+
+@cache
+def _named_in(file: str) -> frozenset[str]:
+    try:
+        return frozenset(keys_named_in(Path(file).read_bytes()))
+    except (OSError, SyntaxError, ValueError, RecursionError):  # it was imported: a matter of compiled code
+        return frozenset()
+
+
+def _named_by(settings: Any) -> Iterator[str]:
+    """Texts that settings call a key: `key_env: HOUSE_KEY`."""
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            if isinstance(value, str) and "key" in str(name).lower():
+                yield value
+            yield from _named_by(value)
 
 
 def weighted(entry: Entry, weight: float = 1.0) -> WeightedReward:

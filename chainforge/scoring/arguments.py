@@ -2,8 +2,9 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from chainforge.hookspecs import RewardOptions
@@ -12,6 +13,7 @@ from chainforge.records import Completion, Prompt
 LOGS = ("log_metric", "log_extra")
 
 Log = Callable[[str, Any], None]
+Get = Callable[[Prompt, Completion], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Arguments:
     logs: tuple[str, ...]
     count: int
     per_sample: bool
+    conversational: bool
 
     def call(self, function: Callable[..., Any], log: Log) -> Any:
         """One value per completion, or an awaitable of them; per sample, any of them may be awaitable."""
@@ -53,7 +56,9 @@ async def awaited(values: Any) -> Any:
 async def _settled(value: Any) -> tuple[Any, BaseException | None]:
     try:
         return (await value if inspect.isawaitable(value) else value), None
-    except (Exception, SystemExit) as error:
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
         return None, error
 
 
@@ -69,22 +74,38 @@ def arguments_for(
     options: RewardOptions,
     flat: Sequence[tuple[Prompt, Completion]],
     shared: Mapping[str, Any],
+    columns: Collection[str] = (),
 ) -> Arguments:
-    """What this function takes. The lists and messages are its own: it may change them."""
-    offered = _columns(flat) | _texts(options, flat)
-    if options.per_sample:
-        offered |= {
-            "info": [prompt.columns.get("info", dict(prompt.columns)) for prompt, _ in flat],
-            "state": [{} for _ in flat],
-        }
+    """What this function takes, of the given columns too. All of it is its own: it may change it."""
     takes = accepted(function)
+    columns = {*columns, *(name for prompt, _ in flat for name in prompt.columns)}
+    offered = {name: get for name, get in _columns(columns).items() if takes(name)}
+    offered |= {name: get for name, get in _texts(options).items() if takes(name)}
     return Arguments(
-        {name: values for name, values in offered.items() if name not in {*shared, *LOGS} and takes(name)},
-        {name: value for name, value in shared.items() if takes(name)},
+        {
+            name: [get(prompt, completion) for prompt, completion in flat]
+            for name, get in offered.items()
+            if name not in {*shared, *LOGS}
+        },
+        {name: own_namespace(value) for name, value in shared.items() if takes(name)},
         tuple(filter(takes, LOGS)),
         len(flat),
         options.per_sample,
+        options.conversational,
     )
+
+
+def own(value: Any) -> Any:
+    """A value that its owner may change: JSON's lists and objects are copied, down to the last."""
+    if isinstance(value, list):
+        return [own(item) for item in value]
+    if isinstance(value, dict):
+        return {name: own(item) for name, item in value.items()}
+    return value
+
+
+def own_namespace(value: Any) -> Any:
+    return SimpleNamespace(**vars(value)) if isinstance(value, SimpleNamespace) else value
 
 
 def accepted(function: Callable[..., Any]) -> Callable[[str], bool]:
@@ -95,23 +116,28 @@ def accepted(function: Callable[..., Any]) -> Callable[[str], bool]:
     return {p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY}.__contains__
 
 
-def _columns(flat: Sequence[tuple[Prompt, Completion]]) -> dict[str, list[Any]]:
-    names = sorted({name for prompt, _ in flat for name in prompt.columns})
-    columns: dict[str, list[Any]] = {name: [p.columns.get(name) for p, _ in flat] for name in names}
+def _columns(names: Collection[str]) -> dict[str, Get]:
+    columns: dict[str, Get] = {
+        name: (lambda prompt, _, name=name: own(prompt.columns.get(name))) for name in sorted(names)
+    }
     return columns | {
-        "answer": [prompt.answer for prompt, _ in flat],
-        "completion_ids": [list(completion.token_ids) for _, completion in flat],
+        "answer": lambda prompt, _: prompt.answer,
+        "completion_ids": lambda _, completion: list(completion.token_ids),
     }
 
 
-def _texts(options: RewardOptions, flat: Sequence[tuple[Prompt, Completion]]) -> dict[str, list[Any]]:
+def _texts(options: RewardOptions) -> dict[str, Get]:
     plural = "" if options.per_sample else "s"
-    if options.conversational:
-        return {
-            f"prompt{plural}": [[dict(message) for message in prompt.messages] for prompt, _ in flat],
-            f"completion{plural}": [[{"role": "assistant", "content": c.text}] for _, c in flat],
-        }
-    return {
-        f"prompt{plural}": [prompt.messages[-1]["content"] for prompt, _ in flat],
-        f"completion{plural}": [completion.text for _, completion in flat],
+    found: dict[str, Get] = {
+        f"prompt{plural}": lambda prompt, _: prompt.messages[-1]["content"],
+        f"completion{plural}": lambda _, completion: completion.text,
     }
+    if options.conversational:
+        found = {
+            f"prompt{plural}": lambda prompt, _: [dict(message) for message in prompt.messages],
+            f"completion{plural}": lambda _, completion: [{"role": "assistant", "content": completion.text}],
+        }
+    if options.per_sample:
+        found["info"] = lambda prompt, _: own(prompt.columns.get("info", dict(prompt.columns)))
+        found["state"] = lambda prompt, _: {}
+    return found

@@ -44,6 +44,7 @@ class Background:
     def __init__(self) -> None:
         self._events: EventThread | None = None
         self._processes: dict[str, RewardProcess] = {}
+        self.keys: frozenset[str] = frozenset()  # variables that no process of a reward gets
 
     @property
     def events(self) -> EventThread:
@@ -58,7 +59,7 @@ class Background:
     def process(self, reward: WeightedReward) -> RewardProcess:
         """The process of that reward."""
         if reward.name not in self._processes:
-            self._processes[reward.name] = RewardProcess(reward)
+            self._processes[reward.name] = RewardProcess(reward, self.keys)
         return self._processes[reward.name]
 
     def close(self) -> None:

@@ -3,14 +3,17 @@
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+from chainforge.containment import no_exit
 from chainforge.scoring.arguments import Arguments, awaited, is_async
 from chainforge.scoring.background import Background
 from chainforge.scoring.limits import TimeOut, time_limit
 from chainforge.scoring.reward import WeightedReward, raised
+from chainforge.scoring.state import as_before, is_of_the_user
+from chainforge.scoring.takes import wrong_shape
 from chainforge.scoring.values import checked
 
 GRACE_S = 2.0  # for a coroutine to give in, after its time
@@ -42,14 +45,17 @@ class Call:
         """Run in this thread what was not started; None where the values are still to be awaited."""
         if self.future is not None:
             return None
+        last_words = self.reward.gives_up(self.seconds)
         try:
-            with time_limit(self.seconds):
+            with as_before(), no_exit(), time_limit(self.seconds, last_words):
                 values = self.arguments.call(self.reward.function, self.log)
                 waits = self.arguments.waits(values)
         except TimeOut:
             raise self.reward.took_too_long(self.seconds, self.arguments.count) from None
-        except (Exception, SystemExit) as error:
-            raise raised(self.reward.who, error) from error
+        except BaseException as error:
+            if is_of_the_user(error):
+                raise
+            raise raised(self.reward.who, error, self._hint(error)) from error
         if waits:
             self._await(lambda: values)
             return None
@@ -61,11 +67,19 @@ class Call:
         if self.deadline and not wait([self.future], max(0.0, self.deadline - time.monotonic())).done:
             self.background.give_up_events()  # it never gave way to the loop
             raise self.reward.took_too_long(self.seconds, self.arguments.count)
-        return self.future.result()
+        try:
+            return self.future.result()
+        except CancelledError as error:
+            if not self.deadline:
+                raise
+            raise raised(self.reward.who, error) from None
 
     def log(self, name: str, value: Any) -> None:
         """What `log_metric` and `log_extra` do."""
         self.logged.append((name, value))
+
+    def _hint(self, error: BaseException) -> str:
+        return wrong_shape(error, conversational=self.arguments.conversational)
 
     def _await(self, begin: Callable[[], Any]) -> None:
         self.deadline = time.monotonic() + self.seconds + GRACE_S
@@ -76,8 +90,10 @@ class Call:
         try:
             async with limit:
                 values = await awaited(begin())
-        except (Exception, SystemExit) as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 raise self.reward.took_too_long(self.seconds, self.arguments.count) from None
-            raise raised(self.reward.who, error) from error
+            raise raised(self.reward.who, error, self._hint(error)) from error
         return checked(self.reward.who, values, self.arguments.count)

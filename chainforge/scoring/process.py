@@ -6,29 +6,25 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from chainforge.errors import ChainForgeError
-from chainforge.scoring import worker
 from chainforge.scoring.arguments import Arguments, Log
 from chainforge.scoring.limits import TimeOut
 from chainforge.scoring.reward import CallFailed, WeightedReward
+from chainforge.scoring.start_worker import ending, start_worker
+from chainforge.scoring.values import checked
+from chainforge.secrets import environment_without_keys
 
 START = "see that the plugin can be imported on its own, and soon"
 STARTUP_S = 60.0  # to import the plugin and what it needs; not part of a call's time
+LONGEST = 1 << 30  # bytes of one answer
 CLOSING_S = 1.0  # to run what the reward registered for its end
-COMMAND = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); descriptor = int(sys.argv.pop(1)); "
-    f"from {worker.__name__} import main; main(descriptor)"
-)
-
 Values = list[float | None]
 Job = tuple[Future[Values], Arguments, float, Log]
 
@@ -36,8 +32,8 @@ Job = tuple[Future[Values], Arguments, float, Log]
 class RewardProcess:
     """Answers calls in order. One thread owns the process: on Linux it dies with its maker."""
 
-    def __init__(self, reward: WeightedReward) -> None:
-        self._reward = reward
+    def __init__(self, reward: WeightedReward, keys: Collection[str] = ()) -> None:
+        self._reward, self._keys = reward, keys
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,9 +95,12 @@ class RewardProcess:
         except BaseException:
             self._stop(now=True)
             raise
-        if kind == "values":
-            return list(rest[0])
-        raise (CallFailed if kind == "failed" else ChainForgeError)(*rest)
+        match kind, rest:
+            case "values", [values]:
+                return checked(who, values, count)
+            case (("failed" | "wrong"), [str(problem), str(fix)]):
+                raise (CallFailed if kind == "failed" else ChainForgeError)(problem, fix)
+        raise self._garbled()
 
     def _started(self, log: Log) -> Connection:
         """The connection to a process that has loaded the reward."""
@@ -109,13 +108,8 @@ class RewardProcess:
             return self._connection
         self._stop()
         what = pickle.dumps((self._reward.who, pickle.dumps(self._reward.load)))
-        self._connection, theirs = Pipe()
-        path = json.dumps(sys.path, default=str)
-        command = [sys.executable, "-P", "-c", COMMAND, path, str(theirs.fileno())]
-        with theirs:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
-            )
+        keep = self._reward.options.keys
+        self._process, self._connection = start_worker(environment_without_keys(self._keys, keep))
         try:
             with self._killed_after(STARTUP_S):
                 self._connection.send_bytes(what)
@@ -123,13 +117,11 @@ class RewardProcess:
         except TimeOut:
             kind, reason = "late", [f"{self._reward.who} did not load within {STARTUP_S:g} s", START]
         except (EOFError, OSError):
-            kind, reason = (
-                "gone",
-                [f"{self._reward.who} ended its process ({self._ending()}) as it loaded", START],
-            )
+            ended = f"{self._reward.who} ended its process ({self._ending()}) as it loaded"
+            kind, reason = "gone", [ended, START]
         if kind != "ready":
             self._stop(now=True)
-            raise ChainForgeError(*reason)
+            raise ChainForgeError(*(reason if len(reason) == 2 else (f"{self._reward.who}: {kind}", START)))
         return self._connection
 
     @contextlib.contextmanager
@@ -160,11 +152,25 @@ class RewardProcess:
             while not connection.poll(0.1):
                 if self._process is None or (self._process.poll() is not None and not connection.poll()):
                     raise EOFError  # what it left behind may still hold the connection open
-            match json.loads(connection.recv_bytes()):
-                case "log", name, value:
+            try:
+                message = json.loads(connection.recv_bytes(LONGEST))
+            except ValueError:
+                raise self._garbled() from None
+            match message:
+                case ["log", str(name), value]:
                     log(name, value)
-                case message:
+                case [str(), *_]:
                     return list(message)
+                case _:
+                    raise self._garbled()
+
+    def _garbled(self) -> CallFailed:
+        """It is not the worker that wrote this: the reward did, to a descriptor that it found."""
+        self._stop(now=True)
+        return CallFailed(
+            f"{self._reward.who} wrote to the connection of its own process",
+            "it must not write to descriptors that it did not open",
+        )
 
     def _ending(self) -> str:
         """How the process ended, which it has or is about to. Nothing of it is left."""
@@ -172,8 +178,7 @@ class RewardProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = process.wait(CLOSING_S) if process else 0
             self._stop(now=True)
-            name = next((signal.Signals(s).name for s in signal.Signals if s == -code), f"signal {-code}")
-            return f"killed by {name}" if code < 0 else f"exit code {code}"
+            return ending(code)
         self._stop(now=True)
         return "it closed its connection"
 

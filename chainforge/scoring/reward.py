@@ -1,11 +1,21 @@
 """A reward as params.yaml selects it, and the errors that name it."""
 
+import os
+import sysconfig
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from chainforge.errors import ChainForgeError
+from chainforge.errors import ChainForgeError, text_of
 from chainforge.hookspecs import RewardOptions
+
+FIX = "a reward must not raise on odd text: return 0.0, or None where it does not apply"
+ELSEWHERE = (  # what belongs to nobody who writes a reward
+    Path(__file__).resolve().parents[1],
+    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")),
+)
 
 
 class CallFailed(ChainForgeError):
@@ -40,12 +50,27 @@ class WeightedReward:
             f"make it faster, or raise {'its timeout_s' if own else 'runtime.reward_timeout_s'}",
         )
 
+    def gives_up(self, seconds: float) -> str:
+        """The last words of a program that a reward neither gives back nor lets go of."""
+        return (
+            f"{self.who} did not return within {seconds:g} s, and does not stop either: the program ends\n"
+            '  -> run it in a process of its own, which can be killed: register(…, isolation="process"). '
+            "Finished work is kept"
+        )
 
-def raised(who: str, error: BaseException) -> CallFailed:
-    """The error for a reward that raised."""
-    if isinstance(error, ChainForgeError):
-        return CallFailed(f"{who} raised {type(error).__name__}: {error.problem}", error.fix)
-    return CallFailed(
-        f"{who} raised {type(error).__name__}: {error}",
-        "a reward must not raise on odd text: return 0.0, or None where it does not apply",
-    )
+
+def raised(who: str, error: BaseException, hint: str = "") -> CallFailed:
+    """The error for a reward that raised, with the line of the plugin in which it did."""
+    said = error.problem if isinstance(error, ChainForgeError) else text_of(error)
+    fix = error.fix if isinstance(error, ChainForgeError) else FIX
+    place = f" ({where})" if (where := _place(error)) else ""
+    return CallFailed(f"{who} raised {type(error).__name__}: {said}", (hint or fix) + place)
+
+
+def _place(error: BaseException) -> str:
+    """File and line of the innermost code that is not of ChainForge or a library."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        path = Path(frame.f_code.co_filename)
+        if path.is_file() and not any(path.is_relative_to(folder) for folder in ELSEWHERE):
+            return f"{os.path.relpath(path)}, line {line}"
+    return ""

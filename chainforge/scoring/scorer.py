@@ -3,7 +3,7 @@
 import math
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
@@ -14,6 +14,7 @@ from chainforge.scoring.arguments import arguments_for
 from chainforge.scoring.background import Background
 from chainforge.scoring.call import Call, Values
 from chainforge.scoring.reward import CallFailed, WeightedReward
+from chainforge.scoring.takes import check_columns
 
 FOREVER_S = 1e9  # longer is more than timers take
 
@@ -30,10 +31,13 @@ class Scorer:
     response_format: TagFormat
     timeout_s: float
     log: Callable[[str, Any], None] = lambda name, value: None  # where `log_metric` and `log_extra` go
+    keys: frozenset[str] = frozenset()  # variables that hold keys, whatever they are called
+    columns: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     failures: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     background: Background = field(default_factory=Background, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self.background.keys = self.keys
         weakref.finalize(self, self.background.close)
 
     def __enter__(self) -> Self:
@@ -53,13 +57,23 @@ class Scorer:
         """Reward name -> weight."""
         return {reward.name: reward.weight for reward in self.rewards}
 
+    def check(self, prompts: Iterable[Prompt]) -> Self:
+        """Raise ChainForgeError where a reward needs what these prompts do not have: before any work.
+
+        A column that some of them have is offered from now on, None where a prompt has it not.
+        """
+        self.columns.update(name for prompt in prompts for name in prompt.columns)
+        for reward in self.rewards:
+            check_columns(reward.who, reward.function, reward.options, self.columns, "the prompts")
+        return self
+
     def score(
         self,
         prompts: Sequence[Prompt],
         completions: Sequence[Sequence[Completion]],
         *,
         global_step: int = 0,
-        max_steps: int = 0,
+        max_steps: int = 1,
     ) -> list[Group]:
         """Groups in the order of the prompts: each reward is called once for all completions."""
         return self.begin(prompts, completions, global_step=global_step, max_steps=max_steps).result()
@@ -70,7 +84,7 @@ class Scorer:
         completions: Sequence[Sequence[Completion]],
         *,
         global_step: int = 0,
-        max_steps: int = 0,
+        max_steps: int = 1,
     ) -> "Pending":
         """Start the rewards that wait elsewhere: async ones, and those with a process of their own."""
         flat = [
@@ -78,11 +92,14 @@ class Scorer:
             for prompt, group in zip(prompts, completions, strict=True)
             for completion in group
         ]
-        state = SimpleNamespace(global_step=global_step, max_steps=max_steps)
+        self.check(prompts)
+        state = SimpleNamespace(
+            global_step=global_step, max_steps=max_steps, epoch=global_step / max(max_steps, 1)
+        )
         shared = {"trainer_state": state, "response_format": self.response_format}
         calls = []
         for reward in self.rewards:
-            arguments = arguments_for(reward.function, reward.options, flat, shared)
+            arguments = arguments_for(reward.function, reward.options, flat, shared, self.columns)
             seconds = min(reward.options.timeout_s or self.timeout_s, FOREVER_S)
             calls.append(Call(reward, arguments, seconds, self.background))
             calls[-1].start()

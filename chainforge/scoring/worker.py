@@ -19,9 +19,10 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from chainforge.errors import ChainForgeError
+from chainforge.errors import ChainForgeError, described
 from chainforge.scoring.arguments import Arguments, Log, awaited
 from chainforge.scoring.reward import raised
+from chainforge.scoring.takes import wrong_shape
 from chainforge.scoring.values import checked
 
 PR_SET_PDEATHSIG = 1  # Linux: a signal when the thread that started this process is gone
@@ -52,8 +53,8 @@ def main(descriptor: int) -> None:
     who, load = pickle.loads(first)
     try:
         function = pickle.loads(load)()
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}"
+    except BaseException as error:
+        reason = described(error)
         return send("wrong", f"{who} does not load in a process of its own: {reason}", "mend the plugin")
     send("ready")
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -61,7 +62,11 @@ def main(descriptor: int) -> None:
         while (frame := frames.get()) is not None:
             arguments, seconds = pickle.loads(frame)
             faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True, file=nowhere)
-            send(*_answer(who, function, arguments, log, runner))
+            answer = _answer(who, function, arguments, log, runner)
+            try:
+                send(*answer)
+            except OSError:  # the reward closed every descriptor: the parent sees that the connection ended
+                os._exit(1)
             faulthandler.cancel_dump_traceback_later()
 
 
@@ -72,8 +77,8 @@ def _answer(
         values = arguments.call(function, log)
         if arguments.waits(values):
             values = runner.run(awaited(values))
-    except (Exception, SystemExit) as error:
-        failure = raised(who, error)
+    except BaseException as error:  # SIGINT is ignored here: none is the user's
+        failure = raised(who, error, wrong_shape(error, conversational=arguments.conversational))
         return "failed", failure.problem, failure.fix
     finally:
         with contextlib.suppress(Exception):  # the reward may have closed or replaced it

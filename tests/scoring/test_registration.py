@@ -56,6 +56,7 @@ def test_every_option_reaches_the_reward_as_registered(tmp_path: Path) -> None:
         "isolation": "process",
         "timeout_s": 2,
         "on_error": "none",
+        "keys": ("JUDGE_API_KEY",),
     }
     assert set(options) == {option.name for option in fields(RewardOptions)}
     write_plugin(tmp_path, REWARD, "toy", "reward", **options)
@@ -67,6 +68,7 @@ def test_every_option_reaches_the_reward_as_registered(tmp_path: Path) -> None:
 def test_the_hook_says_every_option_with_its_default() -> None:
     parameters = list(inspect.signature(RegisterReward.__call__).parameters.values())
     said = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert said.pop("override") is False  # decides between plugins, not how a reward is called
     assert said == {option.name: option.default for option in fields(RewardOptions)}
     described = inspect.getdoc(RewardOptions) or ""
     assert all(f"- `{name}`: " in described for name in said)

@@ -194,7 +194,10 @@ async def raises_awaited(**_: Any) -> list[float]:
 MISBEHAVIOUR = {
     "raises": (raises, r"raised ValueError: no digits here"),
     "raises when awaited": (raises_awaited, r"raised RuntimeError: offline"),
-    "needs a column that no prompt has": (needs_a_column, r"raised TypeError: .*'difficulty'"),
+    "needs a column that no prompt has": (
+        needs_a_column,
+        r"needs the column 'difficulty', which the prompts do not have",
+    ),
     "hangs": (hangs, r"did not return within 0\.2 s for 4 completions"),
     "hangs and catches every Exception": (hangs_and_swallows, r"did not return within 0\.2 s"),
     "hangs when awaited": (hangs_awaited, r"did not return within 0\.2 s"),

@@ -1,0 +1,26 @@
+"""Find, check and pick plugins.
+
+A plugin that fails to import, ends its process, never returns, raises while it registers, misspells a hook or
+claims a taken name never breaks the others: it is reported, and is an error only where a step selects it.
+"""
+
+from chainforge.plugins.entry import ROLES, Entry, Plugins, role_title
+from chainforge.plugins.find import FOLDER, import_file
+from chainforge.plugins.load import load_plugins
+from chainforge.plugins.made import made, prompts_from
+from chainforge.plugins.registered import registered
+from chainforge.plugins.settings import plugin_settings
+
+__all__ = [
+    "FOLDER",
+    "ROLES",
+    "Entry",
+    "Plugins",
+    "import_file",
+    "load_plugins",
+    "made",
+    "plugin_settings",
+    "prompts_from",
+    "registered",
+    "role_title",
+]

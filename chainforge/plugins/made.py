@@ -1,0 +1,86 @@
+"""What a plugin makes of its settings, and what it yields: checked, and every error told by its name."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from chainforge.containment import Raised, contained, no_exit
+from chainforge.errors import ChainForgeError, described
+from chainforge.hookspecs import ApiTeacher
+from chainforge.plugins.entry import Entry
+from chainforge.plugins.settings import plugin_settings
+from chainforge.records import Prompt, check_record
+
+NEEDED = {"teachers": ("generate",), "student_models": ("load",)}
+
+
+def made(entry: Entry, settings: Mapping[str, Any]) -> Any:
+    """The teacher or student model that a factory makes. Raises ChainForgeError where it does not."""
+    arguments = plugin_settings(entry, settings)
+    try:
+        component = _called(entry, arguments)
+        fits = isinstance(component, ApiTeacher) or all(
+            callable(getattr(component, name, None)) for name in NEEDED[entry.role]
+        )
+    except Raised as error:
+        if isinstance(error.cause, ChainForgeError):
+            raise error.cause from None
+        raise ChainForgeError(
+            f"{entry.who} cannot be made with these settings: {described(error.cause)}",
+            f"correct its settings in params.yaml, or {_mend(entry)}",
+        ) from error.cause
+    except Exception as error:  # its properties are a stranger's code
+        raise ChainForgeError(f"{entry.who}: {described(error)}", _mend(entry)) from error
+    if not fits:
+        raise ChainForgeError(
+            f"{entry.who} makes {type(component).__name__}, which has no `{NEEDED[entry.role][0]}`",
+            _mend(entry),
+        )
+    return component
+
+
+def prompts_from(
+    entry: Entry, settings: Mapping[str, Any], *, split: str, n: int, seed: int
+) -> Iterator[Prompt]:
+    """What a prompt source yields, at most `n`: whole prompts only. Raises ChainForgeError for the rest."""
+    arguments, count = plugin_settings(entry, settings), 0
+    try:
+        given = _called(entry, arguments | {"split": split, "n": n, "seed": seed})
+        if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
+            raise ChainForgeError(f"{entry.who} gives {type(given).__name__}, not prompts", _mend(entry))
+        for prompt in itertools.islice(contained(given, entry.who), n):
+            count += 1
+            yield _whole(prompt)
+    except Raised as error:
+        if isinstance(error.cause, ChainForgeError):
+            raise error.cause from None
+        raise ChainForgeError(
+            f"{entry.who} raised after {count} {split} prompts: {described(error.cause)}", _mend(entry)
+        ) from error.cause
+    except ValueError as error:
+        raise ChainForgeError(f"{entry.who}, {split} prompt {count}: {error}", _mend(entry)) from error
+
+
+def _whole(prompt: Any) -> Prompt:
+    """A prompt whose columns can be keyword arguments of a reward. Raises ValueError."""
+    checked = check_record(Prompt, prompt)
+    if not checked.id:
+        raise ValueError("field 'id' is empty")
+    for name in checked.columns:
+        if not isinstance(name, str):
+            raise ValueError(f"a column is called {name!r:.40}, which is no text")  # noqa: TRY004 - one kind
+    return checked
+
+
+def _called(entry: Entry, arguments: Mapping[str, Any]) -> Any:
+    try:
+        with no_exit():
+            return entry.component(**arguments)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise Raised(error) from error
+
+
+def _mend(entry: Entry) -> str:
+    return f"mend the plugin; chainforge plugins check {entry.name} tries it"
