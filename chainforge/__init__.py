@@ -4,6 +4,7 @@ from chainforge.calls import Call, CallFailed, Reply, Usage, refusal
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
 from chainforge.jsonl import read_rows
+from chainforge.pretrained import load_model, load_tokenizer
 from chainforge.prices import FREE, Prices
 from chainforge.reasoning import split_reasoning
 from chainforge.records import Completion, Example, Message, Prompt, Trace, from_json
@@ -33,6 +34,8 @@ __all__ = [
     "Usage",
     "from_json",
     "hookimpl",
+    "load_model",
+    "load_tokenizer",
     "read_rows",
     "refusal",
     "secret",

@@ -1,14 +1,15 @@
 """From plugin names in params.yaml to the objects that loops take as arguments."""
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chainforge.config.loading import PARAMS, read_params
+from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import RewardOptions
-from chainforge.plugins import Entry, Plugins, import_file, registered
+from chainforge.plugins import Entry, Plugins, import_file, plugin_settings, registered
 from chainforge.scoring import Scorer, WeightedReward
 from chainforge.secrets import keys_named_in
 
@@ -56,6 +57,29 @@ def weighted(entry: Entry, weight: float = 1.0) -> WeightedReward:
     load = partial(load_reward, entry.name, entry.source, entry.module.__name__, entry.module.__file__)
     options = RewardOptions.of(entry.options)
     return WeightedReward(entry.name, weight, entry.component, entry.source, options, load)
+
+
+def load_student(
+    plugins: Plugins, name: str, settings: Mapping[str, Any], *, seed: int, texts: Sequence[str]
+) -> tuple[object, object]:
+    """The model and the tokenizer that a student model's plugin makes. It may raise anything at all."""
+    entry = plugins.pick("student_models", name)
+    who = f"student model {name!r} ({entry.source})"
+    try:
+        loaded = entry.component(**plugin_settings(entry, settings)).load(seed=seed, texts=texts)
+    except ChainForgeError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ChainForgeError(
+            f"{who} raised {type(error).__name__}: {' '.join(str(error).split()):.200}",
+            f"correct its settings or the plugin; `chainforge plugins check {name}` tries it",
+        ) from error
+    if not (isinstance(loaded, tuple) and len(loaded) == 2):
+        raise ChainForgeError(
+            f"{who}: `load` gave {type(loaded).__name__}",
+            "`load` returns (model, tokenizer), both of transformers",
+        )
+    return loaded
 
 
 def load_reward(name: str, source: str, module: str, file: str | None) -> Callable[..., Any]:

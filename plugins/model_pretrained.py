@@ -14,6 +14,8 @@ import chainforge as cf
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+BROKEN = "download it again, write it again with save_pretrained, or name another model"
+UNREACHABLE = "check its name, revision and the network, or download it once and set `model` to its folder"
 PADS = ("<|endoftext|>", "<|finetune_right_pad_id|>", "<pad>", "<|pad|>", "<unk>")
 
 
@@ -26,20 +28,10 @@ class Pretrained:
 
     def load(self, *, seed: int, texts: Sequence[str]) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         """The model in float32 and its tokenizer; `seed` and `texts` have no effect."""
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         self.check_folder()
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision)
-            model = AutoModelForCausalLM.from_pretrained(
-                self.model, revision=self.revision, dtype=torch.float32
-            )
-        except (OSError, ValueError) as error:
-            raise cf.ChainForgeError(
-                f"cannot load the model {self.model!r}: {str(error).splitlines()[0]:.200}",
-                "check its name, revision and the network, or download it once and set `model` to its folder",
-            ) from error
+        fix = BROKEN if Path(self.model).is_dir() else UNREACHABLE
+        tokenizer = cf.load_tokenizer(self.model, revision=self.revision, fix=fix)
+        model = cf.load_model(self.model, revision=self.revision, fix=fix)
         settle_tokens(tokenizer, self.model)
         for config in (model.config, model.generation_config):
             config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id

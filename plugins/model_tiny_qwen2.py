@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 BYTES = 256
+MOST = 10**9  # parameters; more are no tiny model, and memory would end before a word is said
+MOST_OF_ONE = {"layers": 1_000, "vocab": 2**20, "max_positions": 2**24}
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -43,6 +45,19 @@ class TinyQwen2:
         for name in sizes:
             if getattr(self, name) < 1:
                 raise cf.ChainForgeError(f"{name} is {getattr(self, name)}", f"{name} must be 1 or more")
+        for name, most in MOST_OF_ONE.items():
+            if getattr(self, name) > most:
+                raise cf.ChainForgeError(f"{name} is {getattr(self, name)}", f"{name} must be {most} or less")
+        if not 0 < self.initializer_range < 100:
+            raise cf.ChainForgeError(
+                f"initializer_range is {self.initializer_range}", "it must be above 0; 0.02 to 0.1 are usual"
+            )
+        size = self.hidden * (self.vocab + self.layers * (4 * self.hidden + 3 * self.mlp))
+        if size > MOST:
+            raise cf.ChainForgeError(
+                f"hidden {self.hidden}, mlp {self.mlp} and layers {self.layers} make {size:,} parameters",
+                f"this model is for up to {MOST:,}; choose smaller sizes",
+            )
         if self.hidden % (2 * self.heads) or self.heads % self.kv_heads:
             raise cf.ChainForgeError(
                 f"hidden {self.hidden}, heads {self.heads} and kv_heads {self.kv_heads} do not fit together",
@@ -123,14 +138,11 @@ class TinyQwen2:
 
 def read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a checkpoint."""
-    from transformers import AutoTokenizer
-
     if not (folder / "tokenizer.json").is_file():
         raise cf.ChainForgeError(
             f"tokenizer: {folder} has no tokenizer.json", "name the folder of a checkpoint, or leave it out"
         )
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    return tokenizer
+    return cf.load_tokenizer(folder)
 
 
 @cf.hookimpl

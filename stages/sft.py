@@ -7,13 +7,14 @@ import torch
 from chainforge.config.sft import SftSettings
 from chainforge.jsonl import read_records
 from chainforge.loops import sft
-from chainforge.models.checkpoint import Policy, load_policy, place, save_policy, start_torch
+from chainforge.models.checkpoint import Policy, load_policy, make_policy, save_policy, start_torch
 from chainforge.outputs import whole_folder
-from chainforge.plugins import Plugins, plugin_settings
+from chainforge.plugins import Plugins
 from chainforge.records import Example
 from chainforge.run.step import Step
 from chainforge.run.work import open_work
 from chainforge.stage import Run, stage, stage_main
+from chainforge.wiring import load_student
 
 
 @stage(SftSettings)
@@ -43,11 +44,9 @@ def starting_policy(
     if settings.start_from:
         return load_policy(settings.start_from, device)
     assert settings.model is not None
-    entry = plugins.pick("student_models", settings.model.plugin)
-    student = entry.component(**plugin_settings(entry, settings.model.settings))
+    chosen, seed = settings.model, step.seed("model")
     texts = ["\n".join([*(m["content"] for m in e.messages), e.response]) for e in examples]
-    model, tokenizer = student.load(seed=step.seed("model"), texts=texts)
-    return Policy(place(model, device), tokenizer)
+    return make_policy(*load_student(plugins, chosen.plugin, chosen.settings, seed=seed, texts=texts), device)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def backward(
     loss_sum = 0.0
     with training_pass(policy.model, gradient_checkpointing=step.runtime.gradient_checkpointing):
         begin_gradient(policy.model.get_output_embeddings())
-        for piece in pieces(batch, policy, step):
+        for piece in pieces(batch, policy, step, teacher):
             with mixed_precision(step.settings.precision, policy.device):
                 loss = piece_loss(policy, teacher, piece, settings) / total
             if not loss.isfinite():
@@ -152,9 +152,13 @@ def evaluation_loss(policy: Policy, held_out: Sequence[Tokens], step: Step) -> f
     return total / sum(len(t.completion) for t in held_out)
 
 
-def pieces(batch: Sequence[Tokens], policy: Policy, step: Step) -> Iterator[Batch]:
+def pieces(
+    batch: Sequence[Tokens], policy: Policy, step: Step, teacher: Policy | None = None
+) -> Iterator[Batch]:
     """Padded micro-batches of bounded size."""
-    most = micro_batch_tokens(policy.model, step.runtime, step.settings.precision)
+    most = micro_batch_tokens(
+        policy.model, step.runtime, step.settings.precision, teacher.model if teacher else None
+    )
     for indices in micro_batches([len(t) for t in batch], most):
         yield collate([batch[i] for i in indices], policy.device)
 

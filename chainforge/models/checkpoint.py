@@ -3,20 +3,32 @@
 import os
 import random
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
+from chainforge.models.fitting import check_parts
+from chainforge.pretrained import load_model, load_tokenizer
+from chainforge.pretrained.weights import settle_tying
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 logging.disable_progress_bar()  # one bar per step, and that one shows the step
+
+
+# of generation_config.json
+NOT_SAMPLING = {f"{token}_token_id" for token in ("bos", "eos", "pad")} | {
+    "use_cache",
+    "transformers_version",
+    "_from_model_config",
+}
 
 
 @dataclass(frozen=True)
@@ -66,22 +78,26 @@ def start_torch(settings: RunSettings, runtime: RuntimeSettings) -> torch.device
 
 
 def load_policy(folder: Path, device: torch.device) -> Policy:
-    """A checkpoint folder, in float32: master weights."""
+    """A checkpoint folder, in float32: master weights. Raises ChainForgeError where it is not whole, or where
+    ChainForge would compute its architecture wrongly."""
     # without its own tokenizer.json, transformers makes one that knows no word
     if missing := [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]:
         raise ChainForgeError(
             f"{folder} is not a model folder: it has no {missing[0]}",
             "run the step that writes it (dvc repro), or correct the path in params.yaml",
         )
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map={"": device})
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ChainForgeError(
-            f"{folder} cannot be loaded: {reason}", "rebuild it with dvc repro --force"
-        ) from error
-    return Policy(place(model, device), tokenizer)
+    fix = "rebuild it with dvc repro --force, or name another model"
+    model = load_model(folder, device=device, fix=fix)
+    return make_policy(model, load_tokenizer(folder, fix=fix), device)
+
+
+def make_policy(model: object, tokenizer: object, device: torch.device) -> Policy:
+    """A policy on its device, once its parts are known to fit, and to be computed rightly."""
+    policy = Policy(*check_parts(model, tokenizer))
+    place(policy.model, device)
+    # By name: it changes no result, so a step does not have to run again when the sampler's code changes.
+    import_module("chainforge.rollout.check_engine").check_engine(policy.model)
+    return policy
 
 
 def place(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
@@ -96,8 +112,22 @@ def save_policy(policy: Policy, folder: Path) -> None:
     broken = [name for name, weight in policy.model.named_parameters() if not weight.isfinite().all()]
     if broken:
         raise ChainForgeError(f"{broken[0]} has a weight that is not finite", "lower the learning rate")
+    settle_tying(policy.model)
+    sample_plainly(policy.model)
     try:
         policy.model.save_pretrained(folder)
         policy.tokenizer.save_pretrained(folder)
     except SafetensorError as error:
         raise OSError(str(error)) from error
+
+
+def sample_plainly(model: PreTrainedModel) -> None:
+    """Drop what a base model asks of samplers (repetition_penalty, top_k, temperature, …).
+
+    Training and evaluation did none of it, and a checkpoint is to be sampled as it was evaluated. The ids of
+    its tokens stay.
+    """
+    plain, config = GenerationConfig(), model.generation_config
+    for name, value in plain.to_dict().items() if config else ():
+        if name not in NOT_SAMPLING:
+            setattr(config, name, value)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from chainforge.algorithms.schedule import SCHEDULES
 from chainforge.errors import ChainForgeError
+from chainforge.memory import enough_memory
 
 
 class ScheduledOptimizer:
@@ -53,6 +54,7 @@ class ScheduledOptimizer:
         self._taken = 0
         self.learning_rate = 0.0
 
+    @enough_memory("the optimizer's moments", "choose a smaller model, or a machine with more memory")
     def step(self) -> float:
         """Clip, update, clear; returns the gradient norm before clipping. A non-finite one raises."""
         norm = clip(self._parameters, self._max_grad_norm)

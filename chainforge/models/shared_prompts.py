@@ -72,6 +72,8 @@ def _mask(is_token_BP: Tensor, positions: int, dtype: torch.dtype) -> Tensor:
 
 
 def can_share(model: PreTrainedModel, sequences: Sequence[Tokens]) -> bool:
-    """Whether it is exact, and pays: a window that slides would count the padding."""
-    has_window = "sliding_attention" in (getattr(model.config, "layer_types", None) or ())
-    return not has_window and 2 * len({tuple(s.prompt) for s in sequences}) <= len(sequences)
+    """Whether it is exact, and pays: a window of the context would count the padding."""
+    config = model.config.get_text_config()
+    layers = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None) if layers is None else set(layers) - {"full_attention"}
+    return not window and 2 * len({tuple(s.prompt) for s in sequences}) <= len(sequences)

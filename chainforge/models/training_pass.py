@@ -8,8 +8,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from chainforge.memory import enough_memory
 from chainforge.models.decoder.quick import quick_decoder
 from chainforge.models.decoder.short_attention import short_attention
+
+LOWER = (
+    "lower runtime.micro_batch_tokens, set runtime.gradient_checkpointing to true, or choose a smaller model"
+)
 
 
 @contextmanager
@@ -19,6 +24,7 @@ def training_pass(model: PreTrainedModel, *, gradient_checkpointing: bool = Fals
     `gradient_checkpointing`: decoder layers keep their inputs only, and run again in the backward pass.
     """
     with (
+        enough_memory("a training pass", LOWER),
         quick_decoder(model, short_attention, together=False, gradient_checkpointing=gradient_checkpointing),
         _checkpointing(model, wanted=gradient_checkpointing),
     ):

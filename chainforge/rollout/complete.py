@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -63,6 +64,9 @@ def sampling_model(policy: Policy, step: Step) -> PreTrainedModel:
     """The model itself in float32; a copy in bfloat16, because decoding would cast the weights per token."""
     if step.settings.precision == "float32":
         return policy.model
-    model = deepcopy(policy.model)
-    torch.nn.Module.to(model, torch.bfloat16)
-    return model
+    # Buffers stay as they are: RoPE's frequencies in bfloat16 would turn far tokens by another angle.
+    rounded: dict[int, Any] = {
+        id(p): torch.nn.Parameter(p.detach().bfloat16(), requires_grad=False)
+        for p in policy.model.parameters()
+    }
+    return deepcopy(policy.model, rounded)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 BLOCK = 128  # tokens that are added up before one of their blocks is looked into
 BELOW_ONE = 1 - 2**-40
+NO_FLOAT64 = {"mps"}  # devices that cannot compute in it
 
 
 def uniforms(seed: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -35,8 +36,8 @@ def draw(
     if token_B is None:
         kept_BV = truncate(weight_BV, top_p=top_p, top_k=top_k)
         token_B = invert(kept_BV, block_BK if kept_BV is weight_BV else block_sums(kept_BV), uniform_B)
-    share_B = weight_BV.gather(-1, token_B[:, None]).squeeze(-1) / total_B
-    return token_B, share_B.log().float()
+    share_B = weight_BV.gather(-1, token_B[:, None]).squeeze(-1).to(total_B.device) / total_B
+    return token_B, share_B.log().float().to(weight_BV.device)
 
 
 def block_sums(weight_BV: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ def block_sums(weight_BV: Tensor) -> Tensor:
     parts = [weight_BV[:, :whole].unflatten(-1, (-1, BLOCK)).sum(-1)] if whole else []
     if whole < weight_BV.shape[-1]:
         parts.append(weight_BV[:, whole:].sum(-1, keepdim=True))
-    return torch.cat(parts, -1).double()
+    return exact(torch.cat(parts, -1))
 
 
 def invert(weight_BV: Tensor, block_BK: Tensor, uniform_B: Tensor) -> Tensor:
@@ -54,17 +55,28 @@ def invert(weight_BV: Tensor, block_BK: Tensor, uniform_B: Tensor) -> Tensor:
     The block is looked for first, then the token in it, both in float64: one pass over a few blocks instead
     of one over the vocabulary.
     """
+    device = weight_BV.device
     upto_BK = block_BK.cumsum(-1)
     wanted_B1 = uniform_B[:, None].clamp(max=BELOW_ONE) * upto_BK[:, -1:]
     chosen_B1 = torch.searchsorted(upto_BK, wanted_B1, right=True)
     size_B1 = block_BK.gather(-1, chosen_B1)
     inside_B1 = (wanted_B1 - (upto_BK.gather(-1, chosen_B1) - size_B1)) / size_B1
-    place_BC = chosen_B1 * BLOCK + torch.arange(BLOCK, device=weight_BV.device)
+    place_BC = chosen_B1.to(device) * BLOCK + torch.arange(BLOCK, device=device)
     last = weight_BV.shape[-1] - 1
-    within_BC = weight_BV.gather(-1, place_BC.clamp(max=last)).double().masked_fill(place_BC > last, 0.0)
+    within_BC = exact(weight_BV.gather(-1, place_BC.clamp(max=last)).masked_fill(place_BC > last, 0.0))
     upto_BC = within_BC.cumsum(-1)
     rest_B1 = inside_B1.clamp(0, BELOW_ONE) * upto_BC[:, -1:]
-    return (chosen_B1 * BLOCK + torch.searchsorted(upto_BC, rest_B1, right=True)).squeeze(-1)
+    return (chosen_B1 * BLOCK + torch.searchsorted(upto_BC, rest_B1, right=True)).squeeze(-1).to(device)
+
+
+def exact(x: Tensor) -> Tensor:
+    """In float64; on the CPU where the device has none."""
+    return x.to(exact_device(x.device)).double()
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """Where numbers that begin on this device are computed in float64."""
+    return torch.device("cpu") if device.type in NO_FLOAT64 else device
 
 
 def truncate(weight_BV: Tensor, *, top_p: float, top_k: int) -> Tensor:
@@ -82,5 +94,6 @@ def truncate(weight_BV: Tensor, *, top_p: float, top_k: int) -> Tensor:
 
 
 def uniform_table(seeds: Sequence[int], count: int, device: torch.device) -> Tensor:
-    """uniform_BT: a row per sequence, a column per token."""
-    return torch.from_numpy(np.stack([uniforms(seed, count) for seed in seeds])).to(device)
+    """uniform_BT in float64: a row per sequence, a column per token."""
+    table = np.stack([uniforms(seed, count) for seed in seeds])
+    return torch.from_numpy(table).to(exact_device(device))

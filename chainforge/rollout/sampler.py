@@ -13,11 +13,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from chainforge.config.sampling import SamplingSettings
+from chainforge.memory import enough_memory
 from chainforge.records import Finish
 from chainforge.rollout.decode_attention import decoding
 from chainforge.rollout.decode_batch import DecodeBatch
 from chainforge.rollout.draw import draw, uniform_table
 
+LOWER = "lower runtime.rollout_rows, or max_new_tokens of this step; or choose a smaller model"
 TURNOVER = 0.125  # ended rows leave when they are this share of the batch
 
 
@@ -46,6 +48,7 @@ class _Group:
     numbers: Sequence[int]
 
 
+@enough_memory("sampling", LOWER)
 @torch.inference_mode()
 def sample(
     model: PreTrainedModel,
@@ -81,7 +84,7 @@ def sample(
             number_B, taken_B = batch.number_B, batch.taken_B
             token_B, logp_B = draw(
                 batch.logits_BV,
-                uniform_NT[number_B, taken_B],
+                uniform_NT[number_B.to(uniform_NT.device), taken_B.to(uniform_NT.device)],
                 temperature=settings.temperature,
                 top_p=settings.top_p,
                 top_k=settings.top_k,

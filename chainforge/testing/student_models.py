@@ -91,6 +91,14 @@ def template_and_eos(case: StudentCase) -> str | None:
     return f"EOS {tokenizer.eos_token!r}, {len(tokenizer):,} tokens"
 
 
+def computed_as_it_should(case: StudentCase) -> str | None:
+    from chainforge.rollout.check_engine import TOLERANCE, check_engine
+
+    model, _ = case.loaded
+    check_engine(model.eval())
+    return f"to {TOLERANCE} nats"
+
+
 def same_seed(case: StudentCase) -> str | None:
     first = digest(*case.loaded)
     del case.__dict__["loaded"]  # so that one model at a time is in memory
@@ -110,5 +118,6 @@ LAWS: tuple[Law[StudentCase], ...] = (
     ("imports neither torch nor transformers", quick_import),
     ("loads in float32 on the CPU", float32_on_the_cpu),
     ("speaks with a chat template and stops with an EOS token", template_and_eos),
+    ("is sampled and trained as it computes itself", computed_as_it_should),
     ("the same seed gives the same model", same_seed),
 )

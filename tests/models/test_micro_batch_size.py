@@ -1,6 +1,7 @@
 """The size of a micro-batch that is left to us fits into the memory; otherwise it is that of the settings."""
 
 import gc
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainforge.config.run import RuntimeSettings
+from chainforge.errors import ChainForgeError
 from chainforge.models.micro_batch_size import (
     CPU_BYTES,
     LEAST,
@@ -18,6 +20,28 @@ from chainforge.models.micro_batch_size import (
     micro_batch_tokens,
     tokens_that_fit,
 )
+
+
+def test_where_not_even_the_smallest_fits_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2**20))
+    monkeypatch.setattr("psutil.swap_memory", lambda: SimpleNamespace(total=0))
+    with pytest.raises(
+        ChainForgeError, match=r"training does not fit: .* has 0\.0 GB\n  -> set runtime\.grad"
+    ):
+        micro_batch_tokens(qwen2(), RuntimeSettings(), "float32")
+    assert micro_batch_tokens(qwen2(), RuntimeSettings(micro_batch_tokens=64), "float32") == 64
+
+
+def test_a_teacher_s_logits_count() -> None:
+    """Of student and teacher, log-probabilities of the whole vocabulary are kept for every token."""
+    vocab = 40_000
+    student, teacher = qwen2(vocab), qwen2(vocab, seed=1)
+    alone = kept_bytes_per_token(student, "float32", gradient_checkpointing=False)
+    both = kept_bytes_per_token(student, "float32", gradient_checkpointing=False, teacher=teacher)
+    assert both - alone >= 2 * 4 * vocab
+    alone_most = micro_batch_tokens(student, RuntimeSettings(), "float32")
+    assert micro_batch_tokens(student, RuntimeSettings(), "float32", teacher) < alone_most == MOST_ON_CPU
+    assert micro_batch_tokens(student, RuntimeSettings(), "float32") == alone_most
 
 
 def test_a_number_in_the_settings_is_that_number() -> None:
@@ -32,11 +56,15 @@ def test_on_a_cpu_it_depends_on_the_model_alone() -> None:
     assert tokens * kept_bytes_per_token(large, "float32", gradient_checkpointing=False) <= SHARE * CPU_BYTES
 
 
-@given(free=st.floats(0, 1e12), per_token=st.floats(1, 1e8))
+@given(free=st.floats(-1e12, 1e12), per_token=st.floats(1, 1e8))
 def test_the_largest_power_of_two_that_fits(free: float, per_token: float) -> None:
     tokens = tokens_that_fit(free, per_token)
     assert tokens & (tokens - 1) == 0
-    assert tokens == LEAST or tokens * per_token <= SHARE * free < (2 * tokens + 1) * per_token
+    if tokens:
+        assert tokens >= LEAST
+        assert tokens * per_token <= SHARE * free < (2 * tokens + 1) * per_token
+    else:
+        assert SHARE * free < (LEAST + 1) * per_token
 
 
 @pytest.mark.parametrize("model", [qwen2(), llama()], ids=["qwen2", "llama"])

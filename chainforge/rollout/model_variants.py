@@ -1,0 +1,68 @@
+"""Copies of a model that show within a few tokens what the model itself would show later.
+
+They share its weights where they can.
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import chain
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+WINDOW = 16  # tokens
+WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size")  # in configs and in modules
+FIXED = "window_size"  # GPT-Neo has made a mask of it already
+LOUD = 4.0  # standard deviation of the logits, about
+
+
+def smallest_window(model: PreTrainedModel) -> int | None:
+    """Tokens that some layer sees of its context at most; None where all see everything."""
+    found = [size for holder in _holders(model) for name in WINDOWS if (size := _size(holder, name))]
+    return min([*found, *filter(None, [fixed_window(model)])], default=None)
+
+
+def fixed_window(model: PreTrainedModel) -> int | None:
+    """A window that cannot be narrowed."""
+    return _size(model.config, FIXED)
+
+
+def narrowed(model: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in a model that differs in the size of its windows."""
+    shared: dict[int, Any] = {id(t): t for t in chain(model.parameters(), model.buffers())}
+    copy = deepcopy(model, shared)
+    for holder in _holders(copy):
+        for name in WINDOWS:
+            if (_size(holder, name) or 0) > WINDOW:
+                setattr(holder, name, WINDOW)
+    return copy
+
+
+def louder(model: PreTrainedModel) -> PreTrainedModel:
+    """The same architecture with other random weights, so large that every part of it matters."""
+    copy = deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    tables = {id(m.weight) for m in (copy.get_input_embeddings(), copy.get_output_embeddings()) if m}
+    with torch.no_grad():
+        for weight in copy.parameters():
+            noise = torch.randn(weight.shape, generator=generator).to(weight)
+            if id(weight) in tables:
+                weight.copy_(noise * LOUD * weight.shape[-1] ** -0.5)
+            elif weight.ndim > 1:
+                weight.copy_(noise * weight.shape[-1] ** -0.5)
+            else:  # norms and biases
+                weight.add_(noise, alpha=0.1)
+    return copy
+
+
+def _holders(model: PreTrainedModel) -> Iterator[Any]:
+    """Whatever may hold the size of a window."""
+    for module in model.modules():
+        yield module
+        yield vars(module).get("config")
+
+
+def _size(holder: Any, name: str) -> int | None:
+    size = getattr(holder, name, None)
+    return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
