@@ -1,7 +1,6 @@
 """Evaluate one checkpoint on one bench: `evaluate@CHECKPOINT-BENCH`."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from chainforge.config.evaluate import EvaluateSettings
@@ -32,7 +31,9 @@ def main(name: str) -> None:
         sampling = settings.model_copy(update={"temperature": temperature})
 
         def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
-            seed = partial(step.seed, bench)
+            def seed(place: int, number: int) -> int:
+                return step.seed(bench, batch[place].id, number)
+
             return complete(policy, model, batch, count, sampling, seed=seed, step=step)
 
         title = f"{name} {kind}"

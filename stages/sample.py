@@ -28,7 +28,10 @@ def main(name: str) -> None:
         prompts += read_records(settings.extra_prompts, Prompt)[: settings.extra_max_prompts]
 
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
-        return complete(policy, model, batch, settings.samples, settings, seed=step.seed, step=step)
+        def seed(place: int, number: int) -> int:
+            return step.seed(batch[place].id, number)
+
+        return complete(policy, model, batch, settings.samples, settings, seed=seed, step=step)
 
     with held_inputs(name, settings, plugins) as inputs, open_work(inputs, step.runtime) as work:
         size = batch_size(settings.samples, step)
