@@ -9,6 +9,7 @@ from chainforge.inputs import held_inputs
 from chainforge.jsonl import read_records, write_rows
 from chainforge.loops.answers import answers
 from chainforge.loops.evaluate import check_bench, figures, outcome
+from chainforge.loops.votes import reading_of
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
@@ -45,8 +46,11 @@ def main(name: str) -> None:
         greedy = ask("greedy", 1, 0.0) if settings.greedy else [None] * len(sampled)
         rows = [outcome(group, best) for group, best in zip(sampled, greedy, strict=True)]
         write_rows(Path("data/eval") / checkpoint / f"{bench}.jsonl", rows)
+        (deciding,) = (reward for reward in scorer.rewards if reward.name == settings.reward)
+        read = reading_of(deciding, step.runtime.reward_timeout_s)
         write_json(
-            Path("metrics/eval") / checkpoint / f"{bench}.json", figures(rows, settings, step.response_format)
+            Path("metrics/eval") / checkpoint / f"{bench}.json",
+            figures(rows, settings, step.response_format, read),
         )
 
 
