@@ -122,7 +122,7 @@ class ChainForge:
                 self.prompts,
                 GROUP,
                 self.settings,
-                seed=lambda prompt_id, index: self.run.seed(self.number, 0, prompt_id, index),
+                seed=lambda place, index: self.run.seed(self.number, place, index),
                 step=self.run,
             )
             return_freed_memory()

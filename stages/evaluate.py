@@ -1,13 +1,13 @@
 """Evaluate one checkpoint on one bench: `evaluate@CHECKPOINT-BENCH`."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.jsonl import read_records, write_rows
 from chainforge.loops.answers import answers
 from chainforge.loops.evaluate import check_bench, figures, outcome
+from chainforge.loops.votes import reading_of
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.outputs import write_json
 from chainforge.records import Completion, Group, Prompt
@@ -30,7 +30,9 @@ def main(run: Run[EvaluateSettings]) -> None:
         sampling = settings.model_copy(update={"temperature": temperature})
 
         def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
-            seed = partial(step.seed, bench)
+            def seed(place: int, number: int) -> int:
+                return step.seed(bench, batch[place].id, number)
+
             return complete(policy, model, batch, count, sampling, seed=seed, step=step)
 
         title = f"{step.name} {kind}"
@@ -42,8 +44,11 @@ def main(run: Run[EvaluateSettings]) -> None:
         greedy = ask("greedy", 1, 0.0) if settings.greedy else [None] * len(sampled)
         rows = [outcome(group, best) for group, best in zip(sampled, greedy, strict=True)]
         write_rows(Path("data/eval") / checkpoint / f"{bench}.jsonl", rows)
+        (deciding,) = (reward for reward in scorer.rewards if reward.name == settings.reward)
+        read = reading_of(deciding, step.runtime.reward_timeout_s)
         write_json(
-            Path("metrics/eval") / checkpoint / f"{bench}.json", figures(rows, settings, step.response_format)
+            Path("metrics/eval") / checkpoint / f"{bench}.json",
+            figures(rows, settings, step.response_format, read),
         )
 
 

@@ -27,14 +27,14 @@ def main(run: Run[GrpoSettings]) -> None:
         read_records(settings.prompts, Prompt), extra, settings.extra_share, step.seed("prompts")
     )
 
-    def rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
+    def rollout(chosen: Sequence[Prompt], number: int, first: int) -> list[Group]:
         completions = complete(
             policy,
             sampling_model(policy, step),
             chosen,
             settings.group_size,
             settings,
-            seed=lambda prompt_id, index: step.seed(number, attempt, prompt_id, index),
+            seed=lambda place, index: step.seed("completion", first + place, index),
             step=step,
         )
         return scorer.score(chosen, completions, global_step=number, max_steps=settings.num_rl_steps)

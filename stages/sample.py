@@ -26,7 +26,10 @@ def main(run: Run[SampleSettings]) -> None:
         prompts += read_records(settings.extra_prompts, Prompt)[: settings.extra_max_prompts]
 
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
-        return complete(policy, model, batch, settings.samples, settings, seed=step.seed, step=step)
+        def seed(place: int, number: int) -> int:
+            return step.seed(batch[place].id, number)
+
+        return complete(policy, model, batch, settings.samples, settings, seed=seed, step=step)
 
     with open_work(run.inputs, step.runtime) as work:
         size = batch_size(settings.samples, step)

@@ -116,14 +116,14 @@ def sampled_rollout(
 ) -> Callable[[Sequence[Prompt], int, int], list[Group]]:
     """A rollout by the real sampler, as stages/grpo.py makes it."""
 
-    def rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
+    def rollout(chosen: Sequence[Prompt], number: int, first: int) -> list[Group]:
         completions = complete(
             of,
             of.model,
             chosen,
             settings.group_size,
             settings,
-            seed=lambda prompt_id, index: step.seed(number, attempt, prompt_id, index),
+            seed=lambda place, index: step.seed("completion", first + place, index),
             step=step,
         )
         return scorer.score(chosen, completions)

@@ -23,7 +23,7 @@ class GrpoSettings(SamplingSettings):
     extra_prompts: File | None = None
     """A second JSONL of prompts; null for none."""
     extra_share: Fraction = 0.5
-    """Share of each step's prompts drawn from `extra_prompts`."""
+    """Share of the prompts drawn from `extra_prompts`."""
     rewards: Rewards
     """Reward plugin -> weight."""
     num_rl_steps: Positive = 200
@@ -71,7 +71,7 @@ class GrpoSettings(SamplingSettings):
     drop_equal_groups: bool = False
     """Leave groups whose rewards are all equal out of the KL term too: they cost time and teach nothing."""
     resample_rounds: Count = 0
-    """Dynamic sampling: how often groups whose rewards are all equal may be replaced."""
+    """Dynamic sampling: how often a step may replace groups whose rewards are all equal by new prompts."""
 
     @model_validator(mode="after")
     def _possible(self) -> "GrpoSettings":

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from chainforge.algorithms.statistics import maj_at_k, mean_interval
+from chainforge.algorithms.statistics import mean_interval
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.errors import ChainForgeError
+from chainforge.loops.votes import Reading, majority_passes
 from chainforge.records import Completion, Group, Score
 from chainforge.response import TagFormat
 
@@ -46,10 +47,17 @@ def answer(completion: Completion, score: Score) -> Row:
     }
 
 
-def figures(rows: Sequence[Row], settings: EvaluateSettings, response: TagFormat) -> dict[str, float | None]:
-    """Fractions from 0 to 1 with 95% intervals over problems; None where unknown."""
+def figures(
+    rows: Sequence[Row], settings: EvaluateSettings, response: TagFormat, read: Reading
+) -> dict[str, float | None]:
+    """Fractions from 0 to 1 with 95% intervals over problems; None where unknown.
+
+    `read` is how the deciding reward reads a summary: what is the same to it votes together for maj@k.
+    """
     answers = [a for row in rows for a in row["samples"]]
-    mean, lo, hi = mean_interval([fmean(passes(a, settings.reward) for a in row["samples"]) for row in rows])
+    texts = [[a["text"] for a in row["samples"]] for row in rows]
+    passed = [[passes(a, settings.reward) for a in row["samples"]] for row in rows]
+    mean, lo, hi = mean_interval([fmean(of_problem) for of_problem in passed])
     greedy = [passes(row["greedy"], settings.reward) for row in rows if row["greedy"]]
     greedy_mean, greedy_lo, greedy_hi = mean_interval(greedy) if greedy else (None, None, None)
     return {
@@ -61,7 +69,9 @@ def figures(rows: Sequence[Row], settings: EvaluateSettings, response: TagFormat
         "greedy": greedy_mean,
         "greedy_ci95_lo": greedy_lo,
         "greedy_ci95_hi": greedy_hi,
-        "maj_at_k": fmean(majority_passes(row, settings.reward, response) for row in rows),
+        "maj_at_k": fmean(
+            majority_passes(given, right, response, read) for given, right in zip(texts, passed, strict=True)
+        ),
         "format_rate": fmean(response.parse(a["text"]) is not None for a in answers),
         "mean_tokens": fmean(a["tokens"] for a in answers),
         "truncated_rate": fmean(a["finish"] == "length" for a in answers),
@@ -71,23 +81,3 @@ def figures(rows: Sequence[Row], settings: EvaluateSettings, response: TagFormat
 def passes(a: Mapping[str, Any], reward: str) -> float:
     """1.0 where the reward is full; `check_bench` made sure that it applies."""
     return float(a["rewards"][reward] == 1.0)
-
-
-def majority_passes(row: Row, reward: str, response: TagFormat) -> float:
-    """Whether the commonest summary is right; unreadable answers have no vote."""
-    summaries = [summary(a["text"], response) for a in row["samples"]]
-    winner = maj_at_k(summaries)
-    return next(
-        (
-            passes(a, reward)
-            for a, s in zip(row["samples"], summaries, strict=True)
-            if s is not None and s == winner
-        ),
-        0.0,
-    )
-
-
-def summary(text: str, response: TagFormat) -> str | None:
-    """The summary without white space at its ends, or None."""
-    parsed = response.parse(text)
-    return " ".join(parsed.summary.split()) if parsed else None

@@ -22,7 +22,8 @@ from chainforge.run.progress import progress
 from chainforge.run.step import Step
 from chainforge.run.work import Work
 
-Rollout = Callable[[Sequence[Prompt], int, int], list[Group]]  # (prompts, step, attempt) -> scored groups
+# (prompts, step, place of the first of them among all that were ever drawn) -> scored groups
+Rollout = Callable[[Sequence[Prompt], int, int], list[Group]]
 
 
 def train(
@@ -49,11 +50,11 @@ def train(
     bar = progress(numbers, step.name, total=settings.num_rl_steps, initial=first - 1)
     for number in bar:
         if number > buffer.number:
-            groups = rollout_with_spread(rollout, prompts, settings, number)
+            groups, drawn = rollout_with_spread(rollout, prompts, settings, number, buffer.drawn)
             return_freed_memory()
             rows = make_rows(policy, groups, settings, step)
             add_logprobs(policy, reference, rows, settings, step)
-            buffer.fill(number, rows, rollout_metrics(groups, settings.rewards))
+            buffer.fill(number, rows, rollout_metrics(groups, settings.rewards), drawn)
             work.safe_point()
         for part in islice(parts_of(buffer.rows, settings), len(buffer.updates), None):
             buffer.updates.append(update(policy, optimizer, part, settings, step))
@@ -75,23 +76,25 @@ def parts_of(rows: Sequence[Row], settings: GrpoSettings) -> Iterator[list[Row]]
 
 
 def rollout_with_spread(
-    rollout: Rollout, prompts: PromptMix, settings: GrpoSettings, number: int
-) -> list[Group]:
-    """Groups of this step. Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2) replaces groups whose
-    rewards are all equal by new prompts, at most `resample_rounds` times."""
-    rounds = settings.resample_rounds
+    rollout: Rollout, prompts: PromptMix, settings: GrpoSettings, number: int, drawn: int
+) -> tuple[list[Group], int]:
+    """Groups of this step, and how many prompts were drawn by its end, where `drawn` were before it.
+
+    Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2) replaces groups whose rewards are all equal by
+    those of the next prompts, at most `resample_rounds` times.
+    """
     kept: list[Group] = []
     flat: list[Group] = []
-    for attempt in range(rounds + 1):
+    for _ in range(settings.resample_rounds + 1):
         wanted = settings.prompts_per_step - len(kept)
-        position = (number - 1) * (rounds + 1) + attempt
-        new = rollout(prompts.draw(settings.prompts_per_step, position)[:wanted], number, attempt)
+        new = rollout(prompts.draw(wanted, drawn), number, drawn)
+        drawn += wanted
         equal = zero_variance_N(rewards_NG(new)).tolist()
         kept += [group for group, is_equal in zip(new, equal, strict=True) if not is_equal]
         flat += [group for group, is_equal in zip(new, equal, strict=True) if is_equal]
         if len(kept) == settings.prompts_per_step:
             break
-    return [*kept, *flat][: settings.prompts_per_step]
+    return [*kept, *flat][: settings.prompts_per_step], drawn
 
 
 def make_optimizer(policy: Policy, settings: GrpoSettings) -> ScheduledOptimizer:

@@ -24,17 +24,18 @@ def complete(
     count: int,
     settings: SamplingSettings,
     *,
-    seed: Callable[[str, int], int],
+    seed: Callable[[int, int], int],
     step: Step,
 ) -> list[tuple[Completion, ...]]:
     """`count` completions per prompt, in order, from `sampling_model(policy, …)`.
 
-    `seed(prompt id, number)` seeds each of them.
+    `seed(place, number)` seeds each of them: the place of its prompt in `prompts`, which may hold one twice,
+    and its number among the prompt's completions.
     """
     prefill = step.response_format.prefill
     requests = [
-        Request(encode_prompt(policy.tokenizer, p.messages, prefill), [seed(p.id, i) for i in range(count)])
-        for p in prompts
+        Request(encode_prompt(policy.tokenizer, p.messages, prefill), [seed(place, i) for i in range(count)])
+        for place, p in enumerate(prompts)
     ]
     sampled = sample(
         model, requests, settings, eos_id=eos_id(policy.tokenizer), max_rows=step.runtime.rollout_rows

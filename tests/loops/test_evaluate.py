@@ -1,17 +1,24 @@
 """Evaluation: the figures are those of the answers, and unknown is never zero."""
 
+import re
+import time
 from typing import Any
 
 import pytest
-from fakes import SUPERCOT, completion, group, prompt, response
+from fakes import ROOT, SUPERCOT, completion, group, prompt, response
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chainforge.algorithms.statistics import mean_interval
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.errors import ChainForgeError
+from chainforge.hookspecs import RewardOptions
 from chainforge.loops.evaluate import check_bench, figures, outcome
+from chainforge.loops.votes import Reading, majority_passes, reading_of
+from chainforge.plugins import load_plugins
 from chainforge.records import Group, Score
+from chainforge.scoring import WeightedReward
+from chainforge.wiring import weighted
 
 RIGHT, WRONG, BROKEN = response(summary="42"), response(summary="41"), "42"
 
@@ -26,10 +33,12 @@ def answered(number: int, *texts: str, finish: str = "stop") -> Group:
     return group(p, answers, [float(text == RIGHT) for text in texts])
 
 
-def figures_of(groups: list[Group], greedy: list[Group] | None = None) -> dict[str, Any]:
+def figures_of(
+    groups: list[Group], greedy: list[Group] | None = None, read: Reading = lambda summary: None
+) -> dict[str, Any]:
     best: list[Any] = greedy if greedy else [None] * len(groups)
     rows = [outcome(g, b) for g, b in zip(groups, best, strict=True)]
-    return figures(rows, settings_of(), SUPERCOT)
+    return figures(rows, settings_of(), SUPERCOT, read)
 
 
 def test_the_figures_of_a_small_bench_are_those_of_paper_and_pencil() -> None:
@@ -60,6 +69,54 @@ def test_cut_answers_are_counted() -> None:
 def test_an_answer_that_cannot_be_read_has_no_vote() -> None:
     assert figures_of([answered(1, BROKEN, BROKEN, RIGHT)])["maj_at_k"] == 1.0
     assert figures_of([answered(1, BROKEN, BROKEN, BROKEN)])["maj_at_k"] == 0.0
+
+
+def reading_by(function: Any, seconds: float = 60.0) -> Reading:
+    return reading_of(WeightedReward("toy", 1.0, len, "here", RewardOptions(reading=function)), seconds)
+
+
+def last_number(summary: str) -> str | None:
+    found = re.findall(r"[0-9.]+", summary)
+    return f"{float(found[-1]):g}" if found else None
+
+
+def voted(*summaries: str, read: Reading) -> float:
+    """maj@k, where what reads as 18 is right."""
+    texts = [response(summary=summary) for summary in summaries]
+    return majority_passes(texts, [float(read(s) == "18") for s in summaries], SUPERCOT, read)
+
+
+def test_answers_that_the_deciding_reward_reads_as_one_vote_together() -> None:
+    read = reading_by(last_number)
+    assert voted("18", "18.0", "The answer is 18", "17", "17", read=read) == 1.0
+    assert voted("$18", "18", "18.00", "17", "17", read=read) == 1.0
+    assert voted("17", "18", "17.0", read=read) == 0.0
+    correct = weighted(load_plugins(ROOT / "plugins").pick("rewards", "correct"))
+    assert voted("17", "17", "18", "$18", "The answer is 18.0.", read=reading_of(correct, 60)) == 1.0
+
+
+@given(right=st.permutations(["18", "18.0", "17", "17.0"]))
+def test_of_equally_common_answers_the_one_sampled_first_wins(right: list[str]) -> None:
+    assert voted(*right, read=reading_by(last_number)) == float(right[0].startswith("18"))
+
+
+def test_where_a_reward_reads_nothing_words_vote() -> None:
+    texts = [response(summary=words) for words in ("red and blue", "green", " red  and blue ")]
+    for read in (reading_by(None), reading_by(last_number)):
+        assert majority_passes(texts, [1.0, 0.0, 1.0], SUPERCOT, read) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        (lambda summary: 1 / 0, "raised ZeroDivisionError: division by zero for 'x'"),
+        (lambda summary: 18, "returned 18, no text"),
+        (lambda summary: time.sleep(60), "did not return within 0.05 s for 'x'"),
+    ],
+)
+def test_a_reading_that_fails_is_an_error_that_names_its_reward(function: Any, problem: str) -> None:
+    with pytest.raises(ChainForgeError, match=re.escape(f"the reading of reward 'toy' (here) {problem}")):
+        reading_by(function, 0.05)("x")
 
 
 def test_a_reward_that_is_not_full_does_not_pass() -> None:

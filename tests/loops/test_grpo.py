@@ -333,17 +333,18 @@ def test_all_masked_is_no_step_at_all() -> None:
     rounds=st.integers(0, 3),
     wanted=st.integers(1, 5),
     number=st.integers(1, 4),
+    before=st.integers(0, 60),
     flat=st.sets(st.integers(0, 79)),
 )
 def test_groups_without_spread_are_replaced_at_most_so_many_times(
-    rounds: int, wanted: int, number: int, flat: set[int]
+    rounds: int, wanted: int, number: int, before: int, flat: set[int]
 ) -> None:
     prompts = [prompt(n) for n in range(80)]
     is_flat = {f"p{n}" for n in flat}
     asked: list[list[str]] = []
 
-    def rollout(chosen: Sequence[Prompt], at: int, attempt: int) -> list[Group]:
-        assert (at, attempt) == (number, len(asked))
+    def rollout(chosen: Sequence[Prompt], at: int, first: int) -> list[Group]:
+        assert (at, first) == (number, before + sum(map(len, asked)))
         asked.append([p.id for p in chosen])
         answers = [[completion(p), completion(p)] for p in chosen]
         return [
@@ -351,8 +352,10 @@ def test_groups_without_spread_are_replaced_at_most_so_many_times(
         ]
 
     settings = settings_of(group_size=2, prompts_per_step=wanted, resample_rounds=rounds)
-    groups = rollout_with_spread(rollout, mix(prompts), settings, number)
+    groups, drawn = rollout_with_spread(rollout, mix(prompts), settings, number, before)
     everyone = [name for names in asked for name in names]
+    assert drawn == before + len(everyone)  # none is skipped
+    assert everyone == [p.id for n in range(before, drawn) for p in mix(prompts).draw(1, n)]
     good = [name for name in everyone if name not in is_flat]
     assert len(groups) == wanted
     assert len(set(everyone)) == len(everyone)  # a replacement is another prompt
@@ -364,32 +367,55 @@ def test_groups_without_spread_are_replaced_at_most_so_many_times(
         assert len(names) == wanted - kept_before
 
 
-@given(size=st.integers(1, 12), count=st.integers(1, 9), draws=st.integers(1, 12), seed=st.integers(0, 2**31))
-def test_every_prompt_comes_once_per_pass(size: int, count: int, draws: int, seed: int) -> None:
-    prompts = [prompt(n) for n in range(size)]
-    drawn = Counter(p.id for position in range(draws) for p in mix(prompts, seed=seed).draw(count, position))
-    assert drawn.total() == draws * count
-    often = [drawn[p.id] for p in prompts]
-    assert max(often) - min(often) <= 1
-
-
 @given(
-    share=st.floats(0, 1), count=st.integers(1, 20), position=st.integers(0, 50), seed=st.integers(0, 2**31)
+    size=st.integers(1, 12),
+    extra_size=st.integers(0, 7),
+    share=st.floats(0, 1),
+    counts=st.lists(st.integers(1, 9), max_size=12),
+    seed=st.integers(0, 2**31),
 )
-def test_a_draw_has_its_share_of_extra_prompts_and_depends_on_nothing_before(
-    share: float, count: int, position: int, seed: int
+def test_no_prompt_comes_again_before_every_other_of_its_set_has_come_as_often(
+    size: int, extra_size: int, share: float, counts: list[int], seed: int
+) -> None:
+    sets = [prompt(n) for n in range(size)], [prompt(n) for n in range(100, 100 + extra_size)]
+    mixed, often, first = mix(*sets, share, seed), Counter[str](), 0
+    for count in counts:
+        for p in mixed.draw(count, first):
+            of_its_set = next(prompts for prompts in sets if p in prompts)
+            assert often[p.id] == min(often[other.id] for other in of_its_set)
+            often[p.id] += 1
+        first += count
+        from_extra = sum(often[p.id] for p in sets[1])
+        assert abs(from_extra - (first * share if extra_size else 0)) <= 0.5 + 1e-9
+    assert often.total() == first
+
+
+@given(share=st.floats(0, 1), count=st.integers(1, 20), first=st.integers(0, 500), seed=st.integers(0, 2**31))
+def test_a_draw_depends_on_nothing_but_how_many_came_before(
+    share: float, count: int, first: int, seed: int
 ) -> None:
     extra = [prompt(n) for n in range(100, 107)]
     mixed = mix(PROMPTS, extra, share, seed)
-    drawn = mixed.draw(count, position)
-    assert len(drawn) == count
-    assert sum(p in extra for p in drawn) == round(count * share)
-    mixed.draw(count, position + 1)
-    assert mixed.draw(count, position) == drawn == mix(PROMPTS, extra, share, seed).draw(count, position)
+    drawn = mixed.draw(count, first)
+    mixed.draw(count, first + 1)
+    assert mixed.draw(count, first) == drawn == mix(PROMPTS, extra, share, seed).draw(count, first)
+    one_by_one = [p for n in range(first, first + count) for p in mixed.draw(1, n)]
+    for prompts in (PROMPTS, extra):  # other numbers at a time mix the sets otherwise, and change no pass
+        assert [p for p in drawn if p in prompts] == [p for p in one_by_one if p in prompts]
+
+
+def test_a_prompt_that_comes_twice_in_a_step_gets_other_completions() -> None:
+    toy, settings = policy(), settings_of(prompts_per_step=8, group_size=2)
+    groups = bandit(toy, settings, 5, STEP)(mix(PROMPTS[:2]).draw(8, 3), 1, 3)
+    assert Counter(g.prompt.id for g in groups) == {"p1": 4, "p2": 4}
+    found = [c.token_ids for g in groups for c in g.completions if len(c.token_ids) > 3]
+    assert len(set(found)) == len(found) > 10
+    again = bandit(toy, settings, 5, STEP)(mix(PROMPTS[:2]).draw(8, 11), 2, 11)
+    assert {c.token_ids for g in again for c in g.completions}.isdisjoint(found)
 
 
 def test_passes_and_seeds_have_orders_of_their_own() -> None:
-    orders = {tuple(p.id for p in mix(PROMPTS, seed=s).draw(8, n)) for s in range(4) for n in range(4)}
+    orders = {tuple(p.id for p in mix(PROMPTS, seed=s).draw(8, 8 * n)) for s in range(4) for n in range(4)}
     assert len(orders) == 16
 
 
