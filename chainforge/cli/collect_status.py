@@ -5,7 +5,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from chainforge.cli.project import Place, need_project
+from chainforge.defuse import defuse
 from chainforge.errors import ChainForgeError
 from chainforge.loops.collect_api import journal_folder
 from chainforge.teachers.account import Account, account_of
@@ -13,7 +16,7 @@ from chainforge.teachers.journal import NAME
 
 
 @click.command("status")
-@click.argument("folder", type=click.Path(path_type=Path), required=False, metavar="[DIR]")
+@click.argument("folder", type=Place(), required=False, metavar="[DIR]")
 def status(folder: Path | None) -> None:
     """What the journal in DIR (default: of the step collect_cot) holds, and what it cost.
 
@@ -25,13 +28,15 @@ def status(folder: Path | None) -> None:
     table.add_column(style="dim")
     table.add_column()
     for name, value in rows(account):
-        table.add_row(name, value)
+        table.add_row(name, Text(defuse(value)))
     Console().print(table)
 
 
 def journal_of(folder: Path | None) -> Path:
     """The folder named, or the default. Raises ChainForgeError if it has no journal."""
-    folder = folder or journal_folder("collect_cot")
+    if folder is None:
+        need_project()
+        folder = journal_folder("collect_cot")
     if not (folder / NAME).is_file():
         raise ChainForgeError(f"there is no {NAME} in {folder}", "name one that chainforge collect wrote")
     return folder

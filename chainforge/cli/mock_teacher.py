@@ -1,6 +1,7 @@
 """`chainforge mock-teacher`: a teacher's API on this machine, which costs nothing and fails on command."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,14 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from ruamel.yaml import YAML
 
+from chainforge.cli.complete import complete, profile_names
+from chainforge.cli.project import Place, from_here
+from chainforge.config.loading import Choice
+from chainforge.config.yaml import parse_mapping
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import Teacher
 from chainforge.mock_teacher.dialects import DIALECTS
 from chainforge.plugins import load_plugins, plugin_settings
 from chainforge.prices import FREE, Prices
 from chainforge.profiles import compose
+from chainforge.report.shape import shaped
 
 if TYPE_CHECKING:  # the server takes a while to import, and no other command needs it
     from chainforge.mock_teacher.ledger import Totals
@@ -34,7 +39,13 @@ COUNT = click.IntRange(1)
 @click.command("mock-teacher")
 @click.option("--port", type=click.IntRange(0, 65535), default=8500, show_default=True, help="0: a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for the whole network.")
-@click.option("--profile", default="tiny", show_default=True, help=f"Whose teachers answer, or {NOBODY}.")
+@click.option(
+    "--profile",
+    default="tiny",
+    show_default=True,
+    shell_complete=complete(profile_names),
+    help=f"Whose teachers answer, or {NOBODY}.",
+)
 @click.option("--dialect", type=click.Choice(list(DIALECTS)), default="deepseek", show_default=True)
 @click.option(
     "--faults",
@@ -57,7 +68,7 @@ COUNT = click.IntRange(1)
 @click.option(
     "--filler-tokens", type=COUNT, default=600, show_default=True, help="Median length of the filler."
 )
-@click.option("--ledger", type=click.Path(path_type=Path), help="JSONL to add a line to per request.")
+@click.option("--ledger", type=Place(), help="JSONL to add a line to per request.")
 @click.option("--verbose", is_flag=True, help="Totals every 30 s where there is no terminal, too.")
 def mock_teacher(list_faults: bool, host: str, port: int, verbose: bool, **options: Any) -> None:
     """Serve a teacher's API on this machine, to rehearse a run without a key.
@@ -108,18 +119,18 @@ def teachers_of(profile: str) -> list[Teacher]:
     if profile == NOBODY:
         return []
     plugins = load_plugins()
-    sections = YAML(typ="safe", pure=True).load(compose(profile))
+    sections = parse_mapping(compose(profile), f"profile {profile}")
     choices = [
-        dict(section["teacher"])
+        shaped(Choice, section["teacher"], f"profile {profile}: {name}.teacher", "write plugin: NAME there")
         for name, section in sections.items()
-        if name.startswith("collect_") and "teacher" in (section or {})
+        if name.startswith("collect_") and isinstance(section, dict) and "teacher" in section
     ]
     teachers: list[Teacher] = []
     for number, choice in enumerate(choices):
         if choice in choices[:number]:
             continue
-        entry = plugins.pick("teachers", choice.pop("plugin"))
-        teacher = entry.component(**plugin_settings(entry, choice))
+        entry = plugins.pick("teachers", choice.plugin)
+        teacher = entry.component(**plugin_settings(entry, choice.settings))
         if hasattr(teacher, "generate"):
             teachers.append(teacher)
     if not teachers:
@@ -136,8 +147,9 @@ def script_of(text: str | None, seed: int | None, attempts: int | None) -> "Faul
 
     script = FaultScript()
     if text:
-        is_file = Path(text).is_file() or not {"=", "@"} & set(text)
-        script = FaultScript.read(Path(text)) if is_file else FaultScript.parse(text)
+        path = from_here(Path(text), click.get_current_context(silent=True))
+        is_file = not {"=", "@"} & set(text) or os.path.isfile(path)
+        script = FaultScript.read(path) if is_file else FaultScript.parse(text)
     return replace(
         script,
         seed=script.seed if seed is None else seed,
