@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from chainforge.cli.project import Place, need_project
+from chainforge.cli.project import Place
 from chainforge.defuse import defuse
 from chainforge.errors import ChainForgeError
 from chainforge.loops.collect_api import journal_folder
@@ -34,9 +34,7 @@ def status(folder: Path | None) -> None:
 
 def journal_of(folder: Path | None) -> Path:
     """The folder named, or the default. Raises ChainForgeError if it has no journal."""
-    if folder is None:
-        need_project()
-        folder = journal_folder("collect_cot")
+    folder = folder or journal_folder("collect_cot")
     if not (folder / NAME).is_file():
         raise ChainForgeError(f"there is no {NAME} in {folder}", "name one that chainforge collect wrote")
     return folder
