@@ -1,5 +1,7 @@
 """ChainForge's public API: all that a plugin may import. `import chainforge as cf`."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from chainforge.calls import Call, CallFailed, Reply, Usage, refusal
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
@@ -10,6 +12,11 @@ from chainforge.reasoning import split_reasoning
 from chainforge.records import Completion, Example, Message, Prompt, Trace, from_json
 from chainforge.response import Parsed, TagFormat, tag_format
 from chainforge.secrets import secret, without_key
+
+try:
+    __version__ = version("chainforge-r1")
+except PackageNotFoundError:  # the folder alone, not installed
+    __version__ = "unknown"
 
 __all__ = [
     "API_VERSION",
@@ -32,6 +39,7 @@ __all__ = [
     "Teacher",
     "Trace",
     "Usage",
+    "__version__",
     "from_json",
     "hookimpl",
     "load_model",

@@ -15,6 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from chainforge.config.loading import PARAMS, read_params
+from chainforge.config.yaml import parse_mapping
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.outputs import write_text
 from chainforge.run.inputs import ABSENT, differences
@@ -26,27 +27,55 @@ REPLACED_WHOLE = {"rewards", "parents"}
 
 def names() -> list[str]:
     """Every profile, the base first."""
-    found = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    found = sorted(path.stem for path in PROFILES.glob("*.yaml") if path.is_file())
     if BASE not in found:
         raise ChainForgeError(f"there is no {PROFILES / BASE}.yaml", "run this in the project's folder")
     return [BASE, *(name for name in found if name != BASE)]
 
 
 def compose(name: str) -> str:
-    """The whole params.yaml of a profile, as text."""
+    """The whole params.yaml of a profile, as text. Raises ChainForgeError for one that is no profile."""
     if name not in names():
         raise unknown("profile", name, names())
+    overlay, base_text = read_profile(name), read_profile(BASE)
     if name == BASE:
-        return (PROFILES / f"{BASE}.yaml").read_text(encoding="utf-8")
+        return base_text
     yaml = _yaml()
-    base = yaml.load((PROFILES / f"{BASE}.yaml").read_text(encoding="utf-8"))
-    overlay = (PROFILES / f"{name}.yaml").read_text(encoding="utf-8")
+    base = yaml.load(base_text)
+    check_overlay(parse_mapping(base_text, BASE), parse_mapping(overlay, name), PROFILES / f"{name}.yaml")
     merge(base, yaml.load(overlay))
     head = "".join(line[1:].removeprefix(" ") for line in _head(overlay))
     base.yaml_set_start_comment(head or f"Profile {name}\n")
     buffer = io.StringIO()
     yaml.dump(base, buffer)
     return buffer.getvalue()
+
+
+def read_profile(name: str) -> str:
+    """A profile's file, once it is sure that it is one. Raises ChainForgeError."""
+    path = PROFILES / f"{name}.yaml"
+    content = path.read_bytes()
+    said = parse_mapping(content, str(path)).get("profile")
+    if said != name:
+        raise ChainForgeError(
+            f"{path} says `profile: {said}`, and is the file of {name}",
+            f"write `profile: {name}` there, or rename the file",
+        )
+    return content.decode("utf-8")
+
+
+def check_overlay(base: Mapping[str, Any], overlay: Mapping[str, Any], where: Path, at: str = "") -> None:
+    """Raise ChainForgeError where an overlay has a value in the place of a section. A plugin may be its name
+    alone, or none."""
+    for key, value in overlay.items():
+        before, dotted = base.get(key), f"{at}{key}"
+        if isinstance(before, Mapping) and not isinstance(value, Mapping):
+            if "plugin" not in before:
+                raise ChainForgeError(
+                    f"{where}: {dotted} must be a section, found {value!r:.40}", "indent its settings below"
+                )
+        elif isinstance(before, Mapping) and key not in REPLACED_WHOLE and "plugin" not in value:
+            check_overlay(before, value, where, f"{dotted}.")
 
 
 def use(name: str) -> None:

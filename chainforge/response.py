@@ -17,6 +17,11 @@ class Parsed:
     reasoning: str
     summary: str
 
+    @property
+    def filled(self) -> bool:
+        """Whether both halves say something."""
+        return bool(self.reasoning.strip() and self.summary.strip())
+
 
 @dataclass(frozen=True)
 class TagFormat:

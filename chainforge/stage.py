@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import psutil
 from pydantic import BaseModel
 
 from chainforge.errors import ChainForgeError, unknown
@@ -63,7 +64,7 @@ def stage_main(main: Callable[[str], None]) -> None:
 
 def run_stage(main: Callable[[str], None], argv: Sequence[str]) -> int:
     """Run the step that the command line names. Returns the exit code, which is 0 for a whole result only."""
-    verb, started = Path(argv[0]).stem, time.monotonic()
+    verb = Path(argv[0]).stem
     if argv[1:] in (["-h"], ["--help"]):
         sys.stdout.write(
             f"usage: python -m stages.{verb} STEP   (dvc.yaml names the steps; dvc repro runs them)\n"
@@ -75,7 +76,9 @@ def run_stage(main: Callable[[str], None], argv: Sequence[str]) -> int:
             main(_checked_name(verb, argv[1:]))
             record = {
                 "step": name,
-                "wall_s": round(time.monotonic() - started, 2),
+                "wall_s": round(
+                    time.time() - psutil.Process().create_time(), 2
+                ),  # imports are most of a short step
                 "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                 "cpus": os.cpu_count(),
             }

@@ -1,28 +1,35 @@
 """The result a person looks at: table, curves, page."""
 
 from pathlib import Path
+from typing import Any
 
-from chainforge.config.loading import read_params
 from chainforge.config.report import ReportSection
+from chainforge.graph import param
+from chainforge.report.shape import check_shape
 from chainforge.report.write import ReportSettings, write_report
 from chainforge.stage import Run, stage, stage_main
 
 
 @stage(ReportSection)
 def main(run: Run[ReportSection]) -> None:
-    section, params = run.settings, read_params()
+    section = run.settings
     settings = ReportSettings(
-        checkpoints=tuple(params["checkpoints"]),
-        benches=tuple(params["benches"]),
+        checkpoints=tuple(setting("checkpoints", list[str])),
+        benches=tuple(setting("benches", dict[str, Any])),
         parents=section.parents,
-        reward=params["evaluate"]["reward"],
+        reward=setting("evaluate.reward", str),
         response_format=run.step.response_format,
-        profile=params["profile"],
+        profile=setting("profile", str),
         seed=run.step.settings.seed,
         note=section.note,
         samples_per_checkpoint=section.samples_per_bench,
     )
     write_report(root=Path(), out=Path("reports"), settings=settings)
+
+
+def setting(dotted: str, kind: Any) -> Any:
+    """What params.yaml says there. Raises ChainForgeError unless it is of that kind."""
+    return check_shape(kind, param(dotted), f"params.yaml: {dotted}", "correct it in params.yaml")
 
 
 if __name__ == "__main__":

@@ -29,11 +29,12 @@ SLOW_TO_IMPORT = {"torch", "transformers", "tokenizers", "safetensors"}
 # What each part of chainforge/ may import of the others. A new part needs a line.
 GROUND = {"records", "errors"}
 CALLS = {"calls", "prices", "reasoning", "secrets"}
-FLOOR = GROUND | CALLS | {"algorithms", "config", "hookspecs", "jsonl", "outputs", "response"}
+FLOOR = GROUND | CALLS | {"algorithms", "config", "defuse", "hookspecs", "jsonl", "outputs", "response"}
 WALLS = {"models", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
+    "defuse": set(),
     "algorithms": GROUND,
     "response": GROUND,
     "calls": GROUND,
@@ -71,9 +72,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lock_diff": FLOOR | {"graph", "lock_entry"},
     "testing": FLOOR | {"plugins", "rollout", "run", "scoring", "wiring"},
     "pytest_plugin": {"records", "response", "testing"},
+    "__main__": {"cli"},
     "cli": FLOOR
-    | {"graph", "inputs", "lock", "lock_diff", "lock_entry", "plugins", "profiles", "report", "run"}
-    | {"loops", "mock_teacher", "settings_page", "teachers", "testing"},
+    | {
+        "__version__",
+        "graph",
+        "inputs",
+        "lock",
+        "lock_diff",
+        "lock_entry",
+        "plugins",
+        "profiles",
+        "report",
+        "run",
+    }
+    | {"__version__", "loops", "mock_teacher", "settings_page", "teachers", "testing"},
 }
 
 

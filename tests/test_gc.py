@@ -16,6 +16,8 @@ from chainforge.cli.gc import human
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).touch()
     for variable in ("DVC_ROOT", "CHAINFORGE_WORK"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path

@@ -1,7 +1,10 @@
 """The command line: profiles, plugins, results. The steps themselves run under `dvc repro`."""
 
+from pathlib import Path
+
 import click
 
+from chainforge import __version__
 from chainforge.cli.collect import collect
 from chainforge.cli.compare import compare
 from chainforge.cli.experiments import experiments
@@ -10,15 +13,26 @@ from chainforge.cli.group import Group
 from chainforge.cli.mock_teacher import mock_teacher
 from chainforge.cli.plugins import plugins
 from chainforge.cli.profile import profile
-from chainforge.cli.results import results, settings, timings
+from chainforge.cli.project import enter_project
+from chainforge.cli.results import results, settings
+from chainforge.cli.timings import timings
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-def cli() -> None:
+@click.version_option(__version__, prog_name="chainforge")
+@click.option(
+    "-C",
+    "--project",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The project's folder, or one inside of it; this one.",
+)
+@click.pass_context
+def cli(ctx: click.Context, project: Path | None) -> None:
     """ChainForge: a base model to a reasoning model, as one reproducible graph.
 
     Run the recipe with `dvc repro`, one change with `dvc exp run -S grpo.kl_coeff=0.05`.
     """
+    enter_project(ctx, project)
 
 
 for command in (

@@ -2,7 +2,6 @@
 
 import json
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +9,8 @@ import click
 from chainforge.cli.collect_plan import TEACHERS, Plan, plan_of_files, plan_of_step
 from chainforge.cli.collect_status import status
 from chainforge.cli.collect_verify import verify
+from chainforge.cli.complete import collecting_steps, complete
+from chainforge.cli.project import Place
 from chainforge.config.collector import CollectorSettings, collector_settings
 from chainforge.config.loading import PARAMS
 from chainforge.jsonl import write_records
@@ -41,9 +42,15 @@ class Budget(click.ParamType[float | str]):
 
 
 @click.group("collect", invoke_without_command=True)
-@click.option("--step", default="collect_cot", show_default=True, help="Collect for this step of dvc.yaml …")
-@click.option("--problems", type=click.Path(path_type=Path), help="… or for this JSONL of prompts,")
-@click.option("--out", type=click.Path(path_type=Path), help="into this folder.")
+@click.option(
+    "--step",
+    default="collect_cot",
+    show_default=True,
+    shell_complete=complete(collecting_steps),
+    help="Collect for this step of dvc.yaml …",
+)
+@click.option("--problems", type=Place(), help="… or for this JSONL of prompts,")
+@click.option("--out", type=Place(), help="into this folder.")
 @click.option("--teacher", metavar="NAME", help=f"With --problems: {', '.join(TEACHERS)}, or a plugin.")
 @click.option("--model", help="With --problems: the model's name at the provider.")
 @click.option("--base-url", help="With --problems: another server.")
@@ -60,7 +67,7 @@ class Budget(click.ParamType[float | str]):
 @click.option(
     "--samples", type=click.IntRange(1), help="Answers per prompt; raised later, only more are paid."
 )
-@click.option("--max-problems", type=click.IntRange(1), help="The first so many prompts.")
+@click.option("--max-problems", type=click.IntRange(1), help="Only the first N prompts.", metavar="N")
 @click.option("--budget-usd", type=Budget(), help="Never spend more, all runs on this journal together.")
 @click.option("--concurrency", type=click.IntRange(1), help="Most calls in flight.")
 @click.option(
@@ -73,7 +80,9 @@ class Budget(click.ParamType[float | str]):
 @click.option("--off-peak-only", is_flag=True, default=None, help="Wait while the higher price is on.")
 @click.option("--retry-truncated", is_flag=True, help="With --problems: once more, with twice the tokens.")
 @click.option("--stream", is_flag=True, default=None, help="Stream the answers, to watch them come.")
-@click.option("--reuse", multiple=True, metavar="DIR", help="Take answers of this journal, too.")
+@click.option(
+    "--reuse", type=Place(), multiple=True, metavar="DIR", help="Take answers of this journal, too."
+)
 @click.option("--dry-run", is_flag=True, help="Count, and say what it can cost; needs no key.")
 @click.option("--json", "as_json", is_flag=True, help="Progress and result as JSON, a line a second.")
 @click.pass_context
@@ -136,7 +145,7 @@ def settings_with(options: dict[str, Any]) -> CollectorSettings:
     base = collector_settings() if PARAMS.is_file() else CollectorSettings()
     given = {key: value for key, value in options.items() if key in CollectorSettings.model_fields}
     chosen = {
-        key: list(value) if key == "reuse" else value
+        key: list(map(str, value)) if key == "reuse" else value
         for key, value in given.items()
         if value is not None and value != ()
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from chainforge.cli.plugins_check import values
+from chainforge.cli.project import need_project
 from chainforge.config.collect import CollectSettings
 from chainforge.config.loading import Choice
 from chainforge.errors import ChainForgeError
@@ -44,6 +45,7 @@ def plan_of_step(options: Mapping[str, Any]) -> Plan:
             f"--{given[0].replace('_', '-').replace('assignments', 'set')} is for --problems and --out",
             f"the teacher of step {options['step']} is set in params.yaml, where dvc repro looks",
         )
+    need_project()
     name = options["step"]
     settings = settings_of(CollectSettings, name)
     teacher, about = make_teacher(settings.teacher)

@@ -5,7 +5,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from chainforge.cli.project import Place
+from chainforge.defuse import defuse
 from chainforge.errors import ChainForgeError
 from chainforge.loops.collect_api import journal_folder
 from chainforge.teachers.account import Account, account_of
@@ -13,7 +16,7 @@ from chainforge.teachers.journal import NAME
 
 
 @click.command("status")
-@click.argument("folder", type=click.Path(path_type=Path), required=False, metavar="[DIR]")
+@click.argument("folder", type=Place(), required=False, metavar="[DIR]")
 def status(folder: Path | None) -> None:
     """What the journal in DIR (default: of the step collect_cot) holds, and what it cost.
 
@@ -25,7 +28,7 @@ def status(folder: Path | None) -> None:
     table.add_column(style="dim")
     table.add_column()
     for name, value in rows(account):
-        table.add_row(name, value)
+        table.add_row(name, Text(defuse(value)))
     Console().print(table)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from chainforge.cli.collect_status import journal_of
+from chainforge.cli.project import Place
+from chainforge.cli.show import show
 from chainforge.config.loading import Choice
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
@@ -20,10 +22,8 @@ from chainforge.teachers.traces import trace
 
 
 @click.command("verify")
-@click.argument("folder", type=click.Path(path_type=Path), required=False, metavar="[DIR]")
-@click.option(
-    "--traces", type=click.Path(path_type=Path), help="Traces made of it; default: DIR/traces.jsonl."
-)
+@click.argument("folder", type=Place(), required=False, metavar="[DIR]")
+@click.option("--traces", type=Place(), help="Traces made of it; default: DIR/traces.jsonl.")
 @click.pass_context
 def verify(ctx: click.Context, folder: Path | None, traces: Path | None) -> None:
     """Check the journal in DIR (default: of the step collect_cot); exit code 1 if something is wrong.
@@ -38,7 +38,7 @@ def verify(ctx: click.Context, folder: Path | None, traces: Path | None) -> None
     if path.is_file():
         problems += trace_problems(folder, path)
     for problem in problems:
-        click.echo(f"wrong: {problem}")
+        show(f"wrong: {problem}")
     if problems:
         ctx.exit(1)
     read = f" and {path}" if path.is_file() else ""

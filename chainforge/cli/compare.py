@@ -1,29 +1,32 @@
 """`chainforge compare`: two runs on the same held-out problems."""
 
-import json
 from contextlib import closing
 
 import click
 
+from chainforge.cli.complete import bench_names, checkpoint_names, complete
+from chainforge.cli.project import ProjectCommand
+from chainforge.cli.show import as_json_option, show, show_json
 from chainforge.errors import unknown
 
 
-@click.command()
+@click.command(cls=ProjectCommand)
 @click.argument("a")
 @click.argument("b", default="workspace")
-@click.option("--checkpoint", help="Only this one.")
-@click.option("--bench", help="Only this one.")
+@click.option("--checkpoint", help="Only this one.", shell_complete=complete(checkpoint_names))
+@click.option("--bench", help="Only this one.", shell_complete=complete(bench_names))
 @click.option(
     "--examples", type=click.IntRange(0), default=2, show_default=True, help="Flips shown each way."
 )
-@click.option("--json", "as_json", is_flag=True, help="For programs, with every flip.")
+@as_json_option
 def compare(a: str, b: str, checkpoint: str | None, bench: str | None, examples: int, as_json: bool) -> None:
     """What changed between two runs, and what that did.
 
     A and B are DVC experiments, git revisions, or `workspace`, the files as they lie here. The table has the
     paired difference of pass@1 over the held-out problems that both answered, with its 95% interval; below it
     are problems that flipped between wrong and right, by the greedy answer, or where a run has none, by more
-    than half of the samples. Without --checkpoint and --bench they are of the cell where most flipped.
+    than half of the samples. Without --checkpoint and --bench they are of the cell where most flipped; --json
+    has all of them.
     """
     from chainforge.lock_diff import lock_changes
     from chainforge.report.compare.problems import compare_cell
@@ -47,6 +50,6 @@ def compare(a: str, b: str, checkpoint: str | None, bench: str | None, examples:
             {run.name: [cell for cell in chosen if cell in run.outdated] for run in (before, after)},
         )
     if as_json:
-        click.echo(json.dumps(comparison.as_json(), indent=2, ensure_ascii=False, default=str))
+        show_json(comparison.as_json())
     else:
-        click.echo(comparison.as_text(examples, everywhere=bool(checkpoint or bench)))
+        show(comparison.as_text(examples, everywhere=bool(checkpoint or bench)))

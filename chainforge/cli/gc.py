@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from chainforge.cli.project import ProjectCommand
 from chainforge.errors import ChainForgeError
 from chainforge.run.exclusive import exclusive
 from chainforge.run.finished import FINISHED, INPUTS, discard
@@ -17,7 +18,7 @@ KEEP = ("--workspace", "--all-branches", "--all-tags", "--all-experiments")
 WITHOUT_GIT = ("--workspace",)
 
 
-@click.command()
+@click.command(cls=ProjectCommand)
 @click.option("--unfinished", is_flag=True, help="Also the saved work of runs that were stopped.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def gc(unfinished: bool, dry_run: bool) -> None:

@@ -1,18 +1,22 @@
-"""A group of commands that tells errors plainly."""
+"""The command `chainforge` as a group: every error told plainly, in the project's folder."""
+
+from typing import Any
 
 import click
 
-from chainforge.errors import ChainForgeError
+from chainforge.cli.boundary import boundary, open_output
 
 
 class Group(click.Group):
-    """Shows a ChainForgeError as two lines, with its exit code."""
+    """Holds the boundary around reading the command line, and around the command."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the options before the command."""
+        open_output()
+        with boundary():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command."""
-        try:
+        """Read the command's own options, and run it."""
+        with boundary():
             return super().invoke(ctx)
-        except ChainForgeError as error:
-            told = click.ClickException(str(error))
-            told.exit_code = error.exit_code  # type: ignore[misc]  # click reads it from the instance
-            raise told from None

@@ -5,27 +5,19 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
-from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from ruamel.yaml import YAML
 
-from chainforge.errors import ChainForgeError
-from chainforge.hookspecs import Teacher
+from chainforge.cli.complete import complete, profile_names
+from chainforge.cli.mock_options import NOBODY, prices_of, script_of, teachers_of
+from chainforge.cli.project import Place
 from chainforge.mock_teacher.dialects import DIALECTS
-from chainforge.plugins import load_plugins, plugin_settings
-from chainforge.prices import FREE, Prices
-from chainforge.profiles import compose
 
 if TYPE_CHECKING:  # the server takes a while to import, and no other command needs it
     from chainforge.mock_teacher.ledger import Totals
     from chainforge.mock_teacher.mock import MockTeacher
-    from chainforge.mock_teacher.script import FaultScript
 
-NOBODY = "none"
 TELL_EVERY_S = 30.0
 SECONDS = click.FloatRange(0)
 COUNT = click.IntRange(1)
@@ -34,7 +26,13 @@ COUNT = click.IntRange(1)
 @click.command("mock-teacher")
 @click.option("--port", type=click.IntRange(0, 65535), default=8500, show_default=True, help="0: a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for the whole network.")
-@click.option("--profile", default="tiny", show_default=True, help=f"Whose teachers answer, or {NOBODY}.")
+@click.option(
+    "--profile",
+    default="tiny",
+    show_default=True,
+    shell_complete=complete(profile_names),
+    help=f"Whose teachers answer, or {NOBODY}.",
+)
 @click.option("--dialect", type=click.Choice(list(DIALECTS)), default="deepseek", show_default=True)
 @click.option(
     "--faults",
@@ -57,7 +55,7 @@ COUNT = click.IntRange(1)
 @click.option(
     "--filler-tokens", type=COUNT, default=600, show_default=True, help="Median length of the filler."
 )
-@click.option("--ledger", type=click.Path(path_type=Path), help="JSONL to add a line to per request.")
+@click.option("--ledger", type=Place(), help="JSONL to add a line to per request.")
 @click.option("--verbose", is_flag=True, help="Totals every 30 s where there is no terminal, too.")
 def mock_teacher(list_faults: bool, host: str, port: int, verbose: bool, **options: Any) -> None:
     """Serve a teacher's API on this machine, to rehearse a run without a key.
@@ -101,63 +99,6 @@ def mock_of(options: dict[str, Any]) -> "MockTeacher":
         cache=not options["no_cache"],
         ledger=options["ledger"],
     )
-
-
-def teachers_of(profile: str) -> list[Teacher]:
-    """The teachers of a profile's `collect_*` sections that answer in the process."""
-    if profile == NOBODY:
-        return []
-    plugins = load_plugins()
-    sections = YAML(typ="safe", pure=True).load(compose(profile))
-    choices = [
-        dict(section["teacher"])
-        for name, section in sections.items()
-        if name.startswith("collect_") and "teacher" in (section or {})
-    ]
-    teachers: list[Teacher] = []
-    for number, choice in enumerate(choices):
-        if choice in choices[:number]:
-            continue
-        entry = plugins.pick("teachers", choice.pop("plugin"))
-        teacher = entry.component(**plugin_settings(entry, choice))
-        if hasattr(teacher, "generate"):
-            teachers.append(teacher)
-    if not teachers:
-        raise ChainForgeError(
-            f"profile {profile!r} has no teacher that answers without an API",
-            f"name another profile, or filler alone: --profile {NOBODY}",
-        )
-    return teachers
-
-
-def script_of(text: str | None, seed: int | None, attempts: int | None) -> "FaultScript":
-    """What --faults says: a file if there is no = or @ in it, or a file of that name."""
-    from chainforge.mock_teacher.script import FaultScript
-
-    script = FaultScript()
-    if text:
-        is_file = Path(text).is_file() or not {"=", "@"} & set(text)
-        script = FaultScript.read(Path(text)) if is_file else FaultScript.parse(text)
-    return replace(
-        script,
-        seed=script.seed if seed is None else seed,
-        attempts=script.attempts if attempts is None else attempts,
-    )
-
-
-def prices_of(text: str) -> Prices:
-    """`free`, or three prices."""
-    if text == "free":
-        return FREE
-    try:
-        hit, miss, output = map(Decimal, text.split(","))
-        if not min(hit, miss, output) >= 0:
-            raise ValueError
-    except (ValueError, InvalidOperation):
-        raise ChainForgeError(
-            f"--prices {text!r}", "write free, or HIT,MISS,OUTPUT: 0.003,0.15,0.60"
-        ) from None
-    return Prices(table="mock", hit=hit, miss=miss, output=output)
 
 
 def fault_lines() -> Iterator[str]:

@@ -1,15 +1,20 @@
 """`chainforge plugins check`: the contract of a plugin's role, and what a reward says to real completions."""
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from chainforge.cli.complete import complete, plugin_names, reward_names, role_names
+from chainforge.cli.project import Place
 from chainforge.cli.roles import NAMES, as_role, find, title
 from chainforge.cli.selected import FEW, Selected, selected, usual_prompts
+from chainforge.cli.show import as_json_option, show, show_json
+from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
 from chainforge.jsonl import read_records
 from chainforge.plugins import Entry, Plugins, load_plugins, plugin_settings
@@ -17,20 +22,30 @@ from chainforge.records import Prompt
 
 
 @click.command("check")
-@click.argument("name")
-@click.option("--role", callback=as_role, metavar=NAMES, help="Where a name has several.")
+@click.argument("name", shell_complete=complete(plugin_names))
+@click.option(
+    "--role",
+    callback=as_role,
+    metavar=NAMES,
+    shell_complete=complete(role_names),
+    help="Where a name has several.",
+)
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting; for a reward, a column."
 )
 @click.option(
     "--prompts",
-    type=click.Path(path_type=Path),
+    type=Place(),
     help="JSONL of prompts to try a reward or a teacher on, instead of samples.",
 )
+@click.option("--on", type=Place(), help="JSONL of completions: what does the reward say to them?")
 @click.option(
-    "--on", type=click.Path(path_type=Path), help="JSONL of completions: what does the reward say to them?"
+    "--against",
+    metavar="OTHER",
+    shell_complete=complete(reward_names),
+    help="Another reward to compare with, under --on.",
 )
-@click.option("--against", metavar="OTHER", help="Another reward to compare with, under --on.")
+@as_json_option
 @click.pass_context
 def check_plugin(
     ctx: click.Context,
@@ -40,6 +55,7 @@ def check_plugin(
     prompts: Path | None,
     on: Path | None,
     against: str | None,
+    as_json: bool,
 ) -> None:
     """Try the contract of its role on a plugin: a line per law, exit code 1 if one is broken.
 
@@ -51,15 +67,24 @@ def check_plugin(
         raise ChainForgeError(f"--on is for rewards, and {name!r} is a {title(entry.role)}", "leave it out")
     if against and not on:
         raise ChainForgeError("--against compares on completions", "name a file of them: --on FILE")
-    click.echo(f"{title(entry.role)} {name}, from {entry.source}")
     from chainforge.testing.contracts import CONTRACTS
 
-    findings = CONTRACTS[entry.role](entry, **arguments(plugins, entry, values(assignments), prompts))
-    for finding in findings:
-        click.echo(str(finding))
+    if as_json:
+        if on:
+            raise ChainForgeError("--on has no JSON form", "leave out --json, or --on")
+    else:
+        show(f"{title(entry.role)} {name}, from {entry.source}")
+    with redirect_stdout(sys.stderr):  # a plugin may print, but standard output is ours
+        findings = CONTRACTS[entry.role](entry, **arguments(plugins, entry, values(assignments), prompts))
+    holds = all(finding.holds for finding in findings)
+    if as_json:
+        laws = [asdict(finding) for finding in findings]
+        show_json({"name": name, "role": entry.role, "source": entry.source, "holds": holds, "laws": laws})
+    else:
+        show("\n".join(map(str, findings)))
     if on:
         report_on(plugins, entry, on, against)
-    if not all(finding.holds for finding in findings):
+    if not holds:
         ctx.exit(1)
 
 
@@ -94,12 +119,7 @@ def values(assignments: tuple[str, ...]) -> dict[str, Any]:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise ChainForgeError(f"--set {assignment!r} has no value", "write --set KEY=VALUE")
-        try:
-            found[key] = YAML(typ="safe", pure=True).load(text)
-        except YAMLError as error:
-            raise ChainForgeError(
-                f"--set {assignment!r}: {error}", "write the value as params.yaml would have it"
-            ) from None
+        found[key] = parse_yaml(text, f"--set {assignment!r}")
     return found
 
 
@@ -113,7 +133,7 @@ def report_on(plugins: Plugins, entry: Entry, path: Path, against: str | None) -
         other = None
     read = read_groups(path)
     scores = score(plugins, [entry.name, *([other] if other else [])], read)
-    click.echo(f"\non {path}: {read.described}")
-    click.echo(distribution(entry.name, scores[entry.name]))
+    show(f"\non {path}: {read.described}")
+    show(distribution(entry.name, scores[entry.name]))
     if other:
-        click.echo("\n" + disagreements(entry.name, other, scores, read.pairs))
+        show("\n" + disagreements(entry.name, other, scores, read.pairs))

@@ -2,21 +2,28 @@
 
 import click
 
+from chainforge.cli.project import ProjectCommand
+from chainforge.cli.show import as_json_option, show, show_json
 from chainforge.lock import make_lock
 from chainforge.lock_diff import committed_lock, in_lines, lock_changes
 from chainforge.plugins import load_plugins
 
 
-@click.command("diff")
+@click.command("diff", cls=ProjectCommand)
 @click.argument("revision", default="HEAD")
-def diff_plugins(revision: str) -> None:
+@as_json_option
+@click.pass_context
+def diff_plugins(ctx: click.Context, revision: str, as_json: bool) -> None:
     """Show how the plugins and code here differ from the plugins.lock.json of a git REVISION.
 
     Exit code 1 if they do: the steps in brackets would re-run. For CI, or after a fresh clone.
     """
     changes = lock_changes(committed_lock(revision), make_lock(load_plugins()))
-    for change in in_lines(changes):
-        click.echo(change)
+    if as_json:
+        show_json({"revision": revision, "same": not changes, "changes": changes})
+    elif changes:
+        show("\n".join(in_lines(changes)))
+    else:
+        show(f"plugins.lock.json of {revision} is what is here")
     if changes:
-        raise SystemExit(1)
-    click.echo(f"plugins.lock.json of {revision} is what is here")
+        ctx.exit(1)

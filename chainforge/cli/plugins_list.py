@@ -1,14 +1,15 @@
 """`chainforge plugins list`: every name, where it comes from, and which steps use it."""
 
-import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
+from chainforge.cli.complete import complete, role_names
 from chainforge.cli.roles import NAMES, as_role, title
 from chainforge.cli.selected import Selected, selected, users
+from chainforge.cli.show import as_json_option, show, show_json
 from chainforge.errors import ChainForgeError
 from chainforge.lock_entry import origin
 from chainforge.plugins import Entry, load_plugins
@@ -18,8 +19,10 @@ COLUMNS = ("NAME", "ROLE", "FROM", "USED BY")
 
 
 @click.command("list")
-@click.option("--role", callback=as_role, metavar=NAMES, help="Only this role.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--role", callback=as_role, metavar=NAMES, shell_complete=complete(role_names), help="Only this role."
+)
+@as_json_option
 def list_plugins(role: str | None, as_json: bool) -> None:
     """List what can be named in params.yaml, where it comes from, and which steps use it."""
     found, choices, unknown_use = load_plugins(), [], ""
@@ -38,17 +41,14 @@ def list_plugins(role: str | None, as_json: bool) -> None:
     )
     if as_json:
         absent = [{"role": kind, "name": name, "used_by": use} for (kind, name), use in missing]
-        click.echo(
-            json.dumps({"plugins": rows, "broken": found.broken, "missing": absent}, indent=2, sort_keys=True)
-        )
-        return
-    click.echo("\n".join(table(rows)))
+        return show_json({"plugins": rows, "broken": found.broken, "missing": absent})
+    show("\n".join(table(rows)))
     for source, reason in sorted(found.broken.items()):
-        click.echo(f"does not load: {source}: {reason}")
+        show(f"does not load: {source}: {reason}")
     for (kind, name), use in missing:
-        click.echo(f"does not exist: {kind} {name}, named by {use}")
+        show(f"does not exist: {kind} {name}, named by {use}")
     if unknown_use:
-        click.echo(unknown_use, err=True)
+        show(unknown_use, err=True)
 
 
 def described(entry: Entry, choices: list[Selected]) -> dict[str, Any]:

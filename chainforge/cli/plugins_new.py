@@ -2,16 +2,20 @@
 
 import keyword
 import re
+import sys
 from pathlib import Path
 
 import click
 
 import chainforge
+from chainforge.cli.complete import complete, role_names
+from chainforge.cli.project import Place, from_here
 from chainforge.cli.roles import as_role, title
 from chainforge.errors import ChainForgeError
 from chainforge.outputs import whole_folder, write_text
 from chainforge.plugins import FOLDER, load_plugins
 
+LONGEST = 60  # characters: a file's name has at most 255 bytes, and a distribution's is longer than this
 NAME = re.compile(r"[a-z](_?[a-z0-9])*")
 OURS = Path(chainforge.__file__).parents[1] / FOLDER  # the bundled plugins, where ChainForge is a checkout
 SUMMARIES = {
@@ -29,16 +33,17 @@ USES = {
 
 
 @click.command("new")
-@click.argument("role", callback=as_role)
+@click.argument("role", callback=as_role, shell_complete=complete(role_names))
 @click.argument("name")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where to write it; chainforge-NAME here.")
-def new_plugin(role: str, name: str, folder: Path | None) -> None:
+@click.option("--folder", type=Place(), help="Where to write it; chainforge-NAME here.")
+@click.pass_context
+def new_plugin(ctx: click.Context, role: str, name: str, folder: Path | None) -> None:
     """Write a package with one plugin that works as it is, and its tests: the start of your own.
 
     ROLE is reward, prompt-source, teacher or student-model; NAME is what params.yaml will say.
     """
     check_name(role, name)
-    folder = folder or Path(distribution(name))
+    folder = folder or from_here(Path(distribution(name)), ctx)
     if folder.exists() or folder.is_symlink():
         raise ChainForgeError(f"{folder} is there already", "choose another name, or another --folder")
     files = rendered(role, name)
@@ -86,14 +91,27 @@ def rendered(role: str, name: str) -> dict[str, str]:
     return {path: templates.get_template(template).render(values) for path, template in files.items()}
 
 
+def fits(name: str) -> bool:
+    """Whether it can be a module, and is not one of Python's own, which it would be mistaken for."""
+    return (
+        bool(NAME.fullmatch(name))
+        and len(name) <= LONGEST
+        and not keyword.iskeyword(name)
+        and not keyword.issoftkeyword(name)
+        and name not in sys.stdlib_module_names
+    )
+
+
 def check_name(role: str, name: str) -> None:
     """Raise ChainForgeError for a name that cannot be one, or that another plugin has."""
-    if not NAME.fullmatch(name) or keyword.iskeyword(name):
+    if not fits(name):
         guess = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_0123456789") or "my_plugin"
-        guess = f"my_{guess}" if keyword.iskeyword(guess) else guess
+        guess = guess[:LONGEST].strip("_") if len(guess) > LONGEST else guess
+        guess = guess if fits(guess) else f"my_{guess}"
         raise ChainForgeError(
-            f"{name!r} cannot be a plugin's name",
-            f"use small letters, digits and single underscores, and no word of Python's: {guess}",
+            f"{name!r:.80} cannot be a plugin's name",
+            f"use at most {LONGEST} small letters, digits and single underscores, no word or module of "
+            f"Python's: {guess}",
         )
     if name == "r1":
         raise ChainForgeError("chainforge-r1 is ChainForge itself", "choose another name")

@@ -1,12 +1,20 @@
 """`chainforge profile`: whole sets of settings."""
 
+from contextlib import chdir
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
-from chainforge.config.loading import read_params
+from chainforge.cli.complete import complete, profile_names
+from chainforge.cli.show import show
+from chainforge.config.collector import collector_settings
+from chainforge.config.loading import PARAMS, load_settings, read_params
+from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError
-from chainforge.profiles import PROFILES, as_arguments, changed_by_hand, compose, names, use
+from chainforge.graph import GRAPH, read_graph
+from chainforge.profiles import PROFILES, as_arguments, changed_by_hand, compose, names, read_profile, use
 
 
 @click.group()
@@ -19,19 +27,22 @@ def list_profiles() -> None:
     """List the profiles with the first line of each; * marks the active one."""
     active = read_params().get("profile") if Path("params.yaml").is_file() else None
     for name in names():
-        first = (PROFILES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        click.echo(f"{'*' if name == active else ' '} {name:<24}{first}")
+        try:
+            first = read_profile(name).splitlines()[0].lstrip("# ")
+        except ChainForgeError as error:
+            first = f"cannot be used: {error.problem}"
+        show(f"{'*' if name == active else ' '} {name:<24}{first}")
 
 
 @profile.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete(profile_names))
 def show_profile(name: str) -> None:
     """Print the whole params.yaml that a profile stands for."""
     click.echo(compose(name), nl=False)
 
 
 @profile.command("use")
-@click.argument("name")
+@click.argument("name", shell_complete=complete(profile_names))
 @click.option("--force", is_flag=True, help="Overwrite params.yaml even if it was edited by hand.")
 def use_profile(name: str, force: bool) -> None:
     """Make a profile the active params.yaml."""
@@ -40,12 +51,39 @@ def use_profile(name: str, force: bool) -> None:
             f"params.yaml was edited by hand: {', '.join(edited[:5])}",
             f"keep the edits in a profile of your own, or: chainforge profile use {name} --force",
         )
+    check_settings(name)
     use(name)
-    click.echo(f"params.yaml is now profile {name}. Next: dvc repro")
+    show(f"params.yaml is now profile {name}. Next: dvc repro")
 
 
 @profile.command("args")
-@click.argument("name")
+@click.argument("name", shell_complete=complete(profile_names))
 def profile_arguments(name: str) -> None:
     """Print the -S flags that turn the active params.yaml into a profile, for `dvc exp run --queue`."""
     click.echo(" ".join(as_arguments(name)))
+
+
+def check_settings(name: str) -> None:
+    """Raise ChainForgeError unless every step of the graph here can take its settings from that profile."""
+    text, graph = compose(name), GRAPH.resolve()
+    if not graph.is_file():
+        return
+    try:
+        load_all(text, graph)
+    except ChainForgeError as error:
+        raise ChainForgeError(
+            f"profile {name}: {error.problem}", f"correct it in {PROFILES / name}.yaml; nothing was changed"
+        ) from None
+
+
+def load_all(text: str, graph: Path) -> None:
+    """Every step's settings from a params.yaml that is not written yet."""
+    with TemporaryDirectory() as folder, chdir(folder):
+        PARAMS.write_text(text, encoding="utf-8")
+        GRAPH.symlink_to(graph)
+        for section, kind in (("run", RunSettings), ("runtime", RuntimeSettings)):
+            load_settings(kind, section)
+        collector_settings()
+        for step in read_graph().values():
+            if step.verb in VERBS:
+                load_settings(VERBS[step.verb], *step.sections)

@@ -1,23 +1,28 @@
-"""`chainforge results`, `timings` and `settings`: what a run left, and what can be set."""
+"""`chainforge results` and `settings`: what a run left, and what can be set."""
 
-import json
 from pathlib import Path
 
 import click
 
+from chainforge.cli.project import ProjectCommand
+from chainforge.cli.show import as_json_option, show, show_json
 from chainforge.errors import ChainForgeError
 
 
-@click.command()
-def results() -> None:
+@click.command(cls=ProjectCommand)
+@as_json_option
+def results(as_json: bool) -> None:
     """Print every checkpoint's held-out results, and where the report is."""
-    from chainforge.report.results import format_table, stage_rows
+    from chainforge.report.results import as_rows, format_table, stage_rows
 
-    path = Path("reports/stages.json")
+    path, page = Path("reports/stages.json"), Path("reports/index.html").resolve()
     if not path.is_file():
         raise ChainForgeError("there are no results yet", "run: dvc repro")
-    click.echo(format_table(stage_rows(path)))
-    click.echo(f"\nThe report: {Path('reports/index.html').resolve()}")
+    rows = stage_rows(path)
+    if as_json:
+        return show_json({"results": as_rows(rows), "report": str(page)})
+    show(format_table(rows))
+    show(f"\nThe report: {page}")
 
 
 @click.command()
@@ -26,14 +31,3 @@ def settings() -> None:
     from chainforge.settings_page import settings_page
 
     click.echo(settings_page(), nl=False)
-
-
-@click.command()
-def timings() -> None:
-    """Print how long each step took when it last ran here."""
-    records = [
-        json.loads(path.read_text()) for path in Path("logs").rglob("*.json") if "not-finite" not in path.name
-    ]
-    for record in records:
-        click.echo(f"{record['step']:<48}{record['wall_s']:>9.1f} s{record['peak_mb']:>8} MB")
-    click.echo(f"{'all':<48}{sum(r['wall_s'] for r in records):>9.1f} s")

@@ -31,6 +31,7 @@ def outcome(sampled: Group, greedy: Group | None) -> Row:
         "prompt_id": prompt.id,
         "source": prompt.source,
         "question": prompt.messages[-1]["content"],
+        **({"messages": list(prompt.messages)} if len(prompt.messages) > 1 else {}),
         "answer": prompt.answer,
         "samples": [answer(c, s) for c, s in zip(sampled.completions, sampled.scores, strict=True)],
         "greedy": answer(greedy.completions[0], greedy.scores[0]) if greedy else None,
@@ -72,10 +73,16 @@ def figures(
         "maj_at_k": fmean(
             majority_passes(given, right, response, read) for given, right in zip(texts, passed, strict=True)
         ),
-        "format_rate": fmean(response.parse(a["text"]) is not None for a in answers),
+        "format_rate": fmean(keeps_format(a["text"], response) for a in answers),
         "mean_tokens": fmean(a["tokens"] for a in answers),
         "truncated_rate": fmean(a["finish"] == "length" for a in answers),
     }
+
+
+def keeps_format(text: str, response: TagFormat) -> bool:
+    """Whether the text has both parts, and something in each."""
+    parsed = response.parse(text)
+    return parsed is not None and parsed.filled
 
 
 def passes(a: Mapping[str, Any], reward: str) -> float:

@@ -126,7 +126,11 @@ class Ledger:
 
 def _opened(path: Path) -> int:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        # without waiting: a pipe that nobody reads is an error, not a reason to stand still
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)
+        os.set_blocking(file, True)
+        return file
     except OSError as error:
-        raise ChainForgeError(f"the ledger cannot be written: {error}", "name another file") from error
+        raise ChainForgeError(
+            f"the ledger cannot be written: {error}", "name a file in a folder that is there"
+        ) from error

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.mock_teacher.asked import Label
 from chainforge.mock_teacher.faults import FAULTS, Fault
@@ -58,11 +57,13 @@ class FaultScript:
     @staticmethod
     def read(path: Path) -> "FaultScript":
         """From YAML with these fields."""
-        try:
-            loaded = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-            return _checked({} if loaded is None else loaded, str(path))
-        except (OSError, YAMLError, UnicodeDecodeError) as error:
-            raise ChainForgeError(f"{path}: {error}", "it must be a YAML file of faults") from error
+        if not path.is_file():
+            raise ChainForgeError(
+                f"there is no file {path}",
+                "name a YAML file of faults, or write NAME=RATE: see --list-faults",
+            )
+        loaded = parse_yaml(path.read_bytes(), str(path))
+        return _checked({} if loaded is None else loaded, str(path))
 
     @staticmethod
     def parse(text: str) -> "FaultScript":

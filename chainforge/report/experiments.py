@@ -13,6 +13,7 @@ EVALUATION = re.compile(r"metrics/eval/([^/]+)/([^/]+)[.]json")  # checkpoint, b
 SETTINGS = 5  # columns; a run of another profile differs in dozens
 HEADER = 8  # characters of a column's header before it goes on below
 VALUE = 16
+INDENT = "  "  # before the name of what was run from the commit above
 Tree = Mapping[str, Any]
 
 
@@ -21,7 +22,7 @@ class Experiment:
     """One line: a run by name, when it was made or what became of it, its settings, pass@1 by cell."""
 
     name: str
-    when: str
+    when: str  # of a run that is not done: its state
     settings: Mapping[str, Any]  # by dotted key
     pass_at_1: Mapping[tuple[str, str], float]  # by bench and checkpoint
 
@@ -38,12 +39,42 @@ def read_experiments(shown: Sequence[Tree]) -> list[Experiment]:
     return found
 
 
+def with_results(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """Without the commits and runs that have no result. A commit stays where an experiment below it does."""
+    kept: list[Experiment] = []
+    for experiment in reversed(experiments):
+        heads = bool(kept) and kept[-1].name.startswith(INDENT) and not experiment.name.startswith(INDENT)
+        if experiment.pass_at_1 or heads:
+            kept.append(experiment)
+    return kept[::-1]
+
+
+def as_rows(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
+    """JSON-ready: the settings in which they differ alone, and pass@1 by bench and checkpoint."""
+    keys = changed_keys(experiments)
+    rows = []
+    for experiment in experiments:
+        rates: dict[str, dict[str, float]] = {}
+        for (bench, checkpoint), rate in experiment.pass_at_1.items():
+            rates.setdefault(bench, {})[checkpoint] = rate
+        rows.append(
+            {
+                "name": experiment.name.strip(),
+                "baseline": not experiment.name.startswith(INDENT),
+                "when": experiment.when,
+                "settings": {key: experiment.settings.get(key) for key in keys},
+                "pass_at_1": rates,
+            }
+        )
+    return rows
+
+
 def _experiment(name: str, entry: Tree, state: str) -> Experiment:
     data = entry.get("data") or {}
     made = str(data.get("timestamp") or "")
     done = state in ("", "success")
     return Experiment(
-        f"  {name}" if state else name,
+        f"{INDENT}{name}" if state else name,
         f"{made[5:10]} {made[11:16]}".strip() if done else state,
         dict(flat(_content(data.get("params"), "params.yaml"))),
         dict(_rates(data.get("metrics") or {})) if done else {},

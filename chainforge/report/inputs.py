@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.jsonl import read_rows
+from chainforge.report.shape import Evaluated, check_shape
 
 METRICS = (
     "n", "k", "pass_at_1", "ci95_lo", "ci95_hi", "greedy", "greedy_ci95_lo", "greedy_ci95_hi",
@@ -80,7 +82,8 @@ def read_cell(root: Path, checkpoint: str, bench: str, reward: str) -> Cell:
         if not path.is_file():
             raise ChainForgeError(
                 f"{checkpoint} is listed in the report, but there is no {path}",
-                f"run `dvc repro evaluate@{checkpoint}-{bench}`, or take it out of evaluate.checkpoints",
+                f"run `dvc repro evaluate@{checkpoint}-{bench}`. If DVC has no such step, list the bench in "
+                "dvc.yaml (evaluate, matrix), or take it out of benches or checkpoints in params.yaml",
             )
     metrics = read_numbers(metrics_file)
     if absent := [key for key in METRICS if key not in metrics]:
@@ -102,9 +105,7 @@ def eval_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield (where, row) for each held-out problem of an evaluation."""
     for number, row in read_rows(path):
         where = f"{path}, line {number}"
-        for key in ("prompt_id", "source", "question", "answer", "samples", "greedy"):
-            if not isinstance(row, Mapping) or key not in row:
-                raise ChainForgeError(f"{where}: no field {key!r}", "run the evaluate step again")
+        check_shape(Evaluated, row, where, "run the evaluate step again")
         yield where, row
 
 
@@ -121,12 +122,13 @@ def read_numbers(path: Path) -> dict[str, float | None]:
     """A flat JSON object of finite numbers and nulls."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ChainForgeError(f"{path}: not JSON: {error}", "run the step that writes it again") from error
     if not isinstance(values, dict):
         raise ChainForgeError(f"{path}: expected an object", "run the step that writes it again")
     for key, value in values.items():
-        if value is not None and (not isinstance(value, int | float) or not math.isfinite(value)):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and abs(value) <= sys.float_info.max):
             raise ChainForgeError(f"{path}: {key!r} is {value!r:.40}, not a number", "write a number or null")
     return values
 
@@ -135,16 +137,22 @@ def read_curve(path: Path) -> Curve | None:
     """A row per step; None if there is no such file, because a trimmed graph lacks that step."""
     if not path.is_file():
         return None
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    names = tuple(reader.fieldnames or ())
-    if "step" not in names:
-        raise ChainForgeError(f"{path} has no column 'step'", "run the step that writes it again")
+    again = "run the step that writes it again"
     try:
-        columns = {name: tuple(float(row[name] or "nan") for row in rows) for name in names}
+        with path.open(encoding="utf-8", newline="") as file:
+            names, *rows = list(csv.reader(file)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ChainForgeError(f"{path} cannot be read: {error}", again) from None
+    if "step" not in names:
+        raise ChainForgeError(f"{path} has no column 'step'", again)
+    if torn := [number for number, row in enumerate(rows, start=2) if len(row) != len(names)]:
+        raise ChainForgeError(f"{path}, line {torn[0]}: not as many values as columns", again)
+    try:
+        columns = {name: tuple(float(row[i] or "nan") for row in rows) for i, name in enumerate(names)}
     except ValueError as error:
-        raise ChainForgeError(f"{path}: {error}", "every value must be a number or empty") from error
+        raise ChainForgeError(f"{path}: {error}", "every value must be a number or empty") from None
+    if not rows or any(math.isnan(step) for step in columns["step"]):
+        raise ChainForgeError(f"{path} has {'a row without a step' if rows else 'no rows'}", again)
     return Curve(path.stem, {name: tuple(map(finite, column)) for name, column in columns.items()})
 
 

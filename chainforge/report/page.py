@@ -1,5 +1,7 @@
 """The page: results, figures and sample completions in one HTML file that opens without a network."""
 
+import base64
+import hashlib
 import math
 from collections.abc import Sequence
 from itertools import count
@@ -8,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from chainforge.defuse import defuse
 from chainforge.report import figures
 from chainforge.report.figures import BLUE, GREEN, ORANGE, Line, Panel, line
 from chainforge.report.funnel import drawn, funnel_panel, funnel_rows, in_words
@@ -16,6 +19,7 @@ from chainforge.report.results import RL_STEPS, SIGNIFICANT, PairedRow, Results,
 from chainforge.report.samples import Shown
 from chainforge.report.settings import ReportSettings
 
+HERE = Path(__file__).parent
 CAPTIONS = {
     "qwen_sft_ckpt": "cold-start SFT",
     "qwen_rl_ckpt_stage2": "GRPO for reasoning",
@@ -24,7 +28,6 @@ CAPTIONS = {
     "qwen_distilled_student": "distilled student",
     "qwen_student_cold_start": "same student, cold-start data only",
 }
-CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}  # HTML has none: ␀ is shown
 RUN_COLOURS = {"grpo_reasoning": BLUE, "grpo_final": ORANGE}
 RL_PANELS = (  # column, title, whether it is a share
     ("reward", "Total reward", False),
@@ -39,7 +42,7 @@ RL_PANELS = (  # column, title, whether it is a share
 def render_page(results: Results, samples: Sequence[Shown], settings: ReportSettings) -> str:
     """The whole `index.html`."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -49,6 +52,7 @@ def render_page(results: Results, samples: Sequence[Shown], settings: ReportSett
     named = (percent, points, gain, significance, standing, number, breakable)
     environment.filters.update({function.__name__: function for function in named})
     numbers = count(1)
+    script = (HERE / "unfold.js").read_text(encoding="utf-8")
 
     def show(svg: str, description: str) -> Markup:
         return Markup(figures.inline(svg, f"f{next(numbers)}", description))
@@ -81,15 +85,29 @@ def render_page(results: Results, samples: Sequence[Shown], settings: ReportSett
             if drawn(funnel)
         ],
         samples=samples,
+        script=Markup(script),
+        policy=policy(script),
     )
-    return page.translate(CONTROLS)
+    return defuse(page)
+
+
+def policy(script: str) -> str:
+    """The page's Content-Security-Policy: nothing from outside, and of scripts this one alone.
+
+    Figures and bars are placed by style attributes, which no hash can name.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def overview(results: Results, settings: ReportSettings) -> str:
     """`curves.svg`: the RL step that reasons, and held-out accuracy on the first bench."""
     bench = settings.benches[0] if settings.benches else None
     rows = [row for row in results.stages if row.bench == bench]
-    return figures.overview("grpo_reasoning", aha(results, settings), rows, CAPTIONS)
+    return defuse(figures.overview("grpo_reasoning", aha(results, settings), rows, CAPTIONS))
 
 
 def aha(results: Results, settings: ReportSettings) -> list[Panel]:

@@ -1,6 +1,5 @@
 """What the numbers say: the stage table, paired comparisons with the parent, accuracy per family."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from chainforge.algorithms.statistics import mean_interval, paired_difference
 from chainforge.errors import ChainForgeError
 from chainforge.report.inputs import Cell, Curve, Funnel, Problem, read_cell, read_curve, read_funnels
 from chainforge.report.settings import ReportSettings
+from chainforge.report.shape import read_shaped
 
 SIGNIFICANT = 0.05
 RL_STEPS = ("grpo_reasoning", "grpo_final")
@@ -153,8 +153,9 @@ def rounded(value: float) -> float:
 
 
 def stage_rows(path: Path) -> list[StageRow]:
-    """The rows of a finished report's stages.json."""
-    return [StageRow(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    """The rows of a finished report's stages.json. Raises ChainForgeError where it is no such file."""
+    rows: list[StageRow] = read_shaped(list[StageRow], path, "write it again: dvc repro report")
+    return rows
 
 
 def format_table(rows: Sequence[StageRow]) -> str:

@@ -7,6 +7,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
+from chainforge.records import Message
 from chainforge.report.inputs import Cell, correctness, eval_rows, rows_file
 from chainforge.report.settings import ReportSettings
 from chainforge.response import Parsed, TagFormat
@@ -37,6 +38,8 @@ class Shown:
     question: str
     answer: str | None
     answers: tuple[Answer, ...]
+    earlier: tuple[Message, ...]  # turns of the conversation before the question
+    role: str  # who asks it
 
 
 def read_samples(root: Path, cells: Sequence[Cell], settings: ReportSettings) -> tuple[Shown, ...]:
@@ -49,8 +52,10 @@ def read_samples(root: Path, cells: Sequence[Cell], settings: ReportSettings) ->
         for prompt_id in ids:
             first, _ = rows[here[0].checkpoint][prompt_id]
             answers = tuple(rows[cell.checkpoint][prompt_id][1] for cell in here)
+            turns = tuple(first.get("messages") or ({"role": "user", "content": first["question"]},))
+            question, reference, last = first["question"], first["answer"], turns[-1]["role"]
             shown.append(
-                Shown(bench, prompt_id, first["source"], first["question"], first["answer"], answers)
+                Shown(bench, prompt_id, first["source"], question, reference, answers, turns[:-1], last)
             )
     return tuple(shown)
 
@@ -90,6 +95,8 @@ def as_answer(
 ) -> Answer:
     text = sample["text"]
     parsed = parse(settings.response_format, text)
+    if parsed and not parsed.filled:
+        parsed = None  # as in `format_rate`
     rewards = dict(sample["rewards"])
     return Answer(checkpoint, text, parsed, sample["finish"], sample["tokens"], rewards, verdict(correct))
 

@@ -41,6 +41,9 @@ def answer_all(
     check_budget(teacher, settings)
     if not teacher.thinks:
         say(WITHOUT_THOUGHT)
+    left = {question.fingerprint for question in questions} - read_paid(folder).finals.keys()
+    if left and not settings.reuse:
+        asyncio.run(open_once(teacher))
     stopping = Stopping()
     with Journal(folder) as journal, stopping.listening():
         paid = read_paid(folder)
@@ -65,6 +68,12 @@ def answer_all(
 
         asyncio.run(ask())
         return read_paid(folder)
+
+
+async def open_once(teacher: ApiTeacher) -> None:
+    """Raise ChainForgeError where the teacher cannot be asked, for want of a key: nothing is written yet."""
+    async with teacher.client(connections=1):
+        pass
 
 
 def check_budget(teacher: ApiTeacher, settings: CollectorSettings) -> None:

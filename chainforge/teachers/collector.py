@@ -22,6 +22,7 @@ from chainforge.teachers.tally import Tally
 
 TICK_S = 0.1
 PATIENCE_S = 900.0  # without one answer, while calls fail
+UNREACHED_S = 30.0  # while there has never been a connection: a mistake in the address, or no network
 
 
 class Collector:
@@ -56,6 +57,7 @@ class Collector:
         self._retry_truncated = retry_truncated
         self._ended = asyncio.Event()
         self._answered_at = time.monotonic()
+        self._reached = False
         self._problem = ""  # the newest
         self._crash: BaseException | None = None
 
@@ -97,6 +99,9 @@ class Collector:
             self._stop(CollectionStopped("signal", f"stopped ({reason})"))
         elif self.limit.bad_in_a_row >= OUTAGE and silent_s > max(PATIENCE_S, self.settings.deadline_s):
             problem = f"no answer for {silent_s:.0f} s, in spite of asking again: {self._problem}"
+            self._stop(CollectionStopped("outage", problem))
+        elif self._problem and not self._reached and silent_s > UNREACHED_S:
+            problem = f"nobody could be reached for {silent_s:.0f} s: {self._problem}"
             self._stop(CollectionStopped("outage", problem))
         elif why := hopeless(self.tally, self._problem):
             self._stop(why)
@@ -140,6 +145,7 @@ class Collector:
         elif outcome.verdict.cause != "refused":
             self.limit.failed(others, now)
         self._problem = outcome.problem or self._problem
+        self._reached |= outcome.reached
         job.attempt += 1
         if outcome.verdict.action == "stop":
             self._stop(CollectionStopped(outcome.verdict.cause, f"the provider says: {outcome.problem}"))

@@ -23,7 +23,8 @@ OVERLOAD = (429, 503, 529)  # the last is Anthropic's
 class Outcome:
     """How a call ended. In USD, `cost` is what its answer costs, `lost` the most that a lost one may have.
 
-    `latency_s` and `output_tokens` are about an answer, the last three about a call that failed.
+    `latency_s` and `output_tokens` are about an answer, the last four about a call that failed; `reached` is
+    False where there was no connection at all.
     """
 
     verdict: Verdict
@@ -34,6 +35,7 @@ class Outcome:
     problem: str = ""
     overload: bool = False
     retry_after_s: float | None = None
+    reached: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Exchange:
             problem=str(failure),
             overload=failure.status in OVERLOAD,
             retry_after_s=failure.retry_after,
+            reached=failure.billed or failure.status is not None,
         )
 
 

@@ -74,7 +74,7 @@ def read_groups(path: Path, prompts: Path = PROMPTS) -> Reading:
 def prompt_of(row: Mapping[str, Any], known: Mapping[str, Sequence[Prompt]]) -> Prompt | None:
     """The row's prompt: one of the known ones with that id and text, else as much as the row tells."""
     messages: tuple[Message, ...] = tuple(row.get("messages") or ())
-    if "question" in row:
+    if "question" in row and not messages:
         messages = ({"role": "user", "content": str(row["question"])},)
     candidates = known.get(str(row["prompt_id"]), ())
     for prompt in candidates:

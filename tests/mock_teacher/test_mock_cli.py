@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from mock_asking import label, question
 
 from chainforge.cli import cli
-from chainforge.cli.mock_teacher import prices_of, script_of, teachers_of
+from chainforge.cli.mock_options import prices_of, script_of, teachers_of
 from chainforge.errors import ChainForgeError
 from chainforge.mock_teacher.faults import FAULTS
 from chainforge.mock_teacher.script import FaultScript
@@ -88,7 +88,7 @@ def test_faults_come_from_a_text_or_a_file(tmp_path: Path) -> None:
     assert script_of("hang=0.5", 4, 2) == FaultScript(rates={"hang": 0.5}, seed=4, attempts=2)
     assert script_of(str(path), None, None) == FaultScript(rates={"hang": 0.5}, seed=9)
     assert script_of(str(path), 4, 0).seed == 4
-    with pytest.raises(ChainForgeError, match="No such file"):
+    with pytest.raises(ChainForgeError, match=r"there is no file nowhere\.yaml"):
         script_of("nowhere.yaml", None, None)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from clone import Clone, make_clone
 
-from chainforge.cli.mock_teacher import teachers_of
+from chainforge.cli.mock_options import teachers_of
 from chainforge.jsonl import read_records
 from chainforge.mock_teacher.mock import MockTeacher
 from chainforge.mock_teacher.script import FaultScript

@@ -18,7 +18,7 @@ from chainforge.errors import ChainForgeError
 from chainforge.prices import Prices, Window
 from chainforge.run.stopping import Stopping
 from chainforge.teachers import answers, journal
-from chainforge.teachers.collector import PATIENCE_S, Collector
+from chainforge.teachers.collector import PATIENCE_S, UNREACHED_S, Collector
 from chainforge.teachers.journal import append
 from chainforge.teachers.paid import Paid, read_paid
 from chainforge.teachers.stops import CollectionStopped
@@ -281,7 +281,6 @@ def test_some_answers_without_reasoning_are_no_reason_to_stop(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "step",
     [
-        broken("no route", billed=False),
         refusal(500),
         refusal(503),
         refusal(429),
@@ -298,6 +297,19 @@ def test_an_outage_is_probed_and_then_stops_the_run(
     assert PATIENCE_S < clock.now - start < PATIENCE_S + 100
     assert len(teacher.calls) < 150, "it probes, and does not hammer"
     assert str(step) in str(error)
+    whole(tmp_path)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("latency_s", [0.1, 20.0])
+def test_an_address_where_nobody_ever_answered_stops_the_run_soon(
+    latency_s: float, tmp_path: Path, clock: Clock
+) -> None:
+    start = clock.now
+    teacher = FakeTeacher(chance=lambda call: broken("no route", billed=False), latency_s=lambda: latency_s)
+    error = stopped(9, teacher, 500, tmp_path, deadline_s=300)
+    assert UNREACHED_S < clock.now - start < UNREACHED_S + 60
+    assert "no route" in str(error)
     whole(tmp_path)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from chainforge.algorithms.statistics import Paired, paired_difference
 from chainforge.errors import ChainForgeError
 from chainforge.report.inputs import correctness
+from chainforge.report.shape import Asked, check_shape
 
 Row = Mapping[str, Any]  # a line of data/eval/CHECKPOINT/BENCH.jsonl
-FIELDS = ("prompt_id", "question", "answer", "samples", "greedy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Flip:
     reference: str | None
     a: str
     b: str
+    earlier: tuple[str, ...] = ()  # turns of the conversation before the question, each with its role
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,7 @@ class Answers:
         self._reward = reward
         self._where = where
         for row in rows:
-            if absent := [key for key in FIELDS if key not in row]:
-                raise ChainForgeError(f"{where}: no field {absent[0]!r}", "run the evaluate step again")
+            check_shape(Asked, row, where, "run the evaluate step again")
             self.rows[str(row["prompt_id"])] = row
         if not self.rows:
             raise ChainForgeError(f"{where} has no problems", "run the evaluate step again")
@@ -116,7 +116,7 @@ def compare_cell(checkpoint: str, bench: str, a: Answers | None, b: Answers | No
 
 
 def _same(a: Row, b: Row) -> bool:
-    return bool(a["question"] == b["question"])
+    return bool(a["question"] == b["question"] and a.get("messages") == b.get("messages"))
 
 
 def _flip(prompt_id: str, a: Answers, b: Answers) -> Iterable[tuple[bool, Flip]]:
@@ -125,4 +125,5 @@ def _flip(prompt_id: str, a: Answers, b: Answers) -> Iterable[tuple[bool, Flip]]
     by_greedy = bool(a.rows[prompt_id]["greedy"] and row["greedy"])
     (a_right, a_text), (b_right, b_text) = (run.verdict(prompt_id, by_greedy=by_greedy) for run in (a, b))
     if a_right != b_right:
-        yield b_right, Flip(prompt_id, row["question"], row["answer"], a_text, b_text)
+        earlier = tuple(f"{turn['role']}: {turn['content']}" for turn in row.get("messages", ())[:-1])
+        yield b_right, Flip(prompt_id, row["question"], row["answer"], a_text, b_text, earlier)

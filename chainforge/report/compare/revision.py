@@ -6,14 +6,31 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from pydantic import BaseModel
 
+from chainforge.config.yaml import parse_mapping
 from chainforge.errors import ChainForgeError
 from chainforge.report.compare.problems import Answers, Row
-from chainforge.report.compare.settings import LOCK, outdated
+from chainforge.report.compare.settings import LOCK, outdated, value_of
 from chainforge.report.inputs import rows_file
+from chainforge.report.shape import check_shape
 
 WORKSPACE = "workspace"
+
+
+class File(BaseModel):
+    """What DVC has of a file: an output or a dependency."""
+
+    path: str
+    md5: str | None = None
+
+
+class Recorded(BaseModel):
+    """What DVC has of a step: an entry of dvc.lock."""
+
+    outs: list[File] = []
+    deps: list[File] = []
+    params: dict[str, dict[str, Any]] = {}
 
 
 class Revision:
@@ -46,8 +63,8 @@ class Revision:
     @cached_property
     def cells(self) -> list[tuple[str, str]]:
         """(checkpoint, bench) of every evaluation, in the order of the recipe."""
-        made = {out["path"] for stage in self._stages.values() for out in stage.get("outs", [])}
-        listed = [(c, b) for c in self.params.get("checkpoints", []) for b in self.params.get("benches", {})]
+        made = {out.path for stage in self._stages.values() for out in stage.outs}
+        listed = [(c, b) for c in self._names("checkpoints") for b in self._names("benches")]
         found = [(c, b) for c, b in listed if rows_path(c, b) in made]
         if not found:
             raise ChainForgeError(f"{self.name} has no evaluations: {self._why()}", self._fix())
@@ -65,7 +82,12 @@ class Revision:
             return None
         path = rows_path(checkpoint, bench)
         where = path if self._git is None else f"{path} of {self.name}"
-        return Answers(self._rows(path, where), self.params["evaluate"]["reward"], where)
+        reward = value_of(self.params, "evaluate.reward")
+        if not isinstance(reward, str):
+            raise ChainForgeError(
+                f"params.yaml of {self.name} has no evaluate.reward", "name the reward there"
+            )
+        return Answers(self._rows(path, where), reward, where)
 
     def _rows(self, path: str, where: str) -> Iterator[Row]:
         content = self._read(path)
@@ -76,15 +98,26 @@ class Revision:
             try:
                 if line.strip():
                     yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ChainForgeError(
                     f"{where}, line {number}: not JSON: {error}", self._restore()
                 ) from error
 
     @property
-    def _stages(self) -> Mapping[str, Any]:
-        stages: Mapping[str, Any] = self.recorded.get("stages", {})
+    def _stages(self) -> Mapping[str, Recorded]:
+        fix = "restore it: git checkout dvc.lock, or dvc repro"
+        stages: Mapping[str, Recorded] = check_shape(
+            dict[str, Recorded], self.recorded.get("stages") or {}, f"dvc.lock of {self.name}", fix
+        )
         return stages
+
+    def _names(self, section: str) -> list[str]:
+        listed = self.params.get(section) or []
+        if not isinstance(listed, list | dict) or not all(isinstance(name, str) for name in listed):
+            raise ChainForgeError(
+                f"params.yaml of {self.name}: {section} is {listed!r:.40}", "list names there"
+            )
+        return list(listed)
 
     def _why(self) -> str:
         if self._stages:
@@ -104,7 +137,7 @@ class Revision:
 
     def _yaml(self, path: str) -> Mapping[str, Any]:
         content = self._read(path)
-        return (YAML(typ="safe", pure=True).load(content) or {}) if content else {}
+        return parse_mapping(content, f"{path} of {self.name}") if content else {}
 
     def _read(self, path: str) -> bytes | None:
         try:
@@ -113,7 +146,7 @@ class Revision:
             with self._git.open(path, "rb") as file:
                 content: bytes = file.read()
                 return content
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
 

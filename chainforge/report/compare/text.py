@@ -114,8 +114,9 @@ def flips_text(cell: Difference, count: int) -> str:
 
 def flip_text(flip: Flip) -> str:
     """The problem with both answers, shortened."""
+    earlier = "".join(f"  earlier    {short(turn, TEXT)}\n" for turn in flip.earlier)
     return (
-        f"{flip.prompt_id}\n"
+        f"{short(flip.prompt_id)}\n{earlier}"
         f"  question   {short(flip.question, TEXT)}\n"
         f"  reference  {'–' if flip.reference is None else short(flip.reference, TEXT)}\n"
         f"  A          {short(flip.a, TEXT)}\n"
