@@ -9,6 +9,14 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONHASHSEED := 0
 # Linux without a GPU: PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" saves gigabytes of CUDA.
 PIP_ARGS ?=
+PIP = $(BIN)/python -m pip install --quiet
+# Whether pip asks pypi.org and nothing else. Then every file must be one of those whose digest is in the lock;
+# elsewhere the versions are the same, but the files need not be, as with a build of torch for CPUs.
+PUBLIC = test -z "$(PIP_ARGS)" && ! $(BIN)/python -m pip config list | grep -E 'index|find-links|constraint' | \
+  grep -qv "index-url='https://pypi.org/simple/*'"
+UV ?= uv
+PINS = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --custom-compile-command "make pins" pyproject.toml
 
 # make bench: the Python that has TRL, a local folder of SmolLM2-135M-Instruct (adds work b), more options.
 BENCH_TRL_PYTHON ?= .bench/trl/bin/python
@@ -16,7 +24,7 @@ SMOLLM2 ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test test-quick lint fix results exp-show clean bench bench-sft bench-techniques bench-vllm
+.PHONY: help run setup setup-dev test test-all test-quick pins lint fix results exp-show clean bench bench-sft bench-techniques bench-vllm
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -29,11 +37,14 @@ setup: $(VENV)/.run-ready .dvc/config ## Make .venv with pinned dependencies
 
 setup-dev: $(VENV)/.dev-ready .dvc/config
 
-test: setup-dev ## Set up and run every test
+test: setup-dev ## Set up and run the tests (8 minutes on two cores)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not long"
+
+test-all: setup-dev ## The same, and the long chains of kills and re-runs (an hour)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
-test-quick: setup-dev ## The quick tests (under two minutes)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not peer"
+test-quick: setup-dev ## The quick tests (under a minute)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not long and not peer"
 
 lint: setup-dev ## Check format, lint and types
 	$(BIN)/ruff format --check .
@@ -76,20 +87,36 @@ $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.run-ready: $(VENV)/.python pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) torch==2.13.0
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e .
+$(VENV)/constraints.txt: $(VENV)/.python requirements.lock requirements-dev.lock
+	@sed -n 's/^\([A-Za-z0-9._-]*==[^ ]*\).*/\1/p' requirements.lock requirements-dev.lock >$@
+
+$(VENV)/.run-ready: $(VENV)/constraints.txt pyproject.toml
+	@if $(PUBLIC); then set -x; \
+	  $(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --no-build-isolation -e .; \
+	else set -x; \
+	  $(PIP) $(PIP_ARGS) torch==2.13.0 && $(PIP) $(PIP_ARGS) -c $< -e .; \
+	fi
 	@touch $@
 
 $(VENV)/.dev-ready: $(VENV)/.run-ready
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e '.[dev]'
+	@if $(PUBLIC); then set -x; \
+	  $(PIP) --require-hashes -r requirements.lock -r requirements-dev.lock; \
+	else set -x; \
+	  $(PIP) $(PIP_ARGS) -c $(VENV)/constraints.txt -e '.[dev]'; \
+	fi
 	@touch $@
 
-.bench/trl/.ready: $(VENV)/.python requirements.lock
+.bench/trl/.ready: $(VENV)/constraints.txt
 	$(BIN)/python -m venv .bench/trl
 	.bench/trl/bin/python -m pip install --quiet $(PIP_ARGS) torch==2.13.0
-	.bench/trl/bin/python -m pip install --quiet $(PIP_ARGS) -c requirements.lock transformers trl==1.16.0
+	.bench/trl/bin/python -m pip install --quiet $(PIP_ARGS) -c $< transformers trl==1.16.0
 	@touch $@
+
+# Versions that fit stay as they are; to have newer ones, delete both files first.
+pins: ## Make requirements.lock and requirements-dev.lock (pip install uv)
+	$(PINS) -o requirements.lock
+	$(PINS) --extra dev -c requirements.lock -o requirements-dev.lock \
+	  $$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
 # A git clone brings .dvc/config; a tarball needs one, and DVC told that there is no git.
 .dvc/config: $(VENV)/.run-ready

@@ -6,7 +6,7 @@ Nothing here imports torch, or the code that it reads.
 import ast
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -16,20 +16,18 @@ from chainforge.errors import ChainForgeError, described
 PACKAGE = "chainforge"
 
 
-def closure(root: Path, entry: Path) -> list[Path]:
+def closure(root: Path, entry: Path, known: Set[Path] = frozenset()) -> list[Path]:
     """The file and every module of this project that it imports, directly or not, with the templates beside
-    them, sorted."""
-    found: set[Path] = set()
-    waiting = [entry]
+    them, sorted; without those in `known`, whose own imports must be in it too."""
+    found, seen, waiting = {entry}, {entry, *known}, [entry]
     while waiting:
-        path = waiting.pop()
-        if path in found or not path.is_file():
-            continue
-        found.add(path)
-        imports, _ = _analysed(path.read_bytes())
-        waiting += [file for name in imports for file in _files(root, name)]
+        imports, _ = _analysed(waiting.pop().read_bytes())
+        new = {root / name for name in imports} - seen
+        seen |= new
+        waiting += (files := [path for path in new if path.is_file()])
+        found.update(files)
     templates = {file for folder in {path.parent for path in found} for file in folder.glob("*.j2")}
-    return sorted(found | templates)
+    return sorted((found | templates) - known)
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -42,13 +40,13 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _files(root: Path, name: str) -> Iterator[Path]:
+def _files(name: str) -> Iterator[str]:
+    """Where a dotted name of this project can be, and the packages around it."""
     parts = name.split(".")
-    if parts[0] != PACKAGE:
-        return
-    for depth in range(1, len(parts) + 1):
-        base = root.joinpath(*parts[:depth])
-        yield from (base.with_suffix(".py"), base / "__init__.py")
+    if parts[0] == PACKAGE:
+        for depth in range(1, len(parts) + 1):
+            base = "/".join(parts[:depth])
+            yield from (f"{base}.py", f"{base}/__init__.py")
 
 
 def digest_code(files: Iterable[Path]) -> str:
@@ -65,9 +63,10 @@ def digest_code(files: Iterable[Path]) -> str:
 
 @cache
 def _analysed(code: bytes) -> tuple[tuple[str, ...], str]:
-    """What a module imports, and its code without prose. Most modules belong to several steps."""
+    """The files that a module may import, and its code without prose. Most modules belong to several steps."""
     tree = ast.parse(code)  # of bytes, which may say their own encoding
-    return tuple(imported(tree)), _canonical(_without_prose(tree))
+    files = {file: None for name in imported(tree) for file in _files(name)}
+    return tuple(files), _canonical(_without_prose(tree))
 
 
 def _canonical(tree: ast.AST) -> str:
@@ -137,7 +136,7 @@ def digest_module(module: ModuleType) -> str:
 
 def _digest_files(own: list[Path]) -> str:
     root = Path(__file__).resolve().parents[1]
-    beyond = {used for path in own for used in closure(root, path)} - _public_api(root)
+    beyond = {used for path in own for used in closure(root, path, _public_api(root))}
     return digest_code([*own, *sorted(beyond - set(own))])
 
 

@@ -1,19 +1,41 @@
-"""What every test shares: quiet Hypothesis, and the project's folder."""
+"""What every test shares: quiet Hypothesis, the project's folder, and what is made once for all workers."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+from tree import copy_project
 
 settings.register_profile("default", deadline=None)  # torch's first call breaks the 200 ms default
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-ROOT = Path(__file__).resolve().parents[1]
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def root() -> Path:
-    """The project's folder."""
-    return ROOT
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project, with the default settings and nothing else. Look, but do not touch."""
+    folder = tmp_path_factory.mktemp("project")
+    copy_project(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Make a folder of this name once, however many workers pytest has, and give it to all of them."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        folder = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not (shared / f"{name}.made").exists():
+                make(folder)
+                (shared / f"{name}.made").touch()
+        return folder
+
+    return once

@@ -7,7 +7,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.clone import AUTHOR, copy_tree, environment
+from pipeline.clone import AUTHOR, environment
+from tree import copy_project
 
 PROGRAMS = {
     "pip": '-m pip "$@" --no-index --no-deps --no-build-isolation --quiet',
@@ -54,11 +55,11 @@ def make_environment(folder: Path) -> Path:
     return folder
 
 
-def make_project(root: Path, folder: Path) -> Fresh:
+def make_project(folder: Path) -> Fresh:
     """A committed copy of the project, and an environment."""
     fresh = Fresh(folder / "project", make_environment(folder / "environment"))
     fresh.folder.mkdir()
-    copy_tree(root, fresh.folder)
+    copy_project(fresh.folder)
     fresh.run("git init --quiet && git add --all")
     fresh.run(f"git {' '.join(AUTHOR)} commit --quiet --message start")
     return fresh

@@ -75,9 +75,9 @@ def test_the_settings_are_ones_that_the_graph_takes(
 
 
 @pytest.fixture(scope="module")
-def fresh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Fresh:
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
     """A project with the plugins of the page, and with what the commands of the page read."""
-    made = make_project(root, tmp_path_factory.mktemp("page"))
+    made = make_project(tmp_path_factory.mktemp("page"))
     add_plugins(made.folder)
     for split in ("train", "eval"):
         path = made.folder / f"inputs/{split}.csv"

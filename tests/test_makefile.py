@@ -4,9 +4,14 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from tree import ROOT
 
 MAKE = shutil.which("make")
 pytestmark = pytest.mark.skipif(MAKE is None, reason="make is not installed")
@@ -22,7 +27,7 @@ def make(folder: Path, *arguments: str, path: str | None = None) -> subprocess.C
 @pytest.fixture
 def fresh(root: Path, tmp_path: Path) -> Path:
     """What a fresh clone holds of what `make setup` reads; no environment yet."""
-    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", "requirements-dev.lock"):
         shutil.copy(root / name, tmp_path)
     return tmp_path
 
@@ -87,3 +92,82 @@ def test_python_without_venv_is_told_what_to_install(fresh: Path) -> None:
     ended = make(fresh, "PYTHON=python-fake", "setup", path=f"{folder}:{os.environ['PATH']}")
     assert ended.returncode != 0
     assert "venv module is missing -> apt install python3-venv" in ended.stdout
+
+
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+SAYS_WHAT_IT_IS_ASKED = """
+case "$*" in
+  "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python;;
+  "-m pip config list") echo "$PIP_SAYS";;
+  "-m pip"*) echo "${@:3}" >>asked;;
+  *"version_info"*|*"ensurepip"*) ;;
+  *) exit 1;;
+esac"""
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "checked"),
+    [
+        ("", (), True),
+        ("global.timeout='180'\nglobal.index-url='https://pypi.org/simple'", (), True),
+        ("global.index-url='https://mirror.example/simple'", (), False),
+        ("global.extra-index-url='https://download.pytorch.org/whl/cpu'", (), False),
+        (":env:.find-links='/opt/wheels'", (), False),
+        ("", ("PIP_ARGS=--extra-index-url https://download.pytorch.org/whl/cpu",), False),
+    ],
+)
+def test_digests_are_checked_where_the_index_is_the_public_one_alone(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, config: str, arguments: tuple[str, ...], checked: bool
+) -> None:
+    folder = program(fresh / "bin", "python-fake", SAYS_WHAT_IT_IS_ASKED)
+    monkeypatch.setenv("PIP_SAYS", config)
+    ended = make(
+        fresh, "PYTHON=python-fake", *arguments, ".venv/.dev-ready", path=f"{folder}:{os.environ['PATH']}"
+    )
+    assert ended.returncode == 0, ended.stderr
+    asked = (fresh / "asked").read_text().splitlines()
+    if checked:
+        assert asked == [
+            "install --quiet --require-hashes -r requirements.lock",
+            "install --quiet --no-deps --no-build-isolation -e .",
+            "install --quiet --require-hashes -r requirements.lock -r requirements-dev.lock",
+        ]
+    else:
+        assert all("--require-hashes" not in line for line in asked)
+        assert [line.split("-c ")[1] for line in asked[1:]] == [
+            ".venv/constraints.txt -e .",
+            ".venv/constraints.txt -e .[dev]",
+        ]
+        constraints = (fresh / ".venv/constraints.txt").read_text().splitlines()
+        assert len(constraints) == len({name for name, _, _ in pins()})
+        assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in constraints)
+
+
+def pins() -> Iterator[tuple[str, str, list[str]]]:
+    """Name, version and digests of each release in the locks."""
+    for lock in LOCKS:
+        for name, version, more in re.findall(
+            r"^([\w.-]+)==(\S+)(.*\n(?: +--hash=.*\n)*)", (ROOT / lock).read_text(), re.MULTILINE
+        ):
+            yield name, version, re.findall(r"--hash=sha256:([0-9a-f]{64})", more)
+
+
+def test_every_pin_has_digests_and_is_there_once() -> None:
+    found = list(pins())
+    assert len(found) > 150
+    assert all(digests for _, _, digests in found)
+    assert len({name for name, _, _ in found}) == len(found)
+    lines = [line for lock in LOCKS for line in (ROOT / lock).read_text().splitlines()]
+    assert len([line for line in lines if line[0] not in " #"]) == len(found)
+
+
+@pytest.mark.parametrize(("lock", "extras"), [(LOCKS[:1], []), (LOCKS, ["dev"])])
+def test_the_locks_have_what_the_project_asks_for(lock: tuple[str, ...], extras: list[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions = {name: version for name, version, _ in pins()}
+    text = "".join((ROOT / name).read_text() for name in lock)
+    groups = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+    for wanted in (Requirement(line) for group in groups for line in group):
+        name = canonicalize_name(wanted.name)
+        assert f"\n{name}==" in text, name
+        assert versions[name] in wanted.specifier, name

@@ -108,9 +108,9 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_installed_every_one_of_them_is_listed_keeps_its_contract_and_can_be_selected(
-    root: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    fresh = make_project(root, tmp_path)
+    fresh = make_project(tmp_path)
     said = [
         fresh.run(f"chainforge plugins new {role} {name} --folder {role}") for role, name in NAMES.items()
     ]
@@ -130,8 +130,8 @@ def test_installed_every_one_of_them_is_listed_keeps_its_contract_and_can_be_sel
 
 
 @pytest.mark.slow
-def test_a_wheel_brings_the_templates_and_the_fixtures(root: Path, tmp_path: Path) -> None:
-    fresh = make_project(root, tmp_path)
+def test_a_wheel_brings_the_templates_and_the_fixtures(tmp_path: Path) -> None:
+    fresh = make_project(tmp_path)
     fresh.run("python -m pip wheel --quiet --no-deps --no-build-isolation -w wheel .")
     fresh.run("pip install --target ../site wheel/*.whl")
     fresh.run("rm -rf chainforge")

@@ -42,9 +42,8 @@ def boundary() -> Iterator[None]:
         log = record_crash("chainforge", error)
         first = (str(error).splitlines() or [""])[0]
         what = f"{type(error).__name__}: {first:.200}".rstrip(": ")
-        raise told(
-            f"an error that nobody expected: {what}\n  -> its traceback is in {log or 'no file: none can be written'}"
-        ) from None
+        where = log or "no file: none can be written"
+        raise told(f"an error that nobody expected: {what}\n  -> its traceback is in {where}") from None
 
 
 def told(text: str, exit_code: int = 1) -> click.ClickException:

@@ -1,4 +1,4 @@
-"""A clone of the working tree as it is, committed or not, and DVC run in it as a user does."""
+"""A clone of the project as it is, committed or not, and DVC run in it as a user does."""
 
 import hashlib
 import os
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from tree import copy_project
 
 BIN = Path(sys.executable).parent
-FOREIGN = ("PYTHONPATH", "PYTHONHOME", "DVC_", "GIT_", "CHAINFORGE_")
+FOREIGN = ("PYTHON", "DVC_", "GIT_", "CHAINFORGE_")
 LIVELY = '''"""Reward `lively`: differs between completions of a model that can do nothing yet."""
 import chainforge as cf
 
@@ -42,16 +43,17 @@ def environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Clone:
-    """One folder with the whole project."""
+    """One folder with the whole project, and where its commands are looked for."""
 
     folder: Path
+    path: str = f"{BIN}:{os.environ['PATH']}"
 
     def run(self, *command: str, fails: bool = False) -> str:
         """Run a command here; its output, stderr included. Packages in `installed/` are found."""
         ended = subprocess.run(
             command,
             cwd=self.folder,
-            env=environment() | {"PYTHONPATH": str(self.folder / "installed")},
+            env=environment() | {"PATH": self.path, "PYTHONPATH": str(self.folder / "installed")},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -62,6 +64,11 @@ class Clone:
     def repro(self, *targets: str) -> list[str]:
         """`dvc repro`: the steps that really ran, in order."""
         return ran(self.run("dvc", "repro", *targets))
+
+    def commit(self, message: str) -> None:
+        """Commit everything that git does not ignore."""
+        self.run("git", "add", "--all")
+        self.run("git", *AUTHOR, "commit", "--quiet", "--message", message)
 
     def sha256(self, *folders: str) -> dict[str, str]:
         """Digest of every file below the folders, by path."""
@@ -112,33 +119,15 @@ def ran(output: str) -> list[str]:
     return re.findall(r"^Running stage '([^']+)'", output, flags=re.MULTILINE)
 
 
-def copy_tree(root: Path, folder: Path) -> None:
-    """Every file that git tracks or would track, as it is now."""
-    listed = subprocess.run(
-        ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
-        cwd=root,
-        env=environment(),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (root / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, folder / name)
-
-
-def make_clone(root: Path, folder: Path) -> Clone:
-    """A git repository with one commit, profile smoke active, and a reward that gives RL a gradient."""
-    copy_tree(root, folder)
+def make_clone(folder: Path, profile: str = "smoke") -> Clone:
+    """A git repository with one commit, a profile active, and a reward that gives RL a gradient."""
+    copy_project(folder, profile=profile)
     clone = Clone(folder)
     clone.run("git", "init", "--quiet")
-    clone.run("chainforge", "profile", "use", "smoke", "--force")
     (folder / "plugins/reward_lively.py").write_text(LIVELY, encoding="utf-8")
     for step in ("grpo_reasoning", "grpo_final"):
         clone.put(f"{step}.rewards", {"correct": 1.0, "format": 0.2, "lively": 1.0})
-    clone.run("git", "add", "--all")
-    clone.run("git", *AUTHOR, "commit", "--quiet", "--message", "as it is")
+    clone.commit("as it is")
     return clone
 
 

@@ -57,7 +57,7 @@ def test_a_teacher_behind_an_api_gives_the_same_examples_and_is_paid_once(
 ) -> None:
     monkeypatch.setenv("DEEPSEEK_API_KEY", MARKED)
     monkeypatch.chdir(root)
-    clone = make_clone(root, tmp_path / "clone")
+    clone = make_clone(tmp_path / "clone")
     clone.repro("sft_cold_start", "filter_general")
     here = accepted(clone)
     with serving(MockTeacher(teachers=teachers_of("smoke"), faults=FAULTS, key=MARKED)) as server:
@@ -85,8 +85,7 @@ def test_the_default_profile_accepts_the_same_examples_of_the_same_answers(
 ) -> None:
     monkeypatch.setenv("DEEPSEEK_API_KEY", MARKED)
     monkeypatch.chdir(root)
-    clone = make_clone(root, tmp_path / "clone")
-    clone.run("chainforge", "profile", "use", "tiny", "--force")
+    clone = make_clone(tmp_path / "clone", profile="tiny")
     clone.repro("filter_cot")
     here, accepted_here = traces(clone), (clone.folder / "data/cot/accepted.jsonl").read_bytes()
     faults = FaultScript(rates={"rate_limited": 0.05, "reset_before": 0.05, "missing_usage": 0.05}, seed=1)

@@ -1,4 +1,4 @@
-"""Killed at any moment, by whatever: nothing is lost, and the run ends in the bytes of an undisturbed one."""
+"""Killed in the middle of training, by whatever: the run ends in the bytes of an undisturbed one."""
 
 import os
 import random
@@ -6,35 +6,17 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clone import AUTHOR, Clone, copy_clone, environment, make_clone, ran
-from ruamel.yaml import YAML
+from clone import Clone, copy_clone, make_clone, ran
+from interrupting import SLOW_TEACHER, kill, owner, recorded, said, start, under_way, wait_for, wait_for_end
 
-from chainforge.run.work import has_saves
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 OUTPUTS = ("checkpoints", "data", "metrics", "plots", "reports")
-SLOW_TEACHER = '''"""Teacher `slow`: the procedural one, at the pace of an API."""
-import time
-import chainforge as cf
-
-class Slow:
-    def generate(self, prompts, *, n, seed):
-        for prompt in prompts:
-            for number in range(n):
-                time.sleep(0.02)
-                yield cf.Trace(prompt.id, f"{seed} {number}", prompt.answer or "", "stop", "slow")
-
-@cf.hookimpl
-def register_teachers(register):
-    register("slow", Slow)
-'''
 LONGER = {
     "collect_cot.teacher": "slow",
     "sft_cold_start.num_epochs": 40.0,
@@ -68,15 +50,14 @@ LONG_STEPS = (
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Clone:
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A shortened pipeline in which every long step takes a few seconds; nothing has run."""
-    clone = make_clone(root, tmp_path_factory.mktemp("longer"))
+    clone = make_clone(tmp_path_factory.mktemp("longer"))
     (clone.folder / "plugins/teacher_slow.py").write_text(SLOW_TEACHER)
     for key, value in LONGER.items():
         clone.put(key, value)
     clone.take_out("students.qwen_student_cold_start")
-    clone.run("git", "add", "--all")
-    clone.run("git", *AUTHOR, "commit", "--quiet", "--message", "longer")
+    clone.commit("longer")
     return clone
 
 
@@ -101,62 +82,7 @@ def experiment(undisturbed: Clone, tmp_path_factory: pytest.TempPathFactory) -> 
     """What DVC records of an experiment that nothing disturbs."""
     clone = copy_clone(undisturbed, tmp_path_factory.mktemp("experiment") / "clone")
     clone.run(*EXPERIMENT, "--name", "whole")
-    return recorded(clone, "whole")
-
-
-def recorded(clone: Clone, name: str) -> Any:
-    """Digests of all that the step of an experiment read and wrote."""
-    refs = clone.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
-    (ref,) = [ref for ref in refs if ref.endswith(f"/{name}")]
-    return YAML(typ="safe").load(clone.run("git", "show", f"{ref}:dvc.lock"))["stages"]["grpo_reasoning"]
-
-
-def start(clone: Clone, *command: str, **more: str) -> subprocess.Popen[str]:
-    """The command in a session of its own, its output in logs/said."""
-    (clone.folder / "logs").mkdir(exist_ok=True)
-    with (clone.folder / "logs/said").open("w") as said:
-        return subprocess.Popen(
-            command,
-            cwd=clone.folder,
-            env=environment() | more,
-            start_new_session=True,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    """Everything that was started, at once."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def wait_for(true: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    """Until it is true, or the process has ended, or two minutes have passed."""
-    deadline = time.monotonic() + 120
-    while not true() and (process is None or process.poll() is None) and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-def under_way(clone: Clone, step: str) -> Callable[[], bool]:
-    """Whether a step that has not finished has saved something."""
-
-    def check() -> bool:
-        folders = (clone.folder / ".work").glob(f"{step}-*")
-        return any(has_saves(folder) and not (folder / "finished").exists() for folder in folders)
-
-    return check
-
-
-def owner(lock: Path) -> int:
-    """The process that holds a lock."""
-    return int(re.findall(r"\d+", lock.with_name(f"{lock.name}.owner").read_text())[0])
-
-
-def said(clone: Clone) -> str:
-    return (clone.folder / "logs/said").read_text()
+    return recorded(clone, "whole", "grpo_reasoning")
 
 
 @pytest.mark.parametrize("save_every_s", [0, 0.2])  # wherever it can, and at intervals: steps take 1 to 2 s
@@ -189,10 +115,7 @@ def test_sigterm_to_dvc_alone_saves_and_stops_what_it_had_started(begun: Clone, 
     child = owner(begun.folder / "logs/locks/grpo_reasoning.lock")
     process.terminate()
     process.wait()
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not Path(f"/proc/{child}").exists(), "the step goes on without dvc"
+    wait_for_end(child)
     assert "stopped (dvc is gone); its work is in" in said(begun)
     again = begun.run("dvc", "repro", "grpo_reasoning")
     assert "going on from the state" in again
@@ -203,7 +126,7 @@ def test_ctrl_c_saves_and_stops(begun: Clone) -> None:
     process = start(begun, "dvc", "repro", "grpo_reasoning")
     wait_for(under_way(begun, "grpo_reasoning"), process)
     os.killpg(process.pid, signal.SIGINT)
-    process.wait(timeout=30)
+    process.wait(timeout=600)
     assert "stopped (Ctrl-C); its work is in" in said(begun)
     assert "Traceback" not in said(begun)
     assert "going on from the state" in begun.run("dvc", "repro", "grpo_reasoning")
@@ -217,7 +140,7 @@ def test_a_second_run_is_told_who_is_first(begun: Clone) -> None:
     assert "is busy" in by_dvc or "is already running: PID" in by_dvc
     by_hand = begun.run("python", "-m", "stages.grpo", "grpo_reasoning", fails=True)
     assert "grpo_reasoning is already running: PID" in by_hand
-    assert process.wait(timeout=120) == 0, said(begun)
+    assert process.wait(timeout=600) == 0, said(begun)
     assert (begun.folder / "checkpoints/qwen_rl_ckpt_stage2/model.safetensors").exists()
     assert begun.repro("grpo_reasoning") == ["lock"]
 
@@ -226,7 +149,7 @@ def test_a_setting_edited_while_its_step_runs_is_not_recorded_as_what_made_the_r
     process = start(begun, "dvc", "repro", "grpo_reasoning")
     wait_for(under_way(begun, "grpo_reasoning"), process)
     begun.put("grpo.kl_coeff", 0.05)
-    assert process.wait(timeout=120) != 0
+    assert process.wait(timeout=600) != 0
     assert "while it ran, its inputs changed: grpo.kl_coeff 0.01 -> 0.05" in said(begun)
     begun.put("grpo.kl_coeff", 0.01)
     again = begun.run("dvc", "repro", "grpo_reasoning")
@@ -248,12 +171,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_said_and_nothing_is_lost(begun: Clone, small_disk: Path) -> None:
     process = start(begun, "dvc", "repro", "grpo_reasoning", CHAINFORGE_WORK=str(small_disk))
-    assert process.wait(timeout=120) != 0
+    assert process.wait(timeout=600) != 0
     assert "the disk is full" in said(begun)
     assert "Traceback" not in said(begun)
     subprocess.run(("mount", "-o", "remount,size=20m", str(small_disk)), check=True)
     process = start(begun, "dvc", "repro", "grpo_reasoning", CHAINFORGE_WORK=str(small_disk))
-    assert process.wait(timeout=120) == 0, said(begun)
+    assert process.wait(timeout=600) == 0, said(begun)
     assert "going on from the state" in said(begun)
     went_on = begun.sha256("checkpoints/qwen_rl_ckpt_stage2")
     assert "going on" not in begun.run("dvc", "repro", "--force", "--single-item", "grpo_reasoning")
@@ -269,7 +192,7 @@ def test_a_killed_experiment_in_a_temporary_folder_goes_on_to_the_same_bytes(
     assert (begun.folder / ".work").is_dir(), "in the original project, not in the temporary one"
     again = begun.run(*EXPERIMENT, "--temp", "--name", "again")
     assert "going on from the state" in again
-    assert recorded(begun, "again") == experiment
+    assert recorded(begun, "again", "grpo_reasoning") == experiment
 
 
 @pytest.fixture
@@ -293,6 +216,6 @@ def test_an_experiment_whose_queue_worker_is_killed_goes_on_to_the_same_bytes(
     queue.run("dvc", "queue", "kill", "killed")
     queue.run(*EXPERIMENT, "--queue", "--name", "again")
     start(queue, "dvc", "queue", "start", "-j", "1").wait()
-    wait_for(lambda: re.search("again .* (Success|Failed)", queue.run("dvc", "queue", "status")))
+    wait_for(lambda: re.search("again .* (Success|Failed)", queue.run("dvc", "queue", "status")), every_s=1.0)
     assert "going on from the state" in queue.run("dvc", "queue", "logs", "again")
-    assert recorded(queue, "again") == experiment
+    assert recorded(queue, "again", "grpo_reasoning") == experiment

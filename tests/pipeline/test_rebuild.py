@@ -1,5 +1,10 @@
-"""Change X, and exactly these steps re-run: real `dvc repro`, the real graph, stand-ins for the work."""
+"""Change X, and exactly these steps re-run: real DVC, the real graph, stand-ins for the work.
 
+Of each change `dvc status` tells the steps that it reaches first. `dvc repro` runs a few that stand for all, and
+in `make test-all` every one.
+"""
+
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -9,6 +14,8 @@ import pytest
 import standin
 from clone import Clone, copy_clone, make_clone, ran
 from fresh import Fresh, make_environment
+
+from chainforge.config.loading import read_params
 
 pytestmark = pytest.mark.slow
 
@@ -82,10 +89,8 @@ def uninstall(clone: Clone, name: str = "bonus") -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@pytest.fixture(scope="session")
-def standing_in(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Clone:
-    """Three checkpoints are evaluated; `bonus`, of a distribution, is a reward of `grpo_final` alone."""
-    clone = make_clone(root, tmp_path_factory.mktemp("standing-in"))
+def make_standing_in(folder: Path) -> None:
+    clone = make_clone(folder)
     standin.install(clone.folder)
     clone.put("checkpoints", list(CHECKPOINTS.values()))
     clone.put("report.parents", {})
@@ -93,7 +98,12 @@ def standing_in(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Clone:
     clone.put("grpo_final.rewards", {"correct": 1.0, "lively": 0.5, "bonus": 0.1})
     install(clone, "1.0.0")
     assert set(clone.repro()) == {"lock"} | follows(*EVERYTHING)
-    return clone
+
+
+@pytest.fixture(scope="session")
+def standing_in(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Clone:
+    """Three checkpoints are evaluated; `bonus`, of a distribution, is a reward of `grpo_final` alone."""
+    return Clone(made_once("standing-in", make_standing_in))
 
 
 @pytest.fixture
@@ -178,11 +188,50 @@ ROWS: dict[str, tuple[Edit, set[str]]] = {
 }
 
 
+WRITERS = {step: name for name in READ_BY for step in STEPS.get(name, {name})}
+
+
+def reached(clone: Clone) -> set[str]:
+    """The steps that a change reaches first, by `dvc status`, and all that reads what they write."""
+    clone.run("python", "-m", "stages.lock", "lock")
+    told = json.loads(clone.run("dvc", "status", "--json").splitlines()[-1])
+    evaluated = {step for step in told if step.startswith("evaluate@")}
+    first = {WRITERS[step] for step in told.keys() - {"lock"} - evaluated}
+    return follows(*first, *(["report"] if evaluated else [])) | evaluated
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_change_reaches_exactly_the_steps_that_use_it(clone: Clone, row: str) -> None:
+    edit, expected = ROWS[row]
+    edit(clone)
+    assert reached(clone) == expected
+
+
+TOGETHER = (
+    ("nothing", "runtime", "collector", "a comment in a reward", "an unused plugin installed"),
+    ("report", "evaluate", "filter_general", "a docstring in the core"),
+    ("collect_cot",),
+)
+
+
+@pytest.mark.parametrize("rows", TOGETHER, ids=" + ".join)
+def test_what_a_change_reaches_is_what_runs(clone: Clone, rows: tuple[str, ...]) -> None:
+    for row in rows:
+        ROWS[row][0](clone)
+    assert set(clone.repro()) == {"lock"}.union(*(ROWS[row][1] for row in rows))
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("row", ROWS)
 def test_a_change_reruns_exactly_the_steps_that_use_it(clone: Clone, row: str) -> None:
     edit, expected = ROWS[row]
     edit(clone)
     assert set(clone.repro()) == {"lock"} | expected
+
+
+def test_an_experiment_reruns_the_rl_steps_and_what_follows(clone: Clone) -> None:
+    assert set(ran(clone.run("dvc", "exp", "run", "-S", "grpo.kl_coeff=0.05"))) == {"lock"} | follows(*GRPO)
+    assert read_params(clone.folder / "params.yaml")["grpo"]["kl_coeff"] == 0.05
 
 
 def test_the_table_has_every_section_of_the_settings(clone: Clone) -> None:
