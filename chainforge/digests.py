@@ -19,7 +19,8 @@ PACKAGE = "chainforge"
 def closure(root: Path, entry: Path, known: Set[Path] = frozenset()) -> list[Path]:
     """The file and every module of this project that it imports, directly or not, with the templates beside
     them, sorted; without those in `known`, whose own imports must be in it too."""
-    found, seen, waiting = {entry}, {entry, *known}, [entry]
+    found = {entry} if entry.is_file() else set()
+    seen, waiting = {entry, *known}, [*found]
     while waiting:
         imports, _ = _analysed(waiting.pop().read_bytes())
         new = {root / name for name in imports} - seen
@@ -63,7 +64,7 @@ def digest_code(files: Iterable[Path]) -> str:
 
 @cache
 def _analysed(code: bytes) -> tuple[tuple[str, ...], str]:
-    """The files that a module may import, and its code without prose. Most modules belong to several steps."""
+    """The files that a module may import, and its code without prose. Several steps share most modules."""
     tree = ast.parse(code)  # of bytes, which may say their own encoding
     files = {file: None for name in imported(tree) for file in _files(name)}
     return tuple(files), _canonical(_without_prose(tree))

@@ -33,17 +33,17 @@ def boundary() -> Iterator[None]:
             drop_output()
             what = "there is no room left, on the disk or where standard output goes"
             raise told(f"{what}\n  -> free some space (chainforge gc), then run it again") from None
-        where = f" ({error.filename})" if error.filename else ""
+        place = f" ({error.filename})" if error.filename else ""
         fix = "check that path and its permissions, then run the same command again"
-        raise told(f"{error.strerror or error}{where}\n  -> {fix}") from None
+        raise told(f"{error.strerror or error}{place}\n  -> {fix}") from None
     except MemoryError:
         raise told("there is not enough memory\n  -> end other programs, then run it again") from None
     except Exception as error:
         log = record_crash("chainforge", error)
         first = (str(error).splitlines() or [""])[0]
         what = f"{type(error).__name__}: {first:.200}".rstrip(": ")
-        where = log or "no file: none can be written"
-        raise told(f"an error that nobody expected: {what}\n  -> its traceback is in {where}") from None
+        where = f"in {log}" if log else "nowhere: no folder is writable"
+        raise told(f"an error that nobody expected: {what}\n  -> its traceback is {where}") from None
 
 
 def told(text: str, exit_code: int = 1) -> click.ClickException:
