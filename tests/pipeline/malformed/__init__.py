@@ -1,0 +1,1 @@
+"""What users get wrong, a list for each kind of thing; test_malformed.py tries every one."""
