@@ -30,6 +30,7 @@ def check_outputs(steps: Collection[GraphStep], graph: Collection[GraphStep]) ->
     for step in steps:
         for out in step.outs:
             check_place(step, out)
+    for step in steps:
         check_apart(step, graph)
     lying = [(step, out) for step in steps for out in step.outs if _lies(filled(out.path))]
     made = made_paths() if lying else set()

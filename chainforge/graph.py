@@ -95,13 +95,14 @@ def param(dotted: str) -> Any:
 
 def _expand(name: str, stanza: Stanza, path: Path) -> Iterator[tuple[str, Stanza]]:
     if stanza.foreach is not None:
-        for key, value in _sections(name, stanza.foreach).items():
+        where, sections = _sections(name, stanza.foreach)
+        for key, value in sections.items():
             item = {f"item.{k}": v for k, v in value.items() if isinstance(v, str)}
             body = _fill(stanza.do, {"key": key} | item)
             if left := ITEM.search(repr(body)):
                 raise ChainForgeError(
-                    f"params.yaml: {name} {key}: its {left[1]} is {value.get(left[1])!r:.100}",
-                    f"dvc.yaml reads it for every {name}: set it to a path",
+                    f"{where}.{key}.{left[1]} is {value.get(left[1])!r:.100}",
+                    f"set it to a path: dvc.yaml asks for it in every step of {name}",
                 )
             yield f"{name}@{key}", checked(name, body, path)
     elif stanza.matrix is not None:
@@ -114,8 +115,8 @@ def _expand(name: str, stanza: Stanza, path: Path) -> Iterator[tuple[str, Stanza
         yield name, stanza
 
 
-def _sections(step: str, declared: str | Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """What a `foreach` goes over: a section per name."""
+def _sections(step: str, declared: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
+    """(where it stands, what a `foreach` goes over: a section per name)."""
     where, node = _declared(f"foreach of {step}", declared)
     if not isinstance(node, Mapping) or not node:
         raise ChainForgeError(f"{where} is {node!r:.100}", "write one section per name there")
@@ -125,7 +126,7 @@ def _sections(step: str, declared: str | Mapping[str, Any]) -> Mapping[str, Mapp
             raise ChainForgeError(
                 f"{where}.{name} must be a section, found {value!r:.100}", "indent its settings below"
             )
-    return node
+    return where, node
 
 
 def _names(axis: str, declared: str | list[str]) -> list[str]:
@@ -156,7 +157,7 @@ def _check_name(where: str, name: Any) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ChainForgeError(
             f"{where} has the name {name!r:.100}",
-            "a name has letters, digits, _ and - only, starts with none of the last, and is at most 64 long",
+            "a name has letters, digits, _ and - only, does not start with -, and is at most 64 long",
         )
 
 

@@ -81,6 +81,10 @@ class SftSettings(Settings):
                 "this step has no model of its own, it starts from base_model",
                 "take `model` out and set base_model, which both steps read; or set start_from",
             )
+        if "base_model" in self.model_fields_set and not self.base_model:
+            raise Impossible(
+                "there is no base_model", "name a plugin there, or set start_from to a checkpoint"
+            )
         if not self.base_model and (self.start_from is None) == (self.model is None):
             raise Impossible(
                 "start_from and model exclude each other", "set exactly one of them, the other null"
