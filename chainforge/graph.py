@@ -8,51 +8,51 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
-from ruamel.yaml import YAML
 
 from chainforge.config.loading import load_settings, read_params
 from chainforge.errors import ChainForgeError, unknown
+from chainforge.stanzas import LOCK as LOCK
+from chainforge.stanzas import Stanza, checked, read_stanzas
 
 GRAPH = Path("dvc.yaml")
-LOCK = "plugins.lock.json"
 UNWATCHED = {"runtime", "collector"}  # change no result
 SHARED = {"run", "profile", "checkpoints", "benches", "evaluate.reward"}  # not settings of one verb
 COMMAND = re.compile(r"python -m stages\.(\w+) ")
 VARIABLE = re.compile(r"\$\{([\w.]+)\}")
+ITEM = re.compile(r"\$\{item\.(\w+)\}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 S = TypeVar("S", bound=BaseModel)
+
+
+class Output(NamedTuple):
+    """A file or folder that a step writes, and whether DVC keeps it in its cache."""
+
+    path: str
+    cached: bool
 
 
 @dataclass(frozen=True, slots=True)
 class GraphStep:
     """One step: `sections` of params.yaml from general to special, its place in plugins.lock.json, and the
-    files and folders that it reads, as dvc.yaml has them."""
+    files and folders that it reads and writes, as dvc.yaml has them."""
 
     name: str
     verb: str
     sections: tuple[str, ...]
     lock_key: str
     deps: tuple[str, ...]
+    outs: tuple[Output, ...] = ()
 
 
 def read_graph(path: Path = GRAPH) -> dict[str, GraphStep]:
     """Every step of dvc.yaml by name, foreach and matrix expanded, in the order of the file."""
-    if not path.is_file():
-        raise ChainForgeError(f"there is no {path} in {Path.cwd()}", "run this in the project's folder")
-    stages = _stanzas(path.read_text(encoding="utf-8"))
-    expanded = (item for name, stanza in stages.items() for item in _expand(name, stanza))
+    expanded = (item for name, stanza in read_stanzas(path).items() for item in _expand(name, stanza, path))
     return {name: step for name, stanza in expanded if (step := _step(name, stanza))}
-
-
-@cache
-def _stanzas(text: str) -> Mapping[str, Any]:
-    stages: Mapping[str, Any] = YAML(typ="safe", pure=True).load(text)["stages"]
-    return stages
 
 
 def settings_of(kind: type[S], step: str) -> S:
@@ -70,31 +70,17 @@ def step_of(name: str) -> GraphStep:
 
 def dependencies(step: GraphStep) -> list[Path]:
     """The files and folders that a step reads, with the settings that name them filled in."""
-    return [Path(VARIABLE.sub(lambda m: str(param(m[1])), dep)) for dep in step.deps]
+    return [filled(dep) for dep in step.deps]
 
 
-def _expand(name: str, stanza: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    if "foreach" in stanza:
-        for key, value in _values(stanza["foreach"]).items():
-            item = {f"item.{k}": v for k, v in value.items() if isinstance(v, str)}
-            yield f"{name}@{key}", _fill(stanza["do"], {"key": str(key)} | item)
-    elif "matrix" in stanza:
-        axes = {axis: list(_values(values)) for axis, values in stanza["matrix"].items()}
-        for combination in itertools.product(*axes.values()):
-            cell = {f"item.{axis}": str(value) for axis, value in zip(axes, combination, strict=True)}
-            yield f"{name}@{'-'.join(map(str, combination))}", _fill(stanza, cell)
-    else:
-        yield name, stanza
+def outputs(step: GraphStep) -> list[Path]:
+    """The files and folders that a step writes, with the settings that name them filled in."""
+    return [filled(out.path) for out in step.outs]
 
 
-def _values(declared: Any) -> Any:
-    """A literal list or mapping, or the one in params.yaml that `${dotted.path}` names."""
-    if not isinstance(declared, str):
-        return declared
-    node = param(declared[2:-1])
-    if not isinstance(node, Mapping | list) or not node:
-        raise ChainForgeError(f"params.yaml: {declared[2:-1]} is {node!r}", "list at least one name there")
-    return node
+def filled(path: str) -> Path:
+    """A path of dvc.yaml with the settings that it names."""
+    return Path(VARIABLE.sub(lambda m: str(param(m[1])), path))
 
 
 def param(dotted: str) -> Any:
@@ -107,6 +93,74 @@ def param(dotted: str) -> Any:
     return node
 
 
+def _expand(name: str, stanza: Stanza, path: Path) -> Iterator[tuple[str, Stanza]]:
+    if stanza.foreach is not None:
+        where, sections = _sections(name, stanza.foreach)
+        for key, value in sections.items():
+            item = {f"item.{k}": v for k, v in value.items() if isinstance(v, str)}
+            body = _fill(stanza.do, {"key": key} | item)
+            if left := ITEM.search(repr(body)):
+                raise ChainForgeError(
+                    f"{where}.{key}.{left[1]} is {value.get(left[1])!r:.100}",
+                    f"set it to a path: dvc.yaml asks for it in every step of {name}",
+                )
+            yield f"{name}@{key}", checked(name, body, path)
+    elif stanza.matrix is not None:
+        axes = {axis: _names(axis, values) for axis, values in stanza.matrix.items()}
+        for combination in itertools.product(*axes.values()):
+            cell = {f"item.{axis}": value for axis, value in zip(axes, combination, strict=True)}
+            body = _fill(stanza.model_dump(), cell)
+            yield f"{name}@{'-'.join(combination)}", checked(name, body, path)
+    else:
+        yield name, stanza
+
+
+def _sections(step: str, declared: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
+    """(where it stands, what a `foreach` goes over: a section per name)."""
+    where, node = _declared(f"foreach of {step}", declared)
+    if not isinstance(node, Mapping) or not node:
+        raise ChainForgeError(f"{where} is {node!r:.100}", "write one section per name there")
+    for name, value in node.items():
+        _check_name(where, name)
+        if not isinstance(value, Mapping):
+            raise ChainForgeError(
+                f"{where}.{name} must be a section, found {value!r:.100}", "indent its settings below"
+            )
+    return where, node
+
+
+def _names(axis: str, declared: str | list[str]) -> list[str]:
+    """What an axis of a `matrix` has."""
+    where, node = _declared(f"axis {axis}", declared)
+    if not isinstance(node, Mapping | list) or not node:
+        raise ChainForgeError(f"{where} is {node!r:.100}", "list at least one name there")
+    names = list(node)
+    for name in names:
+        _check_name(where, name)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ChainForgeError(f"{where} has {twice} twice", "name it once")
+    return names
+
+
+def _declared(what: str, value: Any) -> tuple[str, Any]:
+    """(where it stands, a literal or the setting that `${dotted.path}` names)."""
+    if not isinstance(value, str):
+        return f"dvc.yaml: {what}", value
+    variable = VARIABLE.fullmatch(value)
+    if not variable:
+        raise ChainForgeError(f"dvc.yaml: {what} is {value!r:.100}", "name a setting: ${students}")
+    return f"params.yaml: {variable[1]}", param(variable[1])
+
+
+def _check_name(where: str, name: Any) -> None:
+    """Refuse what DVC would fill into a command that a shell reads, and into the name of a folder."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ChainForgeError(
+            f"{where} has the name {name!r:.100}",
+            "a name has letters, digits, _ and - only, does not start with -, and is at most 64 long",
+        )
+
+
 def _fill(node: Any, values: Mapping[str, str]) -> Any:
     if isinstance(node, str):
         return VARIABLE.sub(lambda m: values.get(m[1], m[0]), node)
@@ -115,11 +169,11 @@ def _fill(node: Any, values: Mapping[str, str]) -> Any:
     return [_fill(item, values) for item in node] if isinstance(node, list) else node
 
 
-def _step(name: str, stanza: Mapping[str, Any]) -> GraphStep | None:
-    command = COMMAND.match(str(stanza.get("cmd", "")) + " ")
-    params = stanza.get("params", [])
-    locked = [key for entry in params if isinstance(entry, Mapping) for key in entry.get(LOCK, [])]
+def _step(name: str, stanza: Stanza) -> GraphStep | None:
+    command = COMMAND.match(f"{stanza.cmd} ") if isinstance(stanza.cmd, str) else None
+    locked = stanza.lock_keys
     if not command or not locked:
         return None
-    sections = tuple(entry for entry in params if isinstance(entry, str) and entry not in SHARED)
-    return GraphStep(name, command[1], sections, locked[0], tuple(stanza.get("deps", [])))
+    sections = tuple(entry for entry in stanza.params if isinstance(entry, str) and entry not in SHARED)
+    outs = tuple(Output(*written) for written in stanza.written)
+    return GraphStep(name, command[1], sections, locked[0], tuple(stanza.deps), outs)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from pydantic import BaseModel
 
+from chainforge.claims import claim
 from chainforge.errors import ChainForgeError
 from chainforge.file_digests import MISSING, digest_path
 from chainforge.graph import dependencies, param, step_of
@@ -23,6 +24,7 @@ def held_inputs(name: str, settings: BaseModel, plugins: Plugins) -> Iterator[In
     """
     before = inputs_of(name, settings, plugins)
     was_locked = locked_entry(read_lock(), step_of(name)) is not None
+    claim(step_of(name))
     yield before
     now = _gathered(name, _entry_at_end(name) if was_locked else dict(before.lock))
     gone = [path for path, digest in now.files.items() if digest == MISSING != before.files.get(path)]

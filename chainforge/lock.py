@@ -9,8 +9,8 @@ from pathlib import Path
 from chainforge.config.collector import collector_settings
 from chainforge.config.loading import load_settings, read_params
 from chainforge.config.verbs import VERBS
-from chainforge.errors import unknown
-from chainforge.graph import SHARED, UNWATCHED, GraphStep, read_graph
+from chainforge.errors import ChainForgeError, unknown
+from chainforge.graph import LOCK, SHARED, UNWATCHED, GraphStep, read_graph
 from chainforge.lock_entry import Lock, code_digest, lock_entry
 from chainforge.plugins import Plugins
 
@@ -23,10 +23,7 @@ def make_lock(plugins: Plugins, root: Path = Path()) -> Lock:
     lock: Lock = {}
     code: dict[str, str] = {}
     for step in graph.values():
-        *path, leaf = step.lock_key.split(".")
-        node = lock
-        for key in path:
-            node = node.setdefault(key, {})
+        node, leaf = _place(lock, step)
         if step.verb not in VERBS:
             raise unknown("verb", step.verb, VERBS)
         settings = load_settings(VERBS[step.verb], *step.sections)
@@ -36,14 +33,26 @@ def make_lock(plugins: Plugins, root: Path = Path()) -> Lock:
     return lock
 
 
+def _place(lock: Lock, step: GraphStep) -> tuple[Lock, str]:
+    """The mapping that gets the step's part, and its key there."""
+    *path, leaf = step.lock_key.split(".")
+    node = lock
+    for key in path:
+        node = node.setdefault(key, {})
+        if "code" in node:
+            break
+    if "code" in node or "code" not in node.get(leaf, {"code": ""}):
+        raise ChainForgeError(
+            f"dvc.yaml: {step.name} watches {step.lock_key} of {LOCK}, of which another step has a part",
+            "give each step a key of its own there",
+        )
+    return node, leaf
+
+
 def check_sections(graph: Mapping[str, GraphStep]) -> None:
-    """Raise ChainForgeError for a section that no step reads, or a comparison of unknown checkpoints."""
+    """Raise ChainForgeError for a section that no step reads."""
     params = read_params()
     read = {section.split(".")[0] for step in graph.values() for section in step.sections}
     for section in params:
         if section not in read | SHARED | UNWATCHED:
             raise unknown("section of params.yaml", section, read | SHARED | UNWATCHED)
-    parents = params.get("report", {}).get("parents") or {}
-    for checkpoint in (*parents, *parents.values()):
-        if checkpoint not in params["checkpoints"]:
-            raise unknown("checkpoint for report.parents", checkpoint, params["checkpoints"])

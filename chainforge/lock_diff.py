@@ -1,6 +1,5 @@
 """What differs between two locks, in words: which plugin, library, file or code, and for which steps."""
 
-import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from chainforge.errors import ChainForgeError
 from chainforge.graph import LOCK
-from chainforge.lock_entry import Lock, read_lock
+from chainforge.lock_entry import Lock, parse_lock, read_lock
 
 
 def lock_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -32,8 +31,13 @@ def committed_lock(revision: str = "HEAD") -> Lock:
         ("git", "show", f"{revision}:./{LOCK}"), capture_output=True, text=True, encoding="utf-8"
     )
     if shown.returncode == 0:
-        lock: Lock = json.loads(shown.stdout)
-        return lock
+        try:
+            return parse_lock(shown.stdout)
+        except ValueError as error:
+            raise ChainForgeError(
+                f"{LOCK} of {revision} cannot be read: {error}",
+                f"run dvc repro, then: git add {LOCK} dvc.lock && git commit",
+            ) from error
     if "not a git repository" in shown.stderr and (lock := read_lock(Path(LOCK))):
         return lock
     raise ChainForgeError(

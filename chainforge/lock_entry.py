@@ -16,7 +16,7 @@ from chainforge.config.run import RunSettings
 from chainforge.digests import closure, digest_code, digest_module
 from chainforge.errors import ChainForgeError
 from chainforge.file_digests import digest_path
-from chainforge.graph import LOCK, GraphStep, param
+from chainforge.graph import LOCK, GraphStep, dependencies, param
 from chainforge.plugins import Entry, Plugins, plugin_settings
 
 Lock = dict[str, Any]
@@ -43,12 +43,48 @@ def locked_entry(lock: Mapping[str, Any], step: GraphStep) -> Lock | None:
 
 
 def read_lock(path: Path = Path(LOCK)) -> Lock:
-    """What the step `lock` last wrote; empty where there is nothing readable."""
+    """What the step `lock` last wrote; empty where there is nothing that it could have written."""
     try:
-        lock = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError, RecursionError):
+        return parse_lock(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError):
         return {}
-    return lock if isinstance(lock, dict) else {}
+
+
+def parse_lock(text: str) -> Lock:
+    """A lock from its text. Raises ValueError where it has another shape."""
+    try:
+        lock: Lock = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if not isinstance(lock, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - one kind of error for whoever calls
+    _check_shape(lock)
+    return lock
+
+
+def _check_shape(node: Mapping[str, Any], at: str = "") -> None:
+    for name, value in node.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{at}{name} is no object")  # noqa: TRY004
+        if "code" in value:
+            _check_entry(value, f"{at}{name}")
+        else:
+            _check_shape(value, f"{at}{name}.")
+
+
+def _check_entry(entry: Mapping[str, Any], at: str) -> None:
+    texts = {kind: entry.get(kind, {}) for kind in ("files", "env")}
+    plugins = entry.get("plugins", {})
+    if isinstance(plugins, dict):
+        texts |= {f"plugins.{name}": value for name, value in plugins.items()}
+    if not isinstance(entry["code"], str) or not isinstance(plugins, dict):
+        raise ValueError(f"{at} is no part of a lock")  # noqa: TRY004
+    for kind, value in texts.items():
+        if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+            raise ValueError(f"{at}.{kind} is no object of texts")
+    for name, plugin in plugins.items():
+        if "source" not in plugin and not {"distribution", "version"} <= set(plugin):
+            raise ValueError(f"{at}.plugins.{name} says not where it is from")
 
 
 def library_versions(libraries: list[str]) -> dict[str, str]:
@@ -69,7 +105,9 @@ def _selected(step: GraphStep, settings: BaseModel, plugins: Plugins) -> Lock:
         found[f"{role}:{entry.name}"] = origin(entry) | {"digest": digest_module(entry.module)}
         if role != "rewards":
             arguments = plugin_settings(entry, choice.settings)
-            files |= {str(path): digest_path(Path(path)) for path in arguments.values() if is_input(path)}
+            files |= {
+                str(path): digest_path(Path(path)) for path in arguments.values() if is_input(path, step)
+            }
     return {"plugins": found} | ({"files": files} if files else {})
 
 
@@ -109,10 +147,19 @@ def origin(entry: Entry) -> dict[str, str]:
     return {"distribution": distribution, "version": its_version}
 
 
-def is_input(value: Any) -> bool:
+def is_input(value: Any, step: GraphStep) -> bool:
     """A file or folder that comes from outside; what the graph itself makes, DVC watches already."""
-    path = Path(value) if isinstance(value, str) and Path(value).is_dir() else value
-    return isinstance(path, Path) and path.parts[:1] not in {("checkpoints",), ("data",)}
+    path = Path(value) if isinstance(value, str) and _is_folder(value) else value
+    return isinstance(path, Path) and not any(
+        path == dep or dep in path.parents for dep in dependencies(step)
+    )
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # longer than a path can be
+        return False
 
 
 def selections(settings: BaseModel) -> Iterator[tuple[str, Choice]]:

@@ -1,25 +1,34 @@
-"""Outputs appear whole or not at all: written beside their place, then renamed into it."""
+"""Outputs appear whole or not at all: written beside their place, then renamed into it.
+
+What else lies beside it is never followed and never removed: a partial output has a new name, with the number
+of its process. Those of a process that was killed are removed with the next one.
+"""
 
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+import psutil
+
+PARTIAL = re.compile(r"\.chainforge-(\d+)-[0-9a-f]{8}\.partial")
+
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `path` when the block ends well, and vanishes when it doesn't."""
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    partial.mkdir()
     try:
         yield partial
-        if path.exists():
-            shutil.rmtree(path)
+        _remove(path)
         os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -32,9 +41,9 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     A lone surrogate, which UTF-8 cannot hold, becomes a question mark.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = _partial(path)
     try:
-        with partial.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+        with partial.open("x", encoding="utf-8", errors="replace", newline="\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -58,3 +67,30 @@ def sha256_of(path: Path) -> str:
     """Of a file as it lies there."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _partial(path: Path) -> Path:
+    """A new name beside `path`; what a killed process left under such a name is removed."""
+    start = f".{path.name:.100}"
+    for other in path.parent.iterdir():
+        if other.name.startswith(start):
+            left = PARTIAL.fullmatch(other.name, len(start))
+            if left and not _runs(int(left[1]), other):
+                _remove(other)
+    return path.with_name(f"{start}.chainforge-{os.getpid()}-{secrets.token_hex(4)}.partial")
+
+
+def _runs(number: int, partial: Path) -> bool:
+    """Whether the process that made it still runs; a later one may have got its number."""
+    try:
+        return psutil.Process(number).create_time() <= partial.lstat().st_mtime
+    except (psutil.Error, OSError):
+        return False
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a folder or a link, but never what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

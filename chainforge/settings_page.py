@@ -19,7 +19,7 @@ from chainforge.config.verbs import VERBS
 SECTIONS = {name: f"`{name}`" for name in ("prompts", "report")} | {
     "collect": "`collect`, then `collect_cot` or `collect_general`",
     "filter": "`filter`, then `filter_cot` or `filter_general`",
-    "sft": "`sft`, then `sft_cold_start`, `sft_refine`, or `distill` and `students.NAME`",
+    "sft": "`sft`, then `sft_cold_start` or `sft_refine` with `base_model`, or `distill` and `students.NAME`",
     "grpo": "`grpo`, then `grpo_reasoning` or `grpo_final`",
     "sample": "`sample`, then `rejection_sampling` or `distill_data`",
     "evaluate": "`evaluate`, then `benches.NAME`",
@@ -40,8 +40,13 @@ setting. One that is left out has the default below. A wrong name, type or range
 work, with the nearest known name. A plugin is given as `{plugin: NAME, …}` with its own settings beside
 the name (its file says which), or as `NAME` alone. Rewards have no settings but their weight.
 
-Also there: `profile`, the name of the active profile; `students`, a section for each; `checkpoints`, the
-folders to evaluate, in the order of the report; `benches`, the held-out prompts to evaluate them on.
+Also there: `profile`, the name of the active profile; `base_model`, the plugin whose model the recipe starts
+from; `students`, a section for each; `checkpoints`, the folders to evaluate, in the order of the report;
+`benches`, the held-out prompts to evaluate them on. Names of students, checkpoints and benches are letters,
+digits, `_` and `-` (benches without `-`), at most 64. No text holds `${`: DVC would read it as a reference.
+
+What a step writes lies below `data/`, `checkpoints/`, `metrics/`, `plots/` or `reports/` of the project, is
+no other step's, and is not tracked by git. A step refuses to replace what no step has made.
 """
 LOSSES = """\
 ## Losses
@@ -110,7 +115,7 @@ def type_name(annotation: Any, marks: Iterable[Any] = ()) -> str:
     flat = [mark for m in marks for mark in (m.metadata if isinstance(m, FieldInfo) else [m])]
     if annotation is Choice:
         return "plugin: " + next(str(mark).replace("_", " ") for mark in flat if isinstance(mark, Role))
-    limits = [f"{sign} {getattr(m, key)}" for m in flat for key, sign in SIGNS.items() if hasattr(m, key)]
+    limits = [f"{sign} {getattr(m, key):,}" for m in flat for key, sign in SIGNS.items() if hasattr(m, key)]
     return f"{NAMES[annotation]} {', '.join(limits)}".strip()
 
 

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from chainforge.claims import note, recorded_paths
 from chainforge.errors import ChainForgeError
 from chainforge.lock import make_lock
 from chainforge.lock_diff import committed_lock, in_lines, lock_changes
 from chainforge.lock_entry import read_lock
 from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
+from chainforge.preflight.project import check_project
 from chainforge.run.finished import sweep
 from chainforge.run.progress import say
 from chainforge.run.step import open_step
@@ -16,8 +18,9 @@ from chainforge.stage import stage_main
 
 
 def main(name: str) -> None:
-    step = open_step(name)  # checks the sections that every step shares
-    lock = make_lock(load_plugins())
+    step, plugins = open_step(name), load_plugins()  # checks the sections that every step shares
+    lock = make_lock(plugins)
+    check_project(plugins, step.runtime)
     if step.runtime.locked and (changes := lock_changes(committed_lock(), lock)):
         raise ChainForgeError(
             f"plugins.lock.json is not the committed one: {'; '.join(in_lines(changes))}",
@@ -27,6 +30,7 @@ def main(name: str) -> None:
     for change in in_lines(lock_changes(before, lock)):
         say(f"{name}: {change}")
     write_json(Path("plugins.lock.json"), lock)
+    note(recorded_paths())  # they stay known when an older dvc.lock is checked out
     sweep(work_root())
 
 

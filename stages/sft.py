@@ -43,8 +43,8 @@ def starting_policy(
 ) -> Policy:
     if settings.start_from:
         return load_policy(settings.start_from, device)
-    assert settings.model is not None
-    chosen, seed = settings.model, step.seed("model")
+    assert settings.new_model is not None
+    chosen, seed = settings.new_model, step.seed("model")
     texts = ["\n".join([*(m["content"] for m in e.messages), e.response]) for e in examples]
     return make_policy(*load_student(plugins, chosen.plugin, chosen.settings, seed=seed, texts=texts), device)
 

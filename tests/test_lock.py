@@ -129,7 +129,7 @@ def test_an_edit_changes_exactly_the_steps_that_use_the_code(
 
 def test_an_edit_of_a_model_changes_every_step_that_starts_from_it(project: Path) -> None:
     before = lock()
-    fresh = {name for name in ("sft_cold_start", "sft_refine") if read_params()[name].get("model")}
+    fresh = {name for name in ("sft_cold_start", "sft_refine") if not read_params()[name].get("start_from")}
     edit("plugins/model_tiny_qwen2.py", lambda text: text + "\nSPEED = 3\n")
     assert changed(before, lock()) == fresh | DISTILL
     assert "sft_cold_start" in fresh

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from chainforge.config.loading import Choice, Role, Settings
-from chainforge.config.types import File, Positive
+from chainforge.config.types import File, Positive, Repeats
 
 
 class CollectSettings(Settings):
@@ -23,5 +23,5 @@ class CollectSettings(Settings):
     """System message in front of every prompt, for a teacher behind an API; not part of the examples."""
     retry_truncated: bool = False
     """Ask a teacher behind an API once more, with twice the max_tokens, where an answer was cut off."""
-    samples: Positive = 1
+    samples: Repeats = 1
     """Traces per prompt."""

@@ -1,11 +1,11 @@
 """How teachers behind an API are asked: changes the bill and the time, never an answer."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from chainforge.config.loading import Settings, load_settings, read_params
-from chainforge.config.types import Above0, AtLeast0, Positive
+from chainforge.config.types import AtLeast0, Seconds
 
 SECTION = "collector"
 
@@ -15,9 +15,9 @@ class CollectorSettings(Settings):
 
     budget_usd: AtLeast0 | Literal["none"] | None = None
     """USD that the journal of a step may ever cost, never passed; none: no cap; null: paid teachers stop."""
-    concurrency: Positive = 64
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Most calls in flight; fewer where the provider refuses more."""
-    deadline_s: Above0 = 1800.0
+    deadline_s: Seconds = 1800.0
     """Seconds until a call without an answer is given up."""
     off_peak_only: bool = False
     """Wait while the provider's higher price is on."""

@@ -2,9 +2,9 @@
 
 from pydantic import model_validator
 
-from chainforge.config.loading import Impossible
+from chainforge.config.impossible import Impossible
 from chainforge.config.sampling import SamplingSettings
-from chainforge.config.types import File, Positive, Rewards
+from chainforge.config.types import File, Positive, Repeats, Rewards
 
 
 class EvaluateSettings(SamplingSettings):
@@ -16,7 +16,7 @@ class EvaluateSettings(SamplingSettings):
     """Reward plugins to record; weights are not used here."""
     reward: str = "correct"
     """The reward that decides pass or fail."""
-    samples: Positive = 4
+    samples: Repeats = 4
     """Completions per problem, k."""
     greedy: bool = True
     """One greedy completion per problem as well."""

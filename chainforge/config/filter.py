@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from chainforge.config.loading import Settings
-from chainforge.config.types import Count, File, Fraction, Positive
+from chainforge.config.types import Count, File, Fraction, Positive, Real, Repeats
 
 Script = Literal[
     "Latin", "Han", "Hiragana", "Katakana", "Hangul", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari",
@@ -29,7 +29,7 @@ class FilterSettings(Settings):
     """JSON of what the traces cost, as `collect` wrote it."""
     reward: str = "correct"
     """Reward plugin that decides whether a trace is right."""
-    min_reward: float = 1.0
+    min_reward: Real = 1.0
     """A trace below this is dropped; one that the reward does not apply to is kept."""
     scripts: list[Script] = Field(default_factory=list)
     """Scripts that reasoning and answer are to be written in, such as [Latin]; an empty list allows all. \
@@ -53,7 +53,7 @@ class FilterSettings(Settings):
     drops the same text only."""
     near_duplicate_responses: Similarity | None = None
     """The same for the responses to one prompt."""
-    keep_per_prompt: Positive = 1
+    keep_per_prompt: Repeats = 1
     """Accepted traces per prompt."""
     choose: Literal["first", "shortest", "spread"] = "first"
     """Which of them: the first, the shortest, or evenly from the shortest to the longest."""

@@ -4,15 +4,29 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from chainforge.config.loading import Impossible
+from chainforge.config.impossible import Impossible
 from chainforge.config.sampling import SamplingSettings
-from chainforge.config.types import Above0, AtLeast0, Count, File, Fraction, Positive, Rewards
+from chainforge.config.types import (
+    Above0,
+    AtLeast0,
+    Count,
+    Decay,
+    File,
+    Fraction,
+    Items,
+    Rate,
+    RateOr0,
+    Repeats,
+    Rewards,
+    Rounds,
+    WarmTemperature,
+)
 
 
 class GrpoSettings(SamplingSettings):
     """Verb `grpo`: raise the reward of sampled completions, group by group."""
 
-    temperature: Above0 = 1.0
+    temperature: WarmTemperature = 1.0
     """Of sampling and of the log-probabilities; greedy completions have nothing to compare."""
     output: File
     """Checkpoint folder to write."""
@@ -26,21 +40,21 @@ class GrpoSettings(SamplingSettings):
     """Share of the prompts drawn from `extra_prompts`."""
     rewards: Rewards
     """Reward plugin -> weight."""
-    num_rl_steps: Positive = 200
+    num_rl_steps: Items = 200
     """Rollouts. Each is followed by num_iterations x mini_batches optimizer steps."""
-    prompts_per_step: Positive = 16
+    prompts_per_step: Items = 16
     """Prompts per rollout."""
-    group_size: Annotated[int, Field(ge=2)] = 8
+    group_size: Annotated[int, Field(ge=2, le=10_000)] = 8
     """Completions per prompt, G: a group of one has no baseline."""
-    num_iterations: Positive = 1
+    num_iterations: Repeats = 1
     """Passes over each rollout."""
-    mini_batches: Positive = 1
+    mini_batches: Repeats = 1
     """Optimizer steps per pass; a group is never split."""
-    learning_rate: Above0 = 1e-6
+    learning_rate: Rate = 1e-6
     """AdamW's rate."""
-    beta2: Fraction = 0.95
+    beta2: Decay = 0.95
     """AdamW's second-moment decay."""
-    weight_decay: AtLeast0 = 0.0
+    weight_decay: RateOr0 = 0.0
     """Decoupled weight decay of the matrices."""
     schedule: Literal["cosine", "constant"] = "constant"
     """Learning rate after warm-up."""
@@ -54,7 +68,7 @@ class GrpoSettings(SamplingSettings):
     """Trust region: the ratio counts between 1 - clip_ratio and 1 + clip_ratio (R1: 10)."""
     clip_ratio_high: AtLeast0 | None = None
     """Another upper bound (DAPO: 0.28); for cispo the absolute cap. null: as clip_ratio."""
-    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    dual_clip: Annotated[float, Field(gt=1, le=10**9)] | None = None
     """Bound of the ratio where the advantage is negative; null for none."""
     kl_coeff: AtLeast0 = 0.001
     """Weight of the KL to the reference model; at 0 the reference is never computed."""
@@ -70,7 +84,7 @@ class GrpoSettings(SamplingSettings):
     """Leave completions cut at max_new_tokens out of the loss; they still shape the baseline."""
     drop_equal_groups: bool = False
     """Leave groups whose rewards are all equal out of the KL term too: they cost time and teach nothing."""
-    resample_rounds: Count = 0
+    resample_rounds: Rounds = 0
     """Dynamic sampling: how often a step may replace groups whose rewards are all equal by new prompts."""
 
     @model_validator(mode="after")

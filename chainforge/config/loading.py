@@ -8,9 +8,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from chainforge.config.yaml_text import parse_yaml
 from chainforge.errors import ChainForgeError
 
 PARAMS = Path("params.yaml")
@@ -63,24 +62,23 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
 
 @cache
 def _read(path: Path, text: str) -> dict[str, Any]:
-    try:
-        params = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ChainForgeError(
-            f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}", "correct that line"
-        ) from error
+    params = parse_yaml(path, text)
     if not isinstance(params, dict):
         raise ChainForgeError(f"{path} holds no settings", "chainforge profile use tiny writes a whole one")
     return params
 
 
 def load_settings(kind: type[S], *sections: str, path: Path = PARAMS) -> S:
-    """Merge the dotted `sections` of params.yaml, later ones on top, and validate them as `kind`."""
+    """Merge the dotted `sections` of params.yaml, later ones on top, and validate them as `kind`.
+
+    A section that has the name of a setting is the value of that setting: `base_model`.
+    """
     merged: dict[str, Any] = {}
     owner: dict[str, str] = {}
     for section in sections:
+        if section in kind.model_fields:
+            merged[section], owner[section] = _node(read_params(path), section, path), ""
+            continue
         for key, value in _section(read_params(path), section, path).items():
             merged[key] = value
             owner[key] = section
@@ -94,6 +92,17 @@ def load_settings(kind: type[S], *sections: str, path: Path = PARAMS) -> S:
 
 
 def _section(params: Mapping[str, Any], dotted: str, path: Path) -> Mapping[str, Any]:
+    node = _node(params, dotted, path)
+    if node is None:
+        return {}
+    if not isinstance(node, Mapping):
+        raise ChainForgeError(
+            f"{path}: {dotted} must be a section, found {node!r:.200}", "indent its settings below"
+        )
+    return node
+
+
+def _node(params: Mapping[str, Any], dotted: str, path: Path) -> Any:
     node: Any = params
     for depth, key in enumerate(dotted.split("."), start=1):
         if not isinstance(node, Mapping) or key not in node:
@@ -103,12 +112,6 @@ def _section(params: Mapping[str, Any], dotted: str, path: Path) -> Mapping[str,
                 f"{path}: there is no section {dotted!r}", f"add it; {parent} has: {known or 'nothing'}"
             )
         node = node[key]
-    if node is None:
-        return {}
-    if not isinstance(node, Mapping):
-        raise ChainForgeError(
-            f"{path}: {dotted} must be a section, found {node!r}", "indent its settings below"
-        )
     return node
 
 
@@ -117,12 +120,12 @@ def _explain(
 ) -> ChainForgeError:
     loc = [str(part) for part in error["loc"]]
     section = owner.get(loc[0], sections[-1]) if loc else sections[-1]
-    where = f"{path}: {'.'.join([section, *loc])}"
+    where = f"{path}: {'.'.join(filter(None, [section, *loc]))}"
     if error["type"] == "extra_forbidden":
         known = list(_fields(kind, loc[:-1]))
         close = difflib.get_close_matches(loc[-1], known, n=1)
         guess = f"did you mean {close[0]!r}? " if close else ""
-        parent = ".".join([section, *loc[:-1]])
+        parent = ".".join(filter(None, [section, *loc[:-1]]))
         return ChainForgeError(
             f"there is no setting in {path}: {parent} called {loc[-1]!r}", f"{guess}known: {', '.join(known)}"
         )
@@ -132,7 +135,7 @@ def _explain(
         problem = error["ctx"]["error"]
         return ChainForgeError(f"{where}: {problem}", getattr(problem, "fix", f"correct it in {path}"))
     message = error["msg"][0].lower() + error["msg"][1:]
-    return ChainForgeError(f"{where} is {error['input']!r}: {message}", f"correct it in {path}")
+    return ChainForgeError(f"{where} is {error['input']!r:.200}: {message}", f"correct it in {path}")
 
 
 def _fields(kind: type[BaseModel], loc: list[str]) -> Iterator[str]:
@@ -142,14 +145,6 @@ def _fields(kind: type[BaseModel], loc: list[str]) -> Iterator[str]:
             continue
         kind = annotation
     yield from kind.model_fields
-
-
-class Impossible(ValueError):
-    """A combination of settings that cannot work: raised by a validator, with the fix."""
-
-    def __init__(self, problem: str, fix: str) -> None:
-        super().__init__(problem)
-        self.fix = fix
 
 
 Device = Literal["auto", "cpu", "cuda", "mps"]

@@ -1,21 +1,21 @@
 """Settings that every step shares."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from chainforge.config.loading import Device, Settings
-from chainforge.config.types import Above0, AtLeast0, Count, Positive
+from chainforge.config.types import Items, Positive, Seconds, SecondsOr0, Seed
 
 
 class RunSettings(Settings):
     """What every step shares (section `run`)."""
 
-    seed: Count = 17
+    seed: Seed = 17
     """Every random choice derives from this, the step, the iteration and the prompt id."""
     response_format: Literal["supercot", "r1", "r1-prefilled"] = "supercot"
     """Which tags surround reasoning and summary."""
-    threads: Positive = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads per step. Another number may sum in another order, so it belongs to the result."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of matrix products; master weights and checkpoints are float32 either way."""
@@ -32,11 +32,11 @@ class RuntimeSettings(Settings):
     """Tokens (padding counted) per forward and backward pass; auto: what fits, up to 1,024 on a CPU."""
     gradient_checkpointing: bool = False
     """true: forward passes run twice and activations of a layer at a time are kept: time against memory."""
-    rollout_rows: Positive = 512
+    rollout_rows: Items = 512
     """Sequences that the sampler decodes at once: memory against speed."""
-    reward_timeout_s: Above0 = 60.0
+    reward_timeout_s: Seconds = 60.0
     """Seconds one call of a reward may take before the run stops."""
-    save_every_s: AtLeast0 = 60.0
+    save_every_s: SecondsOr0 = 60.0
     """Seconds between saves of a step under way: at most so much work is lost when it is killed."""
     locked: bool = False
     """true: stop where plugins.lock.json is not the committed one, instead of rewriting it."""

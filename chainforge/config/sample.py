@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from chainforge.config.loading import Impossible
+from chainforge.config.impossible import Impossible
 from chainforge.config.sampling import SamplingSettings
-from chainforge.config.types import File, Positive, Rewards
+from chainforge.config.types import File, Positive, Real, Repeats, Rewards
 
 
 class SampleSettings(SamplingSettings):
@@ -24,15 +24,15 @@ class SampleSettings(SamplingSettings):
     """Only the first so many of `prompts`; null for all."""
     extra_max_prompts: Positive | None = None
     """Only the first so many of `extra_prompts`; null for all."""
-    samples: Positive = 4
+    samples: Repeats = 4
     """Completions per prompt."""
     rewards: Rewards
     """Reward plugin -> weight."""
-    min_reward: float = 1.0
+    min_reward: Real = 1.0
     """Completions whose weighted sum is below this are dropped."""
     policy: Literal["best", "distinct"] = "distinct"
     """best: the one best per prompt; distinct: up to `keep_per_prompt` different ones."""
-    keep_per_prompt: Positive = 1
+    keep_per_prompt: Repeats = 1
     """Accepted completions per prompt."""
 
     @model_validator(mode="after")

@@ -5,17 +5,17 @@ from typing import Annotated
 from pydantic import Field
 
 from chainforge.config.loading import Settings
-from chainforge.config.types import AtLeast0, Count, Positive
+from chainforge.config.types import Count, Temperature, Tokens
 
 
 class SamplingSettings(Settings):
     """How tokens are drawn, for every verb that samples."""
 
-    temperature: AtLeast0 = 1.0
+    temperature: Temperature = 1.0
     """0 is greedy."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(ge=1e-6, le=1)] = 1.0
     """Nucleus: the smallest set of tokens with at least this probability."""
     top_k: Count = 0
     """Only the k likeliest tokens; 0 for all."""
-    max_new_tokens: Positive = 256
+    max_new_tokens: Tokens = 256
     """Completions are cut here."""

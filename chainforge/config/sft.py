@@ -1,11 +1,23 @@
 """Settings of the verb `sft`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from chainforge.config.loading import Choice, Impossible, Role, Settings
-from chainforge.config.types import Above0, AtLeast0, File, Fraction, Positive
+from chainforge.config.impossible import Impossible
+from chainforge.config.loading import Choice, Role, Settings
+from chainforge.config.types import (
+    Above0,
+    Decay,
+    Epochs,
+    File,
+    Fraction,
+    Items,
+    Positive,
+    Rate,
+    RateOr0,
+    Tokens,
+)
 
 
 class SftSettings(Settings):
@@ -18,26 +30,28 @@ class SftSettings(Settings):
     extra_examples: File | None = None
     """A second JSONL, mixed in; null for none."""
     start_from: File | None = None
-    """A checkpoint folder to go on from; null starts from `model`."""
+    """A checkpoint folder to go on from; null starts from the base model, or the student's own `model`."""
+    base_model: Annotated[Choice, Role("student_models")] | None = None
+    """The section of that name: what `sft_cold_start` and `sft_refine` start from. Students have `model`."""
     model: Annotated[Choice, Role("student_models")] | None = None
-    """Student model plugin and its settings, where `start_from` is null."""
+    """A student's model: a student model plugin and its settings."""
     teacher: File | None = None
     """Checkpoint whose logits are distilled when `logit_kd_weight` is above 0."""
     logit_kd_weight: Fraction = 0.0
     """Share of the loss that is KL(teacher || student) per token; vocabularies must agree."""
-    num_epochs: Above0 = 2.0
+    num_epochs: Epochs = 2.0
     """Passes over the examples."""
-    batch_size: Positive = 16
+    batch_size: Items = 16
     """Examples per optimizer step, whatever the micro-batch."""
-    max_tokens: Positive = 2048
+    max_tokens: Tokens = 2048
     """Longer examples are dropped, and counted."""
-    learning_rate: Above0 = 1e-5
+    learning_rate: Rate = 1e-5
     """AdamW's peak rate."""
-    muon_learning_rate: AtLeast0 = 0.0
+    muon_learning_rate: RateOr0 = 0.0
     """Above 0: Muon for the hidden matrices at this rate, AdamW for the rest (small models from scratch)."""
-    beta2: Fraction = 0.95
+    beta2: Decay = 0.95
     """AdamW's second-moment decay."""
-    weight_decay: AtLeast0 = 0.0
+    weight_decay: RateOr0 = 0.0
     """Decoupled weight decay of the matrices."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after warm-up."""
@@ -52,12 +66,34 @@ class SftSettings(Settings):
     eval_every: Positive = 200
     """Optimizer steps between evaluation losses."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _either_or(cls, given: Any) -> Any:
+        """The base model is for a step that goes on from no checkpoint."""
+        if isinstance(given, dict) and given.get("start_from") is not None:
+            return {name: value for name, value in given.items() if name != "base_model"}
+        return given
+
     @model_validator(mode="after")
     def _possible(self) -> "SftSettings":
-        if (self.start_from is None) == (self.model is None):
+        if self.base_model and self.model:
+            raise Impossible(
+                "this step has no model of its own, it starts from base_model",
+                "take `model` out and set base_model, which both steps read; or set start_from",
+            )
+        if "base_model" in self.model_fields_set and not self.base_model:
+            raise Impossible(
+                "there is no base_model", "name a plugin there, or set start_from to a checkpoint"
+            )
+        if not self.base_model and (self.start_from is None) == (self.model is None):
             raise Impossible(
                 "start_from and model exclude each other", "set exactly one of them, the other null"
             )
         if self.logit_kd_weight > 0 and self.teacher is None:
             raise Impossible("logit_kd_weight needs a teacher", "set teacher to a checkpoint folder")
         return self
+
+    @property
+    def new_model(self) -> Choice | None:
+        """The plugin whose model is trained; None where the step goes on from `start_from`."""
+        return self.model or self.base_model

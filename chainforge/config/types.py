@@ -1,14 +1,45 @@
-"""Ranges that settings have in common."""
+"""Ranges that settings have in common.
+
+The upper bounds are far above what anybody trains: what lies beyond is a slip of the finger, and would fill
+the memory, or never end, before anybody notices.
+"""
 
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+from chainforge.config.impossible import Impossible
+
+MANY = 10**9
+COLDEST = 0.01  # below it the likeliest token is all but certain, and logits / temperature overflows at last
+
+
+def not_almost_greedy(temperature: float) -> float:
+    """0, or warm enough to compute with."""
+    if 0 < temperature < COLDEST:
+        raise Impossible(f"{temperature} is too cold", f"set it to {COLDEST} or more; greedy decoding is 0")
+    return temperature
+
+
+Count = Annotated[int, Field(ge=0, le=MANY)]
+Positive = Annotated[int, Field(ge=1, le=MANY)]
+Repeats = Annotated[int, Field(ge=1, le=10_000)]  # of one prompt, or of one rollout
+Rounds = Annotated[int, Field(ge=0, le=100)]
+Items = Annotated[int, Field(ge=1, le=10**6)]  # held in memory together
+Tokens = Annotated[int, Field(ge=1, le=10**7)]  # of one text
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Above0 = Annotated[float, Field(gt=0)]
-AtLeast0 = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=100)]
+RateOr0 = Annotated[float, Field(ge=0, le=100)]
+Epochs = Annotated[float, Field(gt=0, le=10_000)]
+Seconds = Annotated[float, Field(gt=0, le=10**6)]
+SecondsOr0 = Annotated[float, Field(ge=0, le=10**6)]
+Above0 = Annotated[float, Field(gt=0, le=MANY)]
+AtLeast0 = Annotated[float, Field(ge=0, le=MANY)]
+Real = Annotated[float, Field(ge=-(10**6), le=10**6)]
+Temperature = Annotated[float, Field(ge=0, le=100), AfterValidator(not_almost_greedy)]
+WarmTemperature = Annotated[float, Field(gt=0, le=100), AfterValidator(not_almost_greedy)]
 File = Annotated[Path, Field(strict=False)]
-Rewards = Annotated[dict[str, float], Field(min_length=1)]
+Rewards = Annotated[dict[str, Real], Field(min_length=1)]

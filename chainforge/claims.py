@@ -1,0 +1,167 @@
+"""Where a step may write: nothing that no step has made is ever deleted or replaced.
+
+DVC deletes the outputs of a step before it runs it, so the step `lock` checks all of them before; and a step
+checks its own again, because it may be run by hand. What steps have made is what dvc.lock says, and what is
+noted in `logs/outputs.txt` before a step writes: a killed run has results that DVC has not recorded.
+"""
+
+import subprocess
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from chainforge.config.yaml_text import parse_yaml
+from chainforge.errors import ChainForgeError
+from chainforge.graph import VARIABLE, GraphStep, Output, filled, read_graph
+
+PLACES = ("data", "checkpoints", "metrics", "plots", "reports")
+NOTED = Path("logs/outputs.txt")
+DVC_LOCK = Path("dvc.lock")
+
+
+def claim(step: GraphStep) -> None:
+    """Check where this step writes, and note that what lies there from now on is its own."""
+    check_outputs([step], read_graph().values())
+    note(filled(out.path) for out in step.outs)
+
+
+def check_outputs(steps: Collection[GraphStep], graph: Collection[GraphStep]) -> None:
+    """Raise ChainForgeError for an output in no place for outputs, or that would replace something else."""
+    for step in steps:
+        for out in step.outs:
+            check_place(step, out)
+    for step in steps:
+        check_apart(step, graph)
+    lying = [(step, out) for step in steps for out in step.outs if _lies(filled(out.path))]
+    made = made_paths() if lying else set()
+    for step, out in lying:
+        _check_made(step, out, made)
+    _check_untracked(steps)
+
+
+def check_place(step: GraphStep, out: Output) -> None:
+    """Raise ChainForgeError unless the output lies inside the project, in a place for outputs."""
+    path, where = filled(out.path), setting(out.path)
+    if path.is_absolute() or ".." in path.parts or path.parts[:1] not in {(place,) for place in PLACES}:
+        problem = f"{step.name} is to write {path}{where}, which is in no place for outputs"
+    elif len(path.parts) == 1:
+        problem = f"{step.name} is to write all of {path}/{where}, where other steps write too"
+    elif link := next((p for p in path.parents if p.is_symlink()), None):
+        problem = f"{step.name} is to write {path}{where}, but {link} is a link"
+    else:
+        return
+    raise ChainForgeError(problem, f"name a path below one of the project's own folders: {', '.join(PLACES)}")
+
+
+def check_apart(step: GraphStep, graph: Iterable[GraphStep]) -> None:
+    """Raise ChainForgeError where an output is what another step writes, or what the step itself reads."""
+    for out in step.outs:
+        path, where = filled(out.path), setting(out.path)
+        for dep in step.deps:
+            if overlap(path, filled(dep)):
+                raise ChainForgeError(
+                    f"{step.name} is to write {path}{where}, and reads {filled(dep)}{setting(dep)}",
+                    "set another output: a step never replaces what it reads",
+                )
+        for other in graph:
+            for its in other.outs:
+                if (other.name, its) != (step.name, out) and overlap(path, filled(its.path)):
+                    raise ChainForgeError(
+                        f"{step.name} is to write {path}{where}, and {other.name} "
+                        f"{filled(its.path)}{setting(its.path)}",
+                        "set another output: each lies in a place of its own",
+                    )
+
+
+def overlap(one: Path, other: Path) -> bool:
+    """Whether they are the same, or one lies inside the other."""
+    return one == other or one in other.parents or other in one.parents
+
+
+def setting(path: str) -> str:
+    """The setting that a path of dvc.yaml is taken from, in brackets; nothing where there is none."""
+    variable = VARIABLE.fullmatch(path)
+    return f" ({variable[1]})" if variable else ""
+
+
+def made_paths() -> set[Path]:
+    """Everything that a step has made here, as far as it is known."""
+    return recorded_paths() | noted_paths()
+
+
+def recorded_paths() -> set[Path]:
+    """The outputs in dvc.lock. Raises ChainForgeError where it is not what DVC writes."""
+    if not DVC_LOCK.is_file():
+        return set()
+    fix = "bring back the one of the last commit: git checkout dvc.lock"
+    try:
+        loaded = parse_yaml(DVC_LOCK, DVC_LOCK.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ChainForgeError(f"{DVC_LOCK} is not UTF-8: {error}", fix) from error
+    except ChainForgeError as error:
+        raise ChainForgeError(error.problem, fix) from error
+    if loaded is None:
+        return set()
+    try:
+        return set(_outputs(loaded))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ChainForgeError(f"{DVC_LOCK} is not as DVC writes it: {error!r:.100}", fix) from error
+
+
+def _outputs(loaded: Mapping[str, Any]) -> Iterable[Path]:
+    for stage in loaded.get("stages", {}).values():
+        yield from (Path(out["path"]) for out in stage.get("outs", ()))
+
+
+def noted_paths() -> set[Path]:
+    """What steps have noted before they wrote."""
+    try:
+        return {Path(line) for line in NOTED.read_text(encoding="utf-8").splitlines() if line}
+    except (OSError, UnicodeDecodeError):
+        return set()
+
+
+def note(paths: Iterable[Path]) -> None:
+    """Add to what steps have made."""
+    known = noted_paths()
+    if new := [path for path in paths if path not in known]:
+        NOTED.parent.mkdir(parents=True, exist_ok=True)
+        with NOTED.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{path.as_posix()}\n" for path in new))
+
+
+def _lies(path: Path) -> bool:
+    """Whether there is something; an empty folder is nothing."""
+    return path.is_symlink() or (any(path.iterdir()) if path.is_dir() else path.exists())
+
+
+def _check_made(step: GraphStep, out: Output, made: set[Path]) -> None:
+    path = filled(out.path)
+    if path in made or (not out.cached and _tracked([path])):
+        return
+    raise ChainForgeError(
+        f"{step.name} is to write {path}{setting(out.path)}, but what lies there was made by no step",
+        "move it away if it is yours (delete it if it is left over), or set another output",
+    )
+
+
+def _check_untracked(steps: Iterable[GraphStep]) -> None:
+    paths = {filled(out.path): step for step in steps for out in step.outs if out.cached}
+    for tracked in _tracked(paths):
+        path = next(path for path in paths if path == tracked or path in tracked.parents)
+        raise ChainForgeError(
+            f"{paths[path].name} is to write {path}, but git tracks {tracked}",
+            f"set another output, or: git rm -r --cached {path}",
+        )
+
+
+def _tracked(paths: Collection[Path]) -> list[Path]:
+    """Which files below these paths git tracks; none without git."""
+    if not paths:
+        return []
+    command = ("git", "-c", "core.quotepath=off", "ls-files", "-z", "--", *map(str, paths))
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [Path(name) for name in listed.stdout.split("\0") if name] if listed.returncode == 0 else []

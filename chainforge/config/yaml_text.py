@@ -1,0 +1,73 @@
+"""YAML as people write it: texts, numbers, lists and sections; anything else is told with its line."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import Node
+
+from chainforge.errors import ChainForgeError
+
+DEEPEST = 50
+
+
+class _Constructor(SafeConstructor):
+    """Says where a value stands that cannot be made: an impossible date, a number of 6,000 digits."""
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except MarkedYAMLError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            shown = f"{node.value!r:.40} is no {node.tag.rpartition(':')[2]}"
+            raise ConstructorError(problem=f"{shown} ({text:.80})", problem_mark=node.start_mark) from error
+
+
+def parse_yaml(path: Path, text: str) -> Any:
+    """What the text of that file holds. Raises ChainForgeError that names the line, or the key."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    try:
+        loaded = yaml.load(text)
+        _check(path, loaded, ())
+    except RecursionError as error:
+        raise _too_deep(path) from error
+    except ChainForgeError:
+        raise
+    except Exception as error:  # the parser has its own errors, and lets others through
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
+        raise ChainForgeError(f"{path}{where}: not YAML: {problem:.300}", "correct that line") from error
+    return loaded
+
+
+def _check(path: Path, node: Any, at: tuple[str, ...]) -> None:
+    """Raise for keys that are not texts, and for values that are not plain."""
+    if len(at) > DEEPEST:
+        raise _too_deep(path)
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if not isinstance(key, str):
+                raise ChainForgeError(
+                    f"{path}: {'.'.join(at) or 'the top level'} has the key {key!r:.60}, which is no text",
+                    "put it in quotes, or take it out",
+                )
+            _check(path, value, (*at, key))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            _check(path, value, (*at, str(place)))
+    elif not isinstance(node, str | int | float | None):
+        raise ChainForgeError(
+            f"{path}: {'.'.join(at) or 'it'} is a {type(node).__name__}: {node!s:.60}",
+            "put it in quotes if it is a text",
+        )
+
+
+def _too_deep(path: Path) -> ChainForgeError:
+    return ChainForgeError(f"{path} is nested more than {DEEPEST} deep", "write it flatter")

@@ -1,0 +1,1 @@
+"""What `lock` refuses before any work, though every setting by itself is valid."""

@@ -1,0 +1,69 @@
+"""Plugins with their settings: made once, so that a value that cannot work is told before any work."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from chainforge.config.verbs import VERBS
+from chainforge.errors import ChainForgeError, described
+from chainforge.graph import GraphStep, settings_of
+from chainforge.lock_entry import selections
+from chainforge.plugins import Entry, Plugins, made, plugin_settings, role_title
+from chainforge.preflight.inputs import check_there, check_watched
+from chainforge.preflight.names import made_by
+
+PATH = re.compile(r"[\w.~+-]*(/[\w.+-]+)+/?")
+HOME = ("data", "checkpoints", "inputs")  # where a project's own models lie
+
+
+def check_components(graph: Mapping[str, GraphStep], plugins: Plugins) -> None:
+    """Raise ChainForgeError for settings that their plugin refuses, and for files that are not there."""
+    tried: set[str] = set()
+    for step in graph.values():
+        for role, choice in selections(settings_of(VERBS[step.verb], step.name)):
+            if role == "rewards":
+                continue
+            entry = plugins.pick(role, choice.plugin)
+            arguments = plugin_settings(entry, choice.settings)
+            for name, path in files(role, arguments):
+                what = f"{step.name}: {role_title(role)} {entry.name}: {name} names {path}"
+                check_there(what, path, graph)
+                if made_by(path, graph):
+                    check_watched(step, f"{role_title(role)} {entry.name}: {name}", path)
+            if (key := f"{role} {choice!r}") not in tried:
+                tried.add(key)
+                make(entry, choice.settings)
+
+
+def make(entry: Entry, settings: Mapping[str, Any]) -> None:
+    """Make the component and forget it. Raises ChainForgeError, whatever the plugin raises."""
+    try:
+        if entry.role == "prompt_sources":
+            entry.component(**plugin_settings(entry, settings), split="train", n=1, seed=0)
+        else:
+            made(entry, settings)
+    except ChainForgeError as error:
+        named = error.problem if entry.who in error.problem else f"{entry.who}: {error.problem}"
+        raise ChainForgeError(named, error.fix) from error
+    except Exception as error:
+        raise ChainForgeError(
+            f"{entry.who} takes not these settings: {described(error)}",
+            f"correct them in params.yaml, or mend the plugin: chainforge plugins check {entry.name}",
+        ) from error
+
+
+def files(role: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """The settings that name a file or folder; a model's text does where it looks like no hub name."""
+    for name, value in arguments.items():
+        if isinstance(value, Path):
+            yield name, value
+        elif role == "student_models" and isinstance(value, str) and looks_like_path(value):
+            yield name, Path(value)
+
+
+def looks_like_path(text: str) -> bool:
+    """`./model`, `/models/qwen`, `inputs/qwen`, but not `Qwen/Qwen2.5-0.5B`."""
+    if not PATH.fullmatch(text):
+        return False
+    return text[0] in "./~" or text.count("/") > 1 or text.partition("/")[0] in HOME

@@ -1,0 +1,75 @@
+"""What steps read: made by a step, or there already; and watched by DVC."""
+
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from chainforge.claims import overlap, setting
+from chainforge.config.verbs import VERBS
+from chainforge.errors import ChainForgeError
+from chainforge.graph import VARIABLE, GraphStep, dependencies, filled, outputs, param, settings_of
+from chainforge.preflight.names import made_by
+
+
+def check_inputs(graph: Mapping[str, GraphStep]) -> None:
+    """Raise ChainForgeError for an input that nobody makes, that DVC does not watch, or steps in a circle."""
+    for step in graph.values():
+        for dep in step.deps:
+            variable = VARIABLE.fullmatch(dep)
+            if not variable or param(variable[1]) is not None:
+                check_there(f"{step.name} reads {filled(dep)}{setting(dep)}", filled(dep), graph)
+        for name, path in named_files(settings_of(VERBS[step.verb], step.name)):
+            if path not in outputs(step):
+                check_watched(step, f"{step.sections[-1]}: {name}", path)
+    check_order(graph)
+
+
+def check_there(what: str, path: Path, graph: Mapping[str, GraphStep]) -> None:
+    """Raise ChainForgeError unless a step makes that path, or it is there."""
+    if made_by(path, graph):
+        return
+    if not path.exists():
+        raise ChainForgeError(
+            f"{what}, which is not there and which no step makes", "correct it, or put it there"
+        )
+    if not path.is_file() and not path.is_dir():
+        raise ChainForgeError(f"{what}, which is neither a file nor a folder", "put a file or a folder there")
+
+
+def check_watched(step: GraphStep, what: str, path: Path) -> None:
+    """Raise ChainForgeError unless DVC notices when that input of the step changes."""
+    if not any(path == dep or dep in path.parents for dep in dependencies(step)):
+        raise ChainForgeError(
+            f"{what} names {path}, which dvc.yaml does not list for {step.name}",
+            f"add it to the deps of {step.name} in dvc.yaml, so that a change of it is noticed",
+        )
+
+
+def named_files(settings: BaseModel) -> Iterator[tuple[str, Path]]:
+    """Every path in the settings of a verb, with the name of the setting."""
+    for name, value in settings:
+        values = value if isinstance(value, list) else [value]
+        yield from ((name, path) for path in values if isinstance(path, Path))
+
+
+def check_order(graph: Mapping[str, GraphStep]) -> None:
+    """Raise ChainForgeError where steps wait for one another."""
+    before = {
+        step.name: {
+            other.name
+            for other in graph.values()
+            for out in outputs(other)
+            if other.name != step.name and any(overlap(dep, out) for dep in dependencies(step))
+        }
+        for step in graph.values()
+    }
+    try:
+        TopologicalSorter(before).prepare()
+    except CycleError as error:
+        circle = " <- ".join(error.args[1])
+        raise ChainForgeError(
+            f"these steps wait for one another: {circle}",
+            "one of them has to read something else: look at their start_from, examples and prompts",
+        ) from None

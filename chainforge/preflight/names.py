@@ -1,0 +1,60 @@
+"""Names in params.yaml that nobody answers to."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from chainforge.claims import overlap
+from chainforge.config.report import ReportSection
+from chainforge.errors import ChainForgeError, unknown
+from chainforge.graph import GraphStep, outputs, settings_of
+
+
+def check_names(params: Mapping[str, Any], graph: Mapping[str, GraphStep]) -> None:
+    """Raise ChainForgeError for a checkpoint, a bench or a parent that no step of the graph knows."""
+    if not isinstance(params.get("profile"), str):
+        raise ChainForgeError(
+            f"params.yaml: profile is {params.get('profile')!r:.80}",
+            "write a name there, such as: profile: mine",
+        )
+    _check_checkpoints(params["checkpoints"], graph.values())
+    _check_benches(params.get("benches"), graph)
+    for step in graph.values():
+        if step.verb == "report":
+            _check_parents(settings_of(ReportSection, step.name), params["checkpoints"])
+
+
+def _check_checkpoints(names: Collection[str], steps: Collection[GraphStep]) -> None:
+    made = {path for step in steps for path in outputs(step)}
+    for name in names:
+        path = Path("checkpoints") / name
+        if path not in made:
+            known = ", ".join(sorted(p.name for p in made if p.parent == Path("checkpoints")))
+            raise ChainForgeError(
+                f"params.yaml: checkpoints has {name}, but no step makes {path}",
+                f"take it out of `checkpoints` and report.parents, or let a step write it; made: {known}",
+            )
+
+
+def _check_benches(benches: Any, graph: Mapping[str, GraphStep]) -> None:
+    evaluated = {step.name.rpartition("-")[2] for step in graph.values() if step.verb == "evaluate"}
+    if not isinstance(benches, Mapping) or not benches:
+        raise ChainForgeError(f"params.yaml: benches is {benches!r:.80}", "write one section per bench there")
+    for bench in benches:
+        if "-" in bench or bench not in evaluated:
+            raise ChainForgeError(
+                f"params.yaml: benches has {bench}, which no step evaluates",
+                f"add it to `bench` of stanza evaluate in dvc.yaml (letters, digits and _), or take it out; "
+                f"evaluated: {', '.join(sorted(evaluated))}",
+            )
+
+
+def _check_parents(report: ReportSection, checkpoints: Collection[str]) -> None:
+    for name in (*report.parents, *report.parents.values()):
+        if name not in checkpoints:
+            raise unknown("checkpoint for report.parents", name, checkpoints)
+
+
+def made_by(path: Path, graph: Mapping[str, GraphStep]) -> bool:
+    """Whether a step writes it, or something in it, or the folder that it is in."""
+    return any(overlap(path, out) for step in graph.values() for out in outputs(step))
