@@ -43,7 +43,10 @@ def main(run: Run[GrpoSettings]) -> None:
         open_work(run.inputs, step.runtime) as work,
         whole_folder(settings.output) as folder,
     ):
-        table, summary = grpo.train(policy, reference, prompts, rollout, settings, step, work)
+        may_fail = [reward.name for reward in scorer.rewards if reward.options.on_error == "none"]
+        table, summary = grpo.train(
+            policy, reference, prompts, rollout, settings, step, work, may_fail=may_fail
+        )
         save_policy(policy, folder)
         step.finish(summary, table)
 

@@ -3,12 +3,13 @@
 Source: DeepSeekMath, arXiv 2402.03300, algorithm 1. N prompts, G completions each.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 
 from chainforge.algorithms.advantages import zero_variance_N
 from chainforge.config.grpo import GrpoSettings
-from chainforge.loops.grpo_metrics import columns, rewards_NG, rollout_metrics, update_metrics
+from chainforge.loops.grpo_metrics import columns, rollout_metrics, update_metrics
+from chainforge.loops.grpo_rewards import check_rewards, does_not_apply, rewards_NG
 from chainforge.loops.grpo_rows import Row, make_rows, mini_batches
 from chainforge.loops.grpo_update import add_logprobs, update
 from chainforge.loops.prompt_mix import PromptMix
@@ -34,9 +35,12 @@ def train(
     settings: GrpoSettings,
     step: Step,
     work: Work,
+    *,
+    may_fail: Collection[str] = (),
 ) -> tuple[StepTable, dict[str, float]]:
     """One turn of the body is one rollout and its optimizer steps. Changes the policy in place.
 
+    A reward that is None for all completions so far is an error, unless its name is in `may_fail`.
     Returns the row per step, and the last one as the summary. A resumed run starts inside the rollout
     that was under way: its rows are in the buffer, and so is what its first updates gave.
     """
@@ -52,6 +56,9 @@ def train(
         if number > buffer.number:
             groups, drawn = rollout_with_spread(rollout, prompts, settings, number, buffer.drawn)
             return_freed_memory()
+            buffer.applied = sorted({*buffer.applied, *check_rewards(groups, settings.rewards, number)})
+            if idle := settings.rewards.keys() - buffer.applied - set(may_fail):
+                raise does_not_apply(sorted(idle), number)
             rows = make_rows(policy, groups, settings, step)
             add_logprobs(policy, reference, rows, settings, step)
             buffer.fill(number, rows, rollout_metrics(groups, settings.rewards), drawn)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 import torch
-from torch import Tensor
 
-from chainforge.algorithms.advantages import zero_variance_N
+from chainforge.algorithms.advantages import deviation, zero_variance_N
+from chainforge.loops.grpo_rewards import rewards_NG
 from chainforge.records import Group
 
 UPDATE_NAMES = {
@@ -37,14 +37,18 @@ def columns(rewards: Iterable[str]) -> list[str]:
 
 
 def rollout_metrics(groups: Sequence[Group], rewards: Iterable[str]) -> dict[str, float]:
-    """What the completions were like. `reward_std` is the mean over groups; missing rewards are left out."""
+    """What the completions were like.
+
+    `reward_std` is the mean over groups of the deviation of the rewards that apply. Missing rewards are left
+    out, and so are groups with fewer than two; it is NaN where no group is left.
+    """
     reward_NG = rewards_NG(groups)
     completions = [completion for group in groups for completion in group.completions]
     lengths = [len(c.token_ids) for c in completions]
     ended = [len(c.token_ids) for c in completions if c.finish == "stop"]
     metrics = {
         "reward": reward_NG.nanmean().item(),
-        "reward_std": torch.nan_to_num(reward_NG.std(-1)).mean().item(),
+        "reward_std": deviation(reward_NG, dim=-1).nanmean().item(),
         "frac_reward_zero_std": zero_variance_N(reward_NG).float().mean().item(),
         "completions/mean_length": fmean(lengths),
         "completions/min_length": min(lengths),
@@ -68,8 +72,3 @@ def update_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
         for name, column in UPDATE_NAMES.items()
         if (values := [u[name] for u in updates if name in u])
     }
-
-
-def rewards_NG(groups: Sequence[Group]) -> Tensor:
-    """The weighted rewards; NaN where none applies."""
-    return torch.tensor([[score.total for score in group.scores] for group in groups])

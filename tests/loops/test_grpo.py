@@ -6,19 +6,22 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
 import torch
-from fakes import completion, group, make_step, policy, prompt, sampled_rollout, weights
+from fakes import SUPERCOT, completion, group, make_step, policy, prompt, sampled_rollout, weights
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chainforge.algorithms.losses import LOSSES
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.errors import ChainForgeError
 from chainforge.loops import grpo_update
 from chainforge.loops.grpo import make_optimizer, rollout_with_spread, train
+from chainforge.loops.grpo_metrics import rollout_metrics
 from chainforge.loops.grpo_rows import Row, make_rows, mini_batches
 from chainforge.loops.grpo_update import add_logprobs, logprobs_of, update
 from chainforge.loops.prompt_mix import PromptMix
@@ -417,6 +420,75 @@ def test_a_prompt_that_comes_twice_in_a_step_gets_other_completions() -> None:
 def test_passes_and_seeds_have_orders_of_their_own() -> None:
     orders = {tuple(p.id for p in mix(PROMPTS, seed=s).draw(8, 8 * n)) for s in range(4) for n in range(4)}
     assert len(orders) == 16
+
+
+def scored(*parts: dict[str, float | None]) -> list[Group]:
+    """One group whose rewards have these parts, weighted as `Scorer` does."""
+    p, scorer = (
+        prompt(),
+        Scorer(tuple(WeightedReward(name, 1.0, len, "toy") for name in parts[0]), SUPERCOT, 1),
+    )
+    return [Group(p, (completion(p, token_ids=[5]),) * len(parts), tuple(map(scorer.weigh, parts)))]
+
+
+def test_the_spread_of_a_group_leaves_missing_rewards_out() -> None:
+    groups = scored({"correct": 1.0}, {"correct": 0.0}, {"correct": None})
+    assert rollout_metrics(groups, ["correct"])["reward_std"] == pytest.approx(0.5**0.5)
+    one_left = scored({"correct": 1.0}, {"correct": None}, {"correct": None})
+    assert rollout_metrics(groups + one_left, ["correct"])["reward_std"] == pytest.approx(0.5**0.5)
+    assert math.isnan(rollout_metrics(one_left, ["correct"])["reward_std"])
+
+
+@given(rewards=st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_the_spread_is_the_mean_of_those_of_the_groups(rewards: list[list[float]]) -> None:
+    groups = [g for of_group in rewards for g in scored(*({"correct": r} for r in of_group))]
+    wanted = sum(map(stdev, rewards)) / len(rewards)
+    assert rollout_metrics(groups, ["correct"])["reward_std"] == pytest.approx(wanted, abs=1e-6)
+
+
+def training_on(*parts: dict[str, float | None], may_fail: Sequence[str] = ()) -> None:
+    settings = settings_of(rewards=dict.fromkeys(parts[0], 1.0), prompts_per_step=1, num_rl_steps=1)
+    train(
+        policy(),
+        None,
+        mix(PROMPTS),
+        lambda c, n, f: scored(*parts),
+        settings,
+        STEP,
+        Work(),
+        may_fail=may_fail,
+    )
+
+
+def test_a_reward_that_applies_to_nothing_is_an_error_that_names_it() -> None:
+    with pytest.raises(
+        ChainForgeError, match="the reward 'correct' is None for every completion by RL step 1"
+    ):
+        training_on({"correct": None}, {"correct": None})
+    nothing: dict[str, float | None] = {"correct": None, "format": 1.0}
+    with pytest.raises(
+        ChainForgeError, match="the reward 'correct' is None for every completion by RL step 1"
+    ):
+        training_on(nothing, nothing)
+    training_on(nothing, {"correct": 1.0, "format": None})
+    training_on(nothing, nothing, may_fail=["correct"])  # its plugin said on_error="none"
+    with pytest.raises(ChainForgeError, match="the rewards correct, format are None for every completion"):
+        training_on(*[dict.fromkeys(nothing)] * 2, may_fail=["correct", "format"])
+
+
+@given(size=st.floats(1e16, 1.7e308), sign=st.sampled_from([1, -1]))
+def test_a_reward_that_overflows_is_named_and_the_learning_rate_is_not_blamed(size: float, sign: int) -> None:
+    with pytest.raises(ChainForgeError, match="the reward 'correct' overflows") as caught:
+        training_on({"correct": sign * size}, {"correct": 0.0})
+    assert "learning rate" not in str(caught.value)
+
+
+@given(size=st.floats(1e-3, 1e15), scale=st.sampled_from(["group", "batch", "none"]))
+def test_a_reward_that_does_not_overflow_gives_finite_advantages(size: float, scale: Any) -> None:
+    groups = scored({"correct": size}, {"correct": -size}, {"correct": 0.0}) * 64
+    rows = make_rows(policy(), groups, settings_of(scale_rewards=scale), STEP)
+    assert all(math.isfinite(row.advantage) for row in rows)
+    assert math.isfinite(rollout_metrics(groups, ["correct"])["reward_std"])
 
 
 @given(groups=st.integers(1, 12), size=st.integers(2, 4), parts=st.integers(1, 5))
