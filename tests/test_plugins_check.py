@@ -400,6 +400,13 @@ BAD_STUDENTS = {
         ("model.resize_token_embeddings(len(tokenizer) - 9)", "the model knows"),
         ("model.lm_head.weight.data[0, 0] = float('nan')", "logits are not finite"),
     ],
+    "is sampled and trained as it computes itself": [
+        (
+            "from transformers import GraniteConfig, GraniteForCausalLM; "
+            "model = GraniteForCausalLM(GraniteConfig(**config.to_dict(), logits_scaling=8.0))",
+            "(GraniteForCausalLM) would be computed wrongly: the sampler is off by",
+        ),
+    ],
     "the same seed gives the same model": [
         ("torch.seed(); model = LlamaForCausalLM(config)", "gives another model"),
         ("tokenizer.add_tokens([f'<{next(calls)}>']); model.resize_token_embeddings(400)", "or tokenizer"),

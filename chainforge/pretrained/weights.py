@@ -45,7 +45,10 @@ def faults(model: "PreTrainedModel", info: Mapping[str, Any]) -> str | None:
             None,
             (
                 _said("missing in its weights", missing),
-                _said("of another shape in its weights", (str(key[0]) for key in info["mismatched_keys"])),
+                _said(
+                    "of another shape in its weights",
+                    (k if isinstance(k, str) else str(k[0]) for k in info["mismatched_keys"]),
+                ),
                 _said("in its weights, without a place in the model", sorted(info["unexpected_keys"])),
                 _said("unreadable", map(str, info["error_msgs"])),
                 _said("not finite", broken),

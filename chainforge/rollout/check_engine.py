@@ -36,9 +36,10 @@ def check_engine(model: PreTrainedModel) -> None:
     """Raise ChainForgeError that names the architecture, where a log-probability is off by `TOLERANCE`.
 
     Two completions of two prompts are sampled, then computed by the learner, both ways, and by `model(ids)`.
-    Contexts longer than an attention window are tried on the same weights with a window of a few tokens: that
-    costs as little for a window of 4,096. The logits of a model that knows nothing yet are nearly equal and
-    would hide an error: a copy of it with larger weights is tried. Nothing is drawn from a global generator.
+    Contexts longer than an attention window, or than RoPE's frequencies were made for, are tried on the same
+    weights with a limit of a few tokens: that costs as little for a window of 4,096. The logits of a model that
+    knows nothing yet are nearly equal and would hide an error: a copy of it with larger weights is tried.
+    Nothing is drawn from a global generator.
     """
     with enough_memory("a first try of the model", "choose a smaller model"):
         _attempt(model, "a first try", lambda: _check(model))
@@ -50,7 +51,7 @@ def _check(model: PreTrainedModel) -> None:
     _demand_causal(subject)
     _compare(subject, SHORT, "")
     if window := smallest_window(model):
-        beyond = f" in contexts longer than its window of {window:,} tokens"
+        beyond = f" in contexts longer than {window:,} tokens"
         length = fixed_window(model) or min(window, WINDOW)
         _compare(narrowed(subject), (length + 3, max(1, length - 2)), beyond)
 

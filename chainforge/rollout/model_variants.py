@@ -5,7 +5,6 @@ They share its weights where they can.
 
 from collections.abc import Iterator
 from copy import deepcopy
-from itertools import chain
 from typing import Any
 
 import torch
@@ -14,13 +13,15 @@ from transformers import PreTrainedModel
 WINDOW = 16  # tokens
 WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size")  # in configs and in modules
 FIXED = "window_size"  # GPT-Neo has made a mask of it already
+GROWING = ("dynamic", "longrope")  # kinds of RoPE whose frequencies depend on the length of the context
 LOUD = 4.0  # standard deviation of the logits, about
 
 
 def smallest_window(model: PreTrainedModel) -> int | None:
-    """Tokens that some layer sees of its context at most; None where all see everything."""
-    found = [size for holder in _holders(model) for name in WINDOWS if (size := _size(holder, name))]
-    return min([*found, *filter(None, [fixed_window(model)])], default=None)
+    """Tokens of context beyond which some layer computes differently; None where no layer does."""
+    found = [_size(holder, name) for holder in _holders(model) for name in WINDOWS]
+    found += [_rope_limit(module) for module in _growing(model)]
+    return min(filter(None, [*found, fixed_window(model)]), default=None)
 
 
 def fixed_window(model: PreTrainedModel) -> int | None:
@@ -30,12 +31,17 @@ def fixed_window(model: PreTrainedModel) -> int | None:
 
 def narrowed(model: PreTrainedModel) -> PreTrainedModel:
     """The same weights in a model that differs in the size of its windows."""
-    shared: dict[int, Any] = {id(t): t for t in chain(model.parameters(), model.buffers())}
+    shared: dict[int, Any] = {id(weight): weight for weight in model.parameters()}
     copy = deepcopy(model, shared)
     for holder in _holders(copy):
         for name in WINDOWS:
             if (_size(holder, name) or 0) > WINDOW:
                 setattr(holder, name, WINDOW)
+    for rope in _growing(copy):
+        if _rope_limit(rope) > WINDOW:
+            rope.original_max_seq_len = rope.max_seq_len_cached = WINDOW
+            rope.config.max_position_embeddings = WINDOW
+            rope.config.rope_parameters["original_max_position_embeddings"] = WINDOW
     return copy
 
 
@@ -54,6 +60,19 @@ def louder(model: PreTrainedModel) -> PreTrainedModel:
             else:  # norms and biases
                 weight.add_(noise, alpha=0.1)
     return copy
+
+
+def _growing(model: PreTrainedModel) -> Iterator[Any]:
+    """Its rotary embeddings of such a kind."""
+    for module in model.modules():
+        kind = getattr(module, "rope_type", None)
+        if isinstance(kind, str) and kind in GROWING:
+            yield module
+
+
+def _rope_limit(rope: Any) -> int:
+    own: int = rope.original_max_seq_len
+    return min(own, rope.config.rope_parameters.get("original_max_position_embeddings") or own)
 
 
 def _holders(model: PreTrainedModel) -> Iterator[Any]:

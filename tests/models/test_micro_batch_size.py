@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
+from chainforge.models import micro_batch_size
 from chainforge.models.micro_batch_size import (
     CPU_BYTES,
     LEAST,
@@ -32,9 +33,10 @@ def test_where_not_even_the_smallest_fits_it_is_said(monkeypatch: pytest.MonkeyP
     assert micro_batch_tokens(qwen2(), RuntimeSettings(micro_batch_tokens=64), "float32") == 64
 
 
-def test_a_teacher_s_logits_count() -> None:
+def test_a_teacher_s_logits_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of student and teacher, log-probabilities of the whole vocabulary are kept for every token."""
-    vocab = 40_000
+    vocab = 20_000
+    monkeypatch.setattr(micro_batch_size, "CPU_BYTES", 2**26)
     student, teacher = qwen2(vocab), qwen2(vocab, seed=1)
     alone = kept_bytes_per_token(student, "float32", gradient_checkpointing=False)
     both = kept_bytes_per_token(student, "float32", gradient_checkpointing=False, teacher=teacher)

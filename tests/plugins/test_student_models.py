@@ -112,9 +112,14 @@ def test_a_student_can_share_its_teacher_s_tokenizer(tiny: tuple[Any, Any], chec
         ({"hidden": 66, "heads": 4, "kv_heads": 2}, "do not fit together"),
         ({"heads": 2, "kv_heads": 3}, "do not fit together"),
         ({"layers": 0}, "layers is 0"),
+        ({"vocab": 10**12}, "vocab is 1000000000000"),
+        ({"layers": 10**9}, "layers is 1000000000"),
+        ({"hidden": 10**8, "heads": 1, "kv_heads": 1}, "make .* parameters"),
+        ({"initializer_range": -1.0}, "initializer_range is -1.0"),
+        ({"initializer_range": float("nan")}, "initializer_range is nan"),
     ],
 )
-def test_sizes_that_cannot_be_are_errors(settings: dict[str, int], complaint: str) -> None:
+def test_sizes_that_cannot_be_are_errors(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(cf.ChainForgeError, match=complaint):
         tiny_qwen2(**settings)
 
@@ -124,6 +129,14 @@ def test_a_tokenizer_needs_texts_or_a_folder_that_has_one(tmp_path: Path) -> Non
         tiny_qwen2().load(seed=1, texts=[])
     with pytest.raises(cf.ChainForgeError, match=r"has no tokenizer\.json"):
         tiny_qwen2(tokenizer=tmp_path).load(seed=1, texts=["text"])
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors"])
+def test_a_pretrained_model_is_whole_or_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    folder = edited(checkpoint, tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(cf.ChainForgeError, match=f"{tmp_path.name} cannot be loaded: .*{name}"):
+        pretrained(model=folder).load(seed=0, texts=[])
 
 
 def edited(checkpoint: Path, folder: Path, **changes: object) -> str:

@@ -1,0 +1,116 @@
+"""A model is computed rightly, or refused by name, before anything is done with it."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fakes import llama, mistral, qwen2, tokenizer
+from zoo import RIGHT, WRONG, make
+
+from chainforge.errors import ChainForgeError
+from chainforge.models.batches import Tokens
+from chainforge.models.checkpoint import Policy, load_policy, make_policy, save_policy
+from chainforge.models.logprobs import completion_logprobs
+from chainforge.models.passes import passes
+from chainforge.models.shared_prompts import can_share
+from chainforge.models.training_pass import training_pass
+from chainforge.rollout import check_engine as engine
+from chainforge.rollout.check_engine import check_engine
+
+CPU = torch.device("cpu")
+QUICK = {"llama", "qwen3", "gpt2", "gemma2", "granite", "mistral of 4,096", "bloom", "mamba", "bert"}
+PROMPTS = [(3, 1, 4, 1, 5), (9, 2, 6)]
+SEQUENCES = [Tokens(p, c) for p in PROMPTS for c in ((5, 3, 5, 8), (9, 7))]
+
+
+def some(names: dict[str, object]) -> list[object]:
+    """All of them in the slow suite, a few in the quick one."""
+    return [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in names]
+
+
+@pytest.mark.parametrize("name", some({**RIGHT}))
+def test_what_passes_is_right_in_its_gradients_too(name: str) -> None:
+    model = make(*RIGHT[name], loud=True)
+    check_engine(model)
+    wanted = torch.zeros(())
+    for s in SEQUENCES:
+        ids = torch.tensor([[*s.prompt, *s.completion]])
+        logp = model(ids).logits[:, len(s.prompt) - 1 : -1].log_softmax(-1)
+        wanted = wanted + logp.gather(-1, ids[:, len(s.prompt) :, None]).sum()
+    wanted.backward()
+    true = [p.grad for p in model.parameters()]
+    for share in (True, False):
+        model.zero_grad()
+        with training_pass(model):
+            for _, batch in passes(model, SEQUENCES, 100, "float32", share=share):
+                completion_logprobs(model, batch).sum().backward()
+        for (weight, p), grad in zip(model.named_parameters(), true, strict=True):
+            found = torch.zeros(()) if p.grad is None else p.grad
+            scale = 0.0 if grad is None else float(grad.norm())
+            off = float((found - (torch.zeros(()) if grad is None else grad)).norm())
+            assert off <= 1e-3 * scale + 1e-4, (weight, share)
+
+
+@pytest.mark.parametrize("loud", [True, False], ids=["loud", "new"])
+@pytest.mark.parametrize("name", some({**WRONG}))
+def test_what_would_be_wrong_is_refused_by_name(name: str, loud: bool) -> None:
+    config, settings, complaint = WRONG[name]
+    model = make(config, settings, loud=loud)
+    with pytest.raises(ChainForgeError, match=complaint) as caught:
+        check_engine(model)
+    assert f"the architecture {model.config.model_type} ({type(model).__name__})" in caught.value.problem
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_new_model_of_a_known_architecture_passes() -> None:
+    for name in ("llama", "qwen2"):
+        check_engine(make(*RIGHT[name], loud=False))
+
+
+@pytest.mark.parametrize("made", [qwen2, llama])
+def test_the_try_leaves_no_trace(made: Callable[[], torch.nn.Module]) -> None:
+    model = made()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    generators = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    check_engine(model)
+    assert torch.equal(torch.get_rng_state(), generators[0])
+    assert random.getstate() == generators[1]
+    assert np.random.get_state()[1].tolist() == generators[2]
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("part", ["sample", "completion_logprobs"])
+def test_the_part_that_differs_is_named(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    right = getattr(engine, part)
+    if part == "sample":
+        wrong = lambda *a, **k: [  # noqa: E731
+            [type(s)(s.token_ids, tuple(x - 0.5 for x in s.logprobs), s.finish) for s in each]
+            for each in right(*a, **k)
+        ]
+    else:
+        wrong = lambda *a: right(*a) - 0.5  # noqa: E731
+    monkeypatch.setattr(engine, part, wrong)
+    who = {"sample": "the sampler", "completion_logprobs": "the learner"}[part]
+    with pytest.raises(ChainForgeError, match=f"{who} is off by 0.5 nats per token\n"):
+        check_engine(qwen2())
+
+
+def test_both_ways_to_a_policy_try_it(tmp_path: Path) -> None:
+    toy = tokenizer()
+    wrong = make("GraniteConfig", WRONG["granite"][1] | {"vocab_size": len(toy)}, loud=True)
+    with pytest.raises(ChainForgeError, match="the architecture granite"):
+        make_policy(wrong, toy, CPU)
+    save_policy(Policy(wrong, toy), tmp_path)
+    with pytest.raises(ChainForgeError, match="the architecture granite"):
+        load_policy(tmp_path, CPU)
+
+
+def test_prompts_are_not_shared_where_a_window_would_count_their_padding() -> None:
+    assert can_share(mistral(), SEQUENCES)
+    assert can_share(qwen2(), SEQUENCES)
+    for name in ("mistral", "phi3", "starcoder2", "gemma3", "llama4"):
+        assert not can_share(make(*WRONG[name][:2], loud=True), SEQUENCES), name
