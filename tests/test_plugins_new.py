@@ -13,7 +13,31 @@ from fresh import Fresh, make_project
 from chainforge.cli import cli
 
 NAMES = {"reward": "rw", "prompt-source": "ps", "teacher": "tt_2", "student-model": "sm"}
-UNFIT = ("my-reward", "2x", "def", "Upper", "foo_", "a__b", "r1", "naïve", "", "a/b", "correct", "format")
+LONG = "x" * 300
+UNFIT = (
+    "my-reward", "2x", "def", "Upper", "foo_", "a__b", "r1", "naïve", "", "a/b", "correct", "format",
+    LONG, "json", "os", "match", "tab\ttab", "new\nline", "\x1b[31m",
+)  # fmt: skip
+    LONG,
+    "json",
+    "os",
+    "match",
+    "tab\ttab",
+    "new\nline",
+    "\x1b[31m",
+    "my-reward",
+    "2x",
+    "def",
+    "Upper",
+    "foo_",
+    "a__b",
+    "r1",
+    "naïve",
+    "",
+    "a/b",
+    "correct",
+    "format",
+)
 
 
 def new(*arguments: str, fails: bool = False) -> str:
@@ -93,7 +117,7 @@ def test_a_name_of_the_projects_own_plugins_is_taken_too(
 
 def test_an_unfit_name_comes_with_one_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for unfit in ("My-Reward!", "class", "42", "__x__"):
+    for unfit in ("My-Reward!", "class", "42", "__x__", "json", LONG, "_".join(["ab"] * 99)):
         guess = new("reward", unfit, fails=True).strip().rpartition(" ")[2]
         new("reward", guess)
 

@@ -1,10 +1,12 @@
 """Profiles: whole sets of settings, laid over one another with their comments kept."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from dvc.utils.hydra import apply_overrides
 from fakes import ROOT
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from chainforge.cli import cli
 from chainforge.config.loading import read_params
 from chainforge.errors import ChainForgeError
 from chainforge.profiles import as_arguments, changed_by_hand, compose, merge, names, use
@@ -180,3 +183,47 @@ def test_a_folder_without_profiles_is_an_error(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path / "profiles")
     with pytest.raises(ChainForgeError, match=r"there is no profiles/tiny\.yaml\n.*in the project's folder"):
         names()
+
+
+BROKEN = {
+    "a YAML error": b"profile: mine\nrun: [\n",
+    "nothing": b"",
+    "a comment alone": b"# Mine\n",
+    "a list": b"- 1\n",
+    "a number as a section": b"profile: mine\nrun: 5\n",
+    "no section": b"profile: mine\ngrpo: null\n",
+    "a setting of another type": b"profile: mine\nrun:\n  seed: x\n",
+    "an unknown setting": b"profile: mine\ngrpo:\n  kl_coef: 0.1\n",
+    "not UTF-8": b"\xff\xfeprofile: mine\n",
+    "another name": b"profile: yours\n",
+    "no name": b"run:\n  seed: 5\n",
+    "an impossible date": b"profile: mine\nx: 2024-13-45\n",
+    "a number of thousands of digits": b"profile: mine\nx: " + b"9" * 6000 + b"\n",
+    "nested deeply": b"profile: mine\nx: " + b"[" * 5000 + b"]" * 5000 + b"\n",
+    "keys that are none": b"profile: mine\n? [1, 2]\n: 3\n5: 6\n",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_profile_that_is_none_changes_nothing_and_hides_no_other(content: bytes) -> None:
+    use("tiny")
+    Path("dvc.yaml").symlink_to(ROOT / "dvc.yaml")
+    before = Path("params.yaml").read_bytes()
+    Path("profiles/mine.yaml").write_bytes(content)
+    for words in (("use", "mine"), ("use", "mine", "--force")):
+        result = CliRunner().invoke(cli, ["profile", *words])
+        assert result.exit_code == 1, result.output
+        assert isinstance(result.exception, SystemExit)
+        assert "\n  -> " in result.stderr
+        assert "profiles/mine.yaml" in result.stderr
+    assert Path("params.yaml").read_bytes() == before
+    listed = CliRunner().invoke(cli, ["profile", "list"]).stdout
+    assert "smoke" in listed
+    assert "mine" in listed
+
+
+def test_what_is_no_file_is_no_profile() -> None:
+    os.mkfifo("profiles/pipe.yaml")
+    Path("profiles/folder.yaml").mkdir()
+    Path("profiles/gone.yaml").symlink_to("nowhere")
+    assert not {"pipe", "folder", "gone"} & set(names())

@@ -14,11 +14,13 @@ MOVED_FROM = "chainforge.moved_from"  # where the user stands, in the context's 
 
 
 def enter_project(ctx: click.Context, start: Path | None) -> None:
-    """Go to the project that `start`, or else this folder, lies in; stay where there is none.
+    """Go to the project that `start`, or else this folder, lies in, until the command ends; stay where there
+    is none.
 
     Paths that the user wrote still count from where the user stands: see `Place`.
     """
     here = Path.cwd()
+    ctx.call_on_close(lambda: os.chdir(here))
     if start is not None:
         os.chdir(start)
     root = project_above(Path.cwd())

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from chainforge.defuse import defuse
+
 T = TypeVar("T")
 LOG_SECONDS = 30
 
@@ -31,4 +33,4 @@ def progress(
 
 def say(text: str) -> None:
     """One line on stderr, above a live bar."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(defuse(text), file=sys.stderr)

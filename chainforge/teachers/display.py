@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from chainforge.defuse import defuse
 from chainforge.run.progress import LOG_SECONDS
 from chainforge.teachers.collector import Collector
 
@@ -96,7 +97,7 @@ def sentence(collector: Collector) -> str:
         f"waiting for {f['waiting_for']}" if f["waiting_for"] else "",
         f"{f['stopping']}: waiting for the calls in flight" if f["stopping"] and f["in_flight"] else "",
     ]
-    return " · ".join(part for part in parts if part)
+    return defuse(" · ".join(part for part in parts if part))
 
 
 def heading(collector: Collector) -> str:

@@ -1,5 +1,8 @@
 """Two runs side by side: which problems are compared, what counts as a flip, what is told of the settings."""
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 from chainforge.errors import ChainForgeError
 from chainforge.report.compare.problems import Answers, Difference, compare_cell
+from chainforge.report.compare.revision import Revision
 from chainforge.report.compare.settings import changed_settings, outdated
 from chainforge.report.compare.text import Comparison, short, table
 
@@ -227,3 +231,63 @@ def test_a_shortened_text_is_one_printable_line(value: Any) -> None:
 
 def test_a_long_text_keeps_begin_and_end() -> None:
     assert short("begin" + "x" * 500 + "end", 20) == "beginxxxxx … xxxxxxxend"
+
+
+def test_problems_with_another_history_are_not_the_same_and_a_flip_shows_it() -> None:
+    turns = [{"role": "user", "content": "Earlier\x1b[31m"}, {"role": "user", "content": "1?"}]
+    others = [{"role": "user", "content": "Otherwise"}, turns[1]]
+    wrong, right = row(1, [False]) | {"messages": turns}, row(1, [True]) | {"messages": turns}
+    assert cell(answers(wrong), answers(right | {"messages": others})).n == 0
+    found = cell(answers(wrong), answers(right))
+    text = comparison(found).as_text(1, everywhere=True)
+    assert "  earlier    user: Earlier\N{REPLACEMENT CHARACTER}[31m\n  question" in text
+
+
+ROWS = "data/eval/qwen_sft_ckpt/reasoning.jsonl"
+FILES = {
+    "params.yaml": "checkpoints: [qwen_sft_ckpt]\nbenches: {reasoning: {}}\nevaluate: {reward: correct}\n",
+    "dvc.lock": "stages: {e: {outs: [{path: data/eval/qwen_sft_ckpt/reasoning.jsonl}]}}\n",
+    ROWS: json.dumps(row(1, [True])) + "\n",
+}
+
+
+def read_all(folder: Path, file: str, content: bytes) -> None:
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / file).write_bytes(content)
+    run = Revision("workspace")
+    for at in run.cells:
+        found = run.answers(*at)
+        assert found
+        found.mean_rate(found.rows)
+    assert run.outdated == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("params.yaml", b"["),
+        ("params.yaml", b"x: 2024-13-45"),
+        ("params.yaml", b"\xff"),
+        ("params.yaml", b"[]"),
+        ("params.yaml", b"checkpoints: 5"),
+        ("params.yaml", b"checkpoints: [[1]]\nbenches: {}"),
+        ("params.yaml", b"checkpoints: [qwen_sft_ckpt]\nbenches: {reasoning: {}}\nevaluate: 5"),
+        ("dvc.lock", b"<<<<<<< HEAD\nstages: {}\n"),
+        ("dvc.lock", b"stages: 5"),
+        ("dvc.lock", b"stages: {e: 5}"),
+        ("dvc.lock", b"stages: {e: {outs: [{md5: 1}]}}"),
+        ("dvc.lock", b"garbage"),
+        (ROWS, b"[1]\n"),
+        (ROWS, b"{"),
+        (ROWS, b'{"prompt_id": "p", "samples": 5}\n'),
+    ],
+)  # fmt: skip
+def test_files_of_another_shape_are_named(
+    file: str, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    read_all(tmp_path, file, FILES[file].encode())
+    with pytest.raises(ChainForgeError, match=re.escape(file)):
+        read_all(tmp_path, file, content)

@@ -1,6 +1,10 @@
 """Laws of the page and its figures: nothing from outside, nothing executed, nothing hidden."""
 
+import base64
 import dataclasses
+import hashlib
+import html
+import json
 import math
 import re
 import shutil
@@ -12,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chainforge.defuse import defuse
 from chainforge.report.figures import moving_average, thin
-from chainforge.report.samples import parse
+from chainforge.report.samples import as_answer, parse
 from chainforge.report.write import ReportSettings, write_report
 from chainforge.response import Parsed, tag_format
 
@@ -126,3 +131,56 @@ def test_thinning_keeps_at_most_so_many_points_and_always_the_last(n: int, most:
 @pytest.mark.parametrize("text", ["<think>a</think><answer>b</answer>", "a</think><answer>b</answer>"])
 def test_an_opening_tag_that_the_template_wrote_may_be_missing(text: str) -> None:
     assert parse(tag_format("r1-prefilled"), text) == Parsed("a", "b")
+
+
+def test_a_policy_allows_nothing_from_outside_and_of_scripts_this_one_alone(report: Path) -> None:
+    text = (report / "index.html").read_text(encoding="utf-8")
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)
+    assert text.index("Content-Security-Policy") < text.index("<title>")
+    rules = dict(rule.strip().partition(" ")[::2] for rule in html.unescape(policy).split(";"))
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert rules == {
+        "default-src": "'none'",
+        "script-src": f"'sha256-{digest}'",
+        "style-src": "'unsafe-inline'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    assert not re.search(r"<[^>]*\son\w+=", text), "such a handler would be blocked"
+
+
+def test_what_turns_text_around_is_shown_and_not_obeyed(report: Path) -> None:
+    for name in ("index.html", "curves.svg"):
+        text = (report / name).read_text(encoding="utf-8")
+        assert defuse(text) == text
+    assert "⟨U+202E⟩" in (report / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_conversation_is_shown_whole(root: Path, tmp_path: Path, settings: ReportSettings) -> None:
+    for path in root.glob("data/eval/*/*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row["messages"] = [
+                {"role": "system", "content": "Be <brief>."},
+                {"role": "user", "content": "The first turn"},
+                {"role": "assistant", "content": "What was said to it"},
+                {"role": "user", "content": row["question"]},
+            ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_report(root=root, out=tmp_path / "out", settings=settings)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    for turn in (
+        "system</span> Be &lt;brief&gt;.",
+        "user</span> The first",
+        "assistant</span> What was said",
+    ):
+        assert page.count(turn) == settings.samples_per_checkpoint * len(settings.benches)
+
+
+def test_an_answer_with_an_empty_part_is_not_in_the_format(settings: ReportSettings) -> None:
+    for parts in ((" ", "42"), ("steps", "\n"), ("", "")):
+        text = settings.response_format.render(*parts)
+        sample = {"text": text, "rewards": {}, "finish": "stop", "tokens": 3}
+        assert as_answer("mine", sample, 0.0, settings).parsed is None
