@@ -1,5 +1,6 @@
 """ChainForge's public API: all that a plugin may import. `import chainforge as cf`."""
 
+from chainforge.answer import boxed, read_answer, same_answer
 from chainforge.calls import Call, CallFailed, Reply, Usage, refusal
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
@@ -31,10 +32,13 @@ __all__ = [
     "Teacher",
     "Trace",
     "Usage",
+    "boxed",
     "from_json",
     "hookimpl",
+    "read_answer",
     "read_rows",
     "refusal",
+    "same_answer",
     "secret",
     "split_reasoning",
     "tag_format",

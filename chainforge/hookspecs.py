@@ -5,7 +5,7 @@ module must not import torch at its top level, because `dvc repro` imports every
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
@@ -60,10 +60,7 @@ class ApiClient(Protocol):
     """An open connection to a teacher's API."""
 
     async def ask(self, call: Call) -> Mapping[str, Any]:
-        """The provider's JSON, whole and as it came. It tries once.
-
-        Raises CallFailed for whatever else comes, be it an answer without its finish reason or its usage.
-        """
+        """The provider's JSON, whole and as it came. It tries once. Raises CallFailed for all else."""
 
 
 @runtime_checkable
@@ -82,9 +79,7 @@ class ApiTeacher(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]:
         """What an answer depends on besides messages and sample: provider, model, parameters. Never a key.
-
-        Two teachers with the same identity share paid answers.
-        """
+        Two teachers with the same identity share paid answers."""
 
     def client(self, *, connections: int) -> AbstractAsyncContextManager[ApiClient]:
         """Connect, with room for so many calls at once. Raises ChainForgeError if a key is missing."""
@@ -129,6 +124,7 @@ class RewardOptions:
     - `timeout_s`: seconds that one call for all completions may take, instead of runtime.reward_timeout_s.
     - `on_error`: what becomes of a call that raises, takes too long or crashes. "raise" stops the run;
       "none" makes it None for all completions of the call, says so once, and counts it in the log.
+    - `reading`: the answer of a summary in a normal form, None if it has none: what maj@k votes on.
     """
 
     conversational: bool = False
@@ -136,6 +132,7 @@ class RewardOptions:
     isolation: Literal["inline", "process"] = "inline"
     timeout_s: float | None = None
     on_error: Literal["raise", "none"] = "raise"
+    reading: Callable[[str], str | None] | None = None
 
     def __post_init__(self) -> None:
         allowed: dict[str, tuple[Any, Any]] = {"conversational": (True, False), "per_sample": (True, False)}
@@ -147,6 +144,8 @@ class RewardOptions:
         seconds = self.timeout_s
         if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < math.inf):
             raise ValueError(f"timeout_s must be a number of seconds above 0, not {seconds!r}")
+        if self.reading is not None and not callable(self.reading):
+            raise ValueError(f"reading must be a function of a text, not {self.reading!r}")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -171,6 +170,7 @@ class RegisterReward(Protocol):
         isolation: Literal["inline", "process"] = "inline",
         timeout_s: float | None = None,
         on_error: Literal["raise", "none"] = "raise",
+        reading: Callable[[str], str | None] | None = None,
     ) -> None: ...
 
 

@@ -29,12 +29,13 @@ SLOW_TO_IMPORT = {"torch", "transformers", "tokenizers", "safetensors"}
 # What each part of chainforge/ may import of the others. A new part needs a line.
 GROUND = {"records", "errors"}
 CALLS = {"calls", "prices", "reasoning", "secrets"}
-FLOOR = GROUND | CALLS | {"algorithms", "config", "hookspecs", "jsonl", "outputs", "response"}
+FLOOR = GROUND | CALLS | {"algorithms", "answer", "config", "hookspecs", "jsonl", "outputs", "response"}
 WALLS = {"models", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
     "algorithms": GROUND,
+    "answer": set(),
     "response": GROUND,
     "calls": GROUND,
     "prices": GROUND | {"calls"},
