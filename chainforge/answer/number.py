@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+MOST = 100  # times that a text may repeat its number
 DIGITS = 4_000  # longer ones are compared as texts: int() refuses them
 
 PLAIN = r"(?:(?:\d{1,3}(?:[, '_]\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
@@ -74,12 +75,16 @@ class Number:
 
 def only_number(text: str) -> Number | None:
     """The number in a text in plain notation; None if it has several, none, or one that cannot be read."""
-    found: Number | None = None
+    found, count = None, 0
     for sentence in SENTENCE.split(text):
+        before = count
         for number in numbers(sentence):
-            if number is None or (found and number.value != found.value) or NEGATED.search(sentence):
+            count += 1
+            if number is None or (found and number.value != found.value) or count > MOST:
                 return None
             found = found or number
+        if count > before and NEGATED.search(sentence):
+            return None
     return found
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 LEAD = re.compile(r"^(?:[^\W\d_]\w{0,3}|\([\w, ]{1,20}\)) ?[=∈] ?")
+MOST = 1_000  # parts; more are compared as a text
 OPEN, CLOSE = "([{", ")]}"
 
 
@@ -29,7 +30,7 @@ def several(text: str) -> Several | None:
     if not brackets and re.fullmatch(r"[-+$]?\d{1,3}(,\d{3})+(\.\d+)?", text):
         return None
     parts = split(text)
-    if len(parts) < 2 and brackets != "{}":
+    if len(parts) > MOST or (len(parts) < 2 and brackets != "{}"):
         return None
     return Several(tuple(LEAD.sub("", part.strip()) for part in parts), brackets)
 
