@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from chainforge.answer import boxed, read_answer, same_answer
 from chainforge.calls import Call, CallFailed, Reply, Usage, refusal
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
@@ -40,12 +41,15 @@ __all__ = [
     "Trace",
     "Usage",
     "__version__",
+    "boxed",
     "from_json",
     "hookimpl",
     "load_model",
     "load_tokenizer",
+    "read_answer",
     "read_rows",
     "refusal",
+    "same_answer",
     "secret",
     "split_reasoning",
     "tag_format",

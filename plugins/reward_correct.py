@@ -1,9 +1,9 @@
 r"""Reward `correct`: is the answer in the summary right? 1.0 or 0.0; None where a prompt has no right answer.
 
-A reference number is compared as a number: `1,042`, `$18`, `18.0`, `18.` and `18 apples` are read as one.
-The number meant is the one in the last `\boxed{…}`, else the one after the last "answer is", else the only
-one there is: a summary with several numbers and no such mark is wrong, so that guessing many does not
-pay. Any other reference must be met letter by letter, white space and a closing full stop aside.
+The answer is what the last `\boxed{…}` holds, else what follows the last "answer is", else the only number
+there is: a summary with several numbers and no such mark is wrong, so that guessing many does not pay.
+Answers are compared by what they mean: `1,042`, `$18`, `18.0`, `1/2` and `50%` are numbers, `(1, 2]` is an
+interval, `3:30 p.m.` a time. docs/grading.md has all of it.
 A prompt without a single right answer brings a `check` instead: a rule and its settings, see RULES.
 
 >>> supercot = cf.tag_format("supercot")
@@ -15,18 +15,11 @@ A prompt without a single right answer brings a `check` instead: a rule and its 
 import ast
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from fractions import Fraction
 from typing import Any
-from unicodedata import category
 
 import chainforge as cf
 
-LONGEST = 2_000  # characters of a summary that is still read
-NUMBER = re.compile(
-    r"((?:(?<![\w)\]}.])-)?)\$?((?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
-)
-MARK = re.compile(r"answer(?:\s+is|\s*:)", re.IGNORECASE)
 GREETINGS = {"hello", "hi", "hey", "welcome", "greetings", "good"}
 SIGNS = str.maketrans({"\u2212": "-", "\u00d7": "*", "\u00f7": "/"})
 
@@ -50,44 +43,16 @@ def correct(
 def grade(parsed: cf.Parsed | None, reference: str | None, check: Mapping[str, Any] | None) -> float | None:
     if reference is None and check is None:
         return None
-    if parsed is None or len(parsed.summary) > LONGEST:
+    if parsed is None:
         return 0.0
     summary = parsed.summary
-    right = reference is None or same(summary, reference)
+    right = reference is None or cf.same_answer(summary, reference)
     return float(right and (check is None or passes(summary, check)))
 
 
-def same(summary: str, reference: str) -> bool:
-    """Whether a summary gives the reference answer."""
-    given, wanted = boxed(summary.translate(SIGNS)), plain(reference.translate(SIGNS))
-    if NUMBER.fullmatch(wanted):
-        return only_number(MARK.split(given)[-1]) == only_number(wanted)
-    return plain(given) == wanted
-
-
-def boxed(text: str) -> str:
-    r"""What the last `\boxed{…}` holds, nothing if it is never closed; the whole text if there is none."""
-    _, box, rest = text.rpartition("\\boxed{")
-    depth = 1
-    for i, letter in enumerate(rest if box else ""):
-        depth += (letter == "{") - (letter == "}")
-        if depth == 0:
-            return rest[:i]
-    return "" if box else text
-
-
 def plain(text: str) -> str:
-    """Without needless white space and a closing full stop."""
-    return " ".join(text.split()).removesuffix(".")
-
-
-def only_number(text: str) -> Decimal | None:
-    """The one number in a text; None if there are several, none, or digits of another script (5², ½)."""
-    found = NUMBER.findall(text)
-    if len(found) != 1 or any(category(c)[0] == "N" and not c.isascii() for c in text):
-        return None
-    sign, digits = found[0]
-    return Decimal(sign + digits.replace(",", ""))
+    """What the last box holds, else all of it, without needless white space and a closing full stop."""
+    return " ".join(cf.boxed(text).split()).removesuffix(".")
 
 
 def passes(summary: str, check: Mapping[str, Any]) -> bool:
@@ -104,7 +69,7 @@ def passes(summary: str, check: Mapping[str, Any]) -> bool:
 
 def expression(summary: str, check: Mapping[str, Any]) -> bool:
     """All `numbers`, each used once, make `target` by `operators` (of +-*/); `= target` may follow."""
-    text, equals, value = plain(boxed(summary).translate(SIGNS)).partition("=")
+    text, equals, value = plain(summary.translate(SIGNS)).partition("=")
     if len(text) > 200 or not re.fullmatch(r"[0-9+\-*/() ]+", text):
         return False
     if equals and value.strip() != str(check["target"]):
@@ -140,7 +105,7 @@ def worth(node: ast.expr, operators: str) -> Fraction | None:
 
 def items(summary: str, check: Mapping[str, Any]) -> bool:
     """`n` different words of the list `from`, and no others; in capitals if `upper`."""
-    words = [word for word in re.split(r"[\s,;]+", plain(boxed(summary))) if word and word.lower() != "and"]
+    words = [word for word in re.split(r"[\s,;]+", plain(summary)) if word and word.lower() != "and"]
     lower = {word.lower() for word in words}
     known = {str(word).lower() for word in check["from"]}
     capitals = not check.get("upper") or all(map(str.isupper, words))
@@ -172,4 +137,4 @@ RULES: dict[str, tuple[Callable[[str, Mapping[str, Any]], bool], tuple[str, ...]
 
 @cf.hookimpl
 def register_rewards(register: Callable[..., None]) -> None:
-    register("correct", correct)
+    register("correct", correct, reading=cf.read_answer)

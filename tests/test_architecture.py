@@ -29,13 +29,15 @@ SLOW_TO_IMPORT = {"torch", "transformers", "tokenizers", "safetensors"}
 # What each part of chainforge/ may import of the others. A new part needs a line.
 GROUND = {"records", "errors"}
 CALLS = {"calls", "prices", "reasoning", "secrets"}
-FLOOR = GROUND | CALLS | {"algorithms", "config", "defuse", "hookspecs", "jsonl", "outputs", "response"}
+FLOOR = GROUND | CALLS | {"algorithms", "answer", "config", "defuse", "hookspecs", "jsonl", "outputs"}
+FLOOR |= {"response"}
 WALLS = {"models", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
     "defuse": set(),
     "algorithms": GROUND,
+    "answer": set(),
     "response": GROUND,
     "calls": GROUND,
     "prices": GROUND | {"calls"},

@@ -26,5 +26,9 @@ def load_plugin(name: str) -> ModuleType:
 def registered(name: str, hook: str) -> dict[str, Callable[..., Any]]:
     """What the hook of `plugins/NAME.py` registers, by name."""
     found: dict[str, Callable[..., Any]] = {}
-    getattr(load_plugin(name), hook)(found.__setitem__)
+
+    def register(name: str, component: Callable[..., Any], **_: object) -> None:
+        found[name] = component
+
+    getattr(load_plugin(name), hook)(register)
     return found

@@ -1,0 +1,10 @@
+"""What a text answers: find the answer (`mark`), read it (`meaning` and its kinds), compare two (`agree`).
+
+Plain Python, in time that grows with the length of the text. Nothing here raises, whatever the text.
+"""
+
+from chainforge.answer.agree import same_answer
+from chainforge.answer.mark import boxed
+from chainforge.answer.read import read_answer
+
+__all__ = ["boxed", "read_answer", "same_answer"]
