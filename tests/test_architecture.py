@@ -65,6 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lock_entry": FLOOR | {"digests", "file_digests", "graph", "plugins"},
     "lock": FLOOR | {"graph", "lock_entry", "plugins"},
     "inputs": FLOOR | {"file_digests", "graph", "lock_entry", "plugins", "run"},
+    "stage": FLOOR | {"graph", "inputs", "plugins", "run"},
     "lock_diff": FLOOR | {"graph", "lock_entry"},
     "testing": FLOOR | {"plugins", "run", "scoring", "wiring"},
     "pytest_plugin": {"records", "response", "testing"},
