@@ -123,7 +123,9 @@ def explain(name: str, error: OSError) -> str:
     if error.errno == errno.ENOSPC or "No space left" in str(error):  # safetensors gives no number
         return f"{name}: the disk is full{where}\n  -> free some space (chainforge gc, old logs/), then again"
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"{name}: {error.strerror}{where}\n  -> let this user read and write it and its folder"
+        return (
+            f"{name}: cannot write or read{where}: {error.strerror}\n  -> give this user the right to do so"
+        )
     if error.errno == errno.ENAMETOOLONG:
         return (
             f"{name}: a path is too long{where:.200}\n  -> move the project to a folder with a shorter path"

@@ -74,23 +74,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lock_entry": FLOOR | {"digests", "file_digests", "graph", "plugins"},
     "lock": FLOOR | {"graph", "lock_entry", "plugins"},
     "inputs": FLOOR | {"claims", "file_digests", "graph", "lock_entry", "plugins", "run"},
+    "stage": FLOOR | {"graph", "inputs", "plugins", "run"},
     "lock_diff": FLOOR | {"graph", "lock_entry"},
     "testing": FLOOR | {"plugins", "rollout", "run", "scoring", "wiring"},
     "pytest_plugin": {"records", "response", "testing"},
     "__main__": {"cli"},
     "cli": FLOOR
-    | {
-        "__version__",
-        "graph",
-        "inputs",
-        "lock",
-        "lock_diff",
-        "lock_entry",
-        "plugins",
-        "profiles",
-        "report",
-        "run",
-    }
+    | {"graph", "inputs", "lock", "lock_diff", "lock_entry", "plugins", "profiles", "report", "run"}
     | {"__version__", "loops", "mock_teacher", "settings_page", "teachers", "testing"},
 }
 

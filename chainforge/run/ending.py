@@ -38,10 +38,9 @@ def watch_ending(step: str) -> None:
     global _watcher, _faults
     if shell := shutil.which("sh"):
         gone = (
-            f"{step}: its process ended without a word: it was killed, for want of memory or by somebody, "
-            "or native code of a plugin ended it\n"
-            "  -> give it more memory, or less to do (runtime.micro_batch_tokens, runtime.rollout_rows; "
-            "`isolation: process` for a reward); the same command goes on from the last save"
+            f"{step}: its process ended without a word: killed, most often for want of memory, or ended by "
+            "native code of a plugin\n  -> give it more memory or less to do (runtime.micro_batch_tokens, "
+            "runtime.rollout_rows), and run the same command again: it goes on from its last save"
         )
         with suppress(OSError):
             command = [shell, "-c", WATCHER, "sh", gone, str(log_of(step))]
