@@ -17,7 +17,8 @@ PACKAGE = "chainforge"
 def closure(root: Path, entry: Path, known: Set[Path] = frozenset()) -> list[Path]:
     """The file and every module of this project that it imports, directly or not, with the templates beside
     them, sorted; without those in `known`, whose own imports must be in it too."""
-    found, seen, waiting = {entry}, {entry, *known}, [entry]
+    waiting = [entry] if entry.is_file() else []
+    found, seen = {*waiting}, {entry, *known}
     while waiting:
         imports, _ = _analysed(waiting.pop().read_text(encoding="utf-8"))
         new = {root / name for name in imports} - seen
