@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from tree import PROFILES, ROOT, project_files
 
 import chainforge
 from chainforge import hookspecs
@@ -19,11 +20,9 @@ from chainforge.lock import make_lock
 from chainforge.plugins import ROLES, load_plugins
 from chainforge.profiles import compose
 
-ROOT = Path(__file__).resolve().parents[1]
-CODE = [path for top in ("chainforge", "plugins", "stages") for path in sorted((ROOT / top).rglob("*.py"))]
+CODE = [path for path in project_files() if path.suffix == ".py"]
 STAGES = [path for path in CODE if path.parent.name == "stages" and path.name != "__init__.py"]
 PLUGINS = [path for path in CODE if path.parent == ROOT / "plugins"]
-NOT_OURS = {".venv", ".bench", ".git", ".dvc", "data", "checkpoints", "logs", "inputs", "node_modules"}
 SLOW_TO_IMPORT = {"torch", "transformers", "tokenizers", "safetensors"}
 
 # What each part of chainforge/ may import of the others. A new part needs a line.
@@ -160,9 +159,8 @@ def test_every_hook_has_a_role() -> None:
 
 
 def test_every_yaml_file_loads() -> None:
-    found = [path for pattern in ("*.yaml", "*.yml") for path in ROOT.rglob(pattern)]
-    ours = [path for path in found if NOT_OURS.isdisjoint(path.relative_to(ROOT).parts)]
-    assert {ROOT / "dvc.yaml", ROOT / "params.yaml", ROOT / "profiles/tiny.yaml"} <= set(ours)
+    ours = [path for path in project_files() if path.suffix in (".yaml", ".yml")]
+    assert {ROOT / "dvc.yaml", ROOT / "profiles/tiny.yaml"} <= set(ours)
     for path in ours:
         assert isinstance(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")), dict), path
 
@@ -177,7 +175,7 @@ def test_every_step_has_a_stage_script_and_every_script_a_step() -> None:
         assert command.split()[-1].partition("@")[0] == name
 
 
-@pytest.mark.parametrize("profile", sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml")))
+@pytest.mark.parametrize("profile", PROFILES)
 def test_every_plugin_and_setting_that_a_profile_names_exists(profile: str, tmp_path: Path) -> None:
     with chdir(ROOT):
         (tmp_path / "params.yaml").write_text(compose(profile), encoding="utf-8")

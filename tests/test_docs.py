@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 import pytest
 from fakes import SUPERCOT, completion, prompt, response, tokenizer
 from ruamel.yaml import YAML
+from tree import PROFILES, ROOT, project_files
 
 from chainforge import hookspecs
 from chainforge.algorithms.losses import LOSSES
@@ -21,9 +21,7 @@ from chainforge.scoring import Scorer
 from chainforge.settings_page import SECTIONS, settings_page
 from chainforge.wiring import weighted
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
-MADE_BY_A_RUN = {"data", "checkpoints", "logs", "metrics", "plots", "reports", "dvc.lock", "inputs"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TINY = YAML(typ="safe", pure=True).load((ROOT / "profiles/tiny.yaml").read_text(encoding="utf-8"))
 
@@ -44,22 +42,18 @@ def cells(table: str) -> Iterator[list[str]]:
 
 
 def test_the_tree_in_the_readme_is_the_real_one() -> None:
-    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line[:1] != "#"]
     said, folder = set(), ""
     for line in between(README, "TREE").strip("`\n").splitlines()[1:]:
         name = line.split()[0]
         folder = folder if line[0] == " " else ""
         said.add(folder + name)
         folder = folder or name
-    here = [
-        path
-        for path in [*ROOT.iterdir(), *(ROOT / "chainforge").iterdir()]
-        if path.name[0] != "." and path.name not in MADE_BY_A_RUN
-        if not any(fnmatch(path.name, pattern) for pattern in ignored)
-    ]
-    names = {path.relative_to(ROOT).as_posix() + "/" * path.is_dir(): path for path in here}
-    committed = {name for name, path in names.items() if path.is_file() or any(path.rglob("*.*"))}
-    assert committed <= said <= set(names)  # git knows no empty folders
+    files = [path.relative_to(ROOT).as_posix() for path in project_files()]
+    tops = {re.sub(r"(?<=/).*", "", name) for name in files}
+    modules = {re.sub(r"(?<=chainforge/)([^/]+/?).*", r"\1", name) for name in files}
+    ours = {name for name in tops | {m for m in modules if m.startswith("chainforge/")} if name[0] != "."}
+    assert ours <= said
+    assert all((ROOT / name).exists() for name in said)
 
 
 def commands(tool: str) -> set[str]:
@@ -213,9 +207,10 @@ def test_the_changelog_has_a_place_for_the_next_change() -> None:
     assert first == "Unreleased"
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("profiles/*.yaml")), ids=lambda path: path.stem)
-def test_every_profile_is_described_and_named_in_the_pages(path: Path) -> None:
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_is_described_and_named_in_the_pages(name: str) -> None:
+    path = ROOT / f"profiles/{name}.yaml"
     assert re.match(r"# [A-Z].+[.:,]\n", path.read_text(encoding="utf-8")), (
         "`chainforge profile list` shows it"
     )
-    assert f"`{path.stem}`" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

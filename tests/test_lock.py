@@ -1,7 +1,6 @@
 """plugins.lock.json: an edit changes the digest of exactly the steps that use what was edited."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import ROOT
+from tree import ROOT, copy_project
 
 from chainforge.config.loading import read_params
 from chainforge.digests import closure, digest_code
@@ -18,7 +17,6 @@ from chainforge.errors import ChainForgeError
 from chainforge.file_digests import digest_path
 from chainforge.lock import make_lock
 from chainforge.plugins import load_plugins
-from chainforge.profiles import use
 
 Lock = dict[str, Any]
 
@@ -26,11 +24,8 @@ Lock = dict[str, Any]
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project's code, graph and settings, which is the current folder."""
-    for name in ("chainforge", "stages", "plugins", "profiles"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    copy_project(tmp_path, profile="smoke")
     monkeypatch.chdir(tmp_path)
-    use("smoke")
     return tmp_path
 
 

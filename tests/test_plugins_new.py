@@ -147,8 +147,8 @@ def test_installed_every_one_of_them_is_listed_keeps_its_contract_and_can_be_sel
         findings = fresh.run(f"chainforge plugins check {name}")
         assert "FAILED" not in findings
         assert findings.count("\nok") >= 4
-    for command in commands:
-        fresh.run(f"{command} lock")  # the step that reads all settings and finds all plugins
+    settings = " ".join(command.removeprefix("dvc exp run ") for command in commands)
+    fresh.run(f"dvc exp run {settings} lock")  # the step that reads all settings and finds all plugins
     locked = (fresh.folder / "plugins.lock.json").read_text()
     assert all(f":{name}" in locked for name in NAMES.values())
 

@@ -2,24 +2,24 @@
 
 import os
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from dvc.utils.hydra import apply_overrides
-from fakes import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
+from tree import PROFILES, ROOT
 
 from chainforge.cli import cli
 from chainforge.config.loading import read_params
 from chainforge.errors import ChainForgeError
 from chainforge.profiles import as_arguments, changed_by_hand, compose, merge, names, use
 
-PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
 leaves = st.integers(0, 3) | st.lists(st.integers(0, 3), max_size=2)
 trees: Any = st.recursive(
     st.dictionaries(st.sampled_from("abc"), leaves, max_size=3),
@@ -31,8 +31,8 @@ trees: Any = st.recursive(
 @pytest.fixture(autouse=True)
 def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "profiles").mkdir()
-    for path in (ROOT / "profiles").glob("*.yaml"):
-        (tmp_path / "profiles" / path.name).write_text(path.read_text())
+    for name in PROFILES:
+        shutil.copy(ROOT / f"profiles/{name}.yaml", tmp_path / "profiles")
     monkeypatch.chdir(tmp_path)
 
 

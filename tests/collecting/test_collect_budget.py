@@ -34,7 +34,7 @@ def random_run(seed: int, folder: Path) -> tuple[Run, float]:
         },
         budget_usd=budget,
         concurrency=chance.choice((1, 4, 16)),
-        deadline_s=0.5,
+        deadline_s=2.0,
         stream=chance.random() < 0.3,
     )
     return ended, budget

@@ -43,7 +43,7 @@ def script(**rates: float) -> FaultScript:
 @each_wire
 @pytest.mark.parametrize("fault", [f for f in FAULTS.values() if f.then != "stop"], ids=lambda f: f.name)
 def test_a_fault_costs_one_more_call_at_most(fault: Fault, wire: str, tmp_path: Path) -> None:
-    deadline_s = 0.4 if fault.name in SILENT else 10.0  # on a busy machine, 0.4 s may pass before it is sent
+    deadline_s = 1.5 if fault.name in SILENT else 60.0  # less may pass before it is sent, on a busy machine
     ended = run(tmp_path, PROMPTS, faults=script(**{fault.name: 0.5}), **WIRES[wire], deadline_s=deadline_s)
     struck = sum(ended.ledger.by_fault.values())
     assert ended.stopped is None

@@ -22,7 +22,7 @@ from chainforge.teachers.paid import read_paid
 
 pytestmark = pytest.mark.slow
 
-KILLS, PROMPTS, CONCURRENCY = 20, 400, 32
+PROMPTS, CONCURRENCY = 400, 32
 FAULTS = FaultScript(rates={"reset_before": 0.02, "server_error": 0.02, "no_reasoning": 0.02}, seed=3)
 MARKED = "sk-marked-5ac1d0e2"
 
@@ -50,7 +50,8 @@ def answers_in(ledger: Ledger) -> Counter[tuple[str, int]]:
     return Counter((e.label.prompt, e.label.sample) for e in done if e.label)
 
 
-def test_twenty_kills_lose_nothing_and_pay_for_nothing_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
+def test_kills_lose_nothing_and_pay_for_nothing_twice(tmp_path: Path, kills: int) -> None:
     problems, chance = write_prompts(tmp_path / "p.jsonl", PROMPTS), random.Random(7)
     mock = MockTeacher(teachers=(in_process(),), faults=FAULTS, latency_s=0.3)
     with serving(mock) as undisturbed:
@@ -58,7 +59,7 @@ def test_twenty_kills_lose_nothing_and_pay_for_nothing_twice(tmp_path: Path) -> 
     out, lost, alive, sent = tmp_path / "killed", 0, 0, 0
     journaled: set[str] = set()
     with serving(mock) as server:
-        for _ in range(KILLS):
+        for _ in range(kills):
             process = start(command(server.url, problems, out), tmp_path / "said")
             wait_for_flight(out, more_than=sent)
             time.sleep(chance.uniform(0.0, 1.0))
@@ -72,15 +73,15 @@ def test_twenty_kills_lose_nothing_and_pay_for_nothing_twice(tmp_path: Path) -> 
         answered_before = len(journaled)
         assert start(command(server.url, problems, out), tmp_path / "said").wait() == 0
     delivered = answers_in(server.ledger)
-    assert alive == KILLS, "the run ended before it was killed so often"
+    assert alive == kills, "the run ended before it was killed so often"
     assert answered_before > 0, "no kill came late enough to lose an answer"
     assert lost == 0
     assert len(delivered) == PROMPTS
     waste = server.ledger.totals().requests - PROMPTS - sum(server.ledger.totals().by_fault.values())
-    assert waste <= KILLS * CONCURRENCY
+    assert waste <= kills * CONCURRENCY
     paid = read_paid(out)
     assert len(paid.finals) == PROMPTS
-    assert len(paid.flying) <= KILLS * CONCURRENCY
+    assert len(paid.flying) <= kills * CONCURRENCY
     repaid = [key for key in paid.finals if paid.sent[key] > 1 and after_its_answer(out, key)]
     assert repaid == []
     assert (out / "traces.jsonl").read_bytes() == (tmp_path / "whole/traces.jsonl").read_bytes()
@@ -102,25 +103,24 @@ def test_ctrl_c_waits_for_the_calls_in_flight_and_twice_does_not(tmp_path: Path)
         process = start(command(server.url, problems, tmp_path / "out"), said)
         wait_for_flight(tmp_path / "out")
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=600) == 130
         assert "stopped (Ctrl-C)" in said.read_text()
         assert "Traceback" not in said.read_text()
         paid = read_paid(tmp_path / "out")
         assert len(paid.finals) == sum(paid.sent.values()) > 0
+    with serving(MockTeacher(teachers=(in_process(),), latency_s=900)) as server:
         again = start(command(server.url, problems, tmp_path / "out"), said)
         wait_for_flight(tmp_path / "out", more_than=len(paid.sent))
         again.send_signal(signal.SIGINT)
         time.sleep(0.2)
         again.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        assert again.wait(timeout=20) != 0
-        assert time.monotonic() - started < 1.2
+        assert again.wait(timeout=600) != 0, "long before there is an answer"
         assert "Traceback" not in said.read_text()
         assert read_paid(tmp_path / "out").flying
 
 
 def wait_for_flight(folder: Path, more_than: int = 0) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if (folder / NAME).exists() and read_paid(folder).sent.total() > more_than:
             return

@@ -31,7 +31,7 @@ def post(url: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, 
         f"{url}/chat/completions", json.dumps(body).encode(), headers, method="POST"
     )
     try:
-        with urllib.request.urlopen(asked, timeout=20) as reply:
+        with urllib.request.urlopen(asked, timeout=300) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         with error:

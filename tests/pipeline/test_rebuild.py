@@ -1,7 +1,7 @@
 """Change X, and exactly these steps re-run: real DVC, the real graph, stand-ins for the work.
 
-Of each change `dvc status` tells the steps that it reaches first. `dvc repro` runs a few that stand for all, and
-in `make test-all` every one.
+Of each change `dvc status` tells the steps that it reaches first. `dvc repro` runs a few that stand for all,
+and in `make test-all` every one.
 """
 
 import json

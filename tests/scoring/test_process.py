@@ -56,11 +56,11 @@ def reward(completions, log_metric, log_extra):
             return [float("torch" in sys.modules)]
         case "hang":
             log_metric("pid", os.getpid())
-            time.sleep(60)
+            time.sleep(600)
         case "hold":  # as a fault in native code does: nothing else of the process runs
             if more:
                 Path(more, "started").touch()
-            ctypes.PyDLL(None).sleep(60)
+            ctypes.PyDLL(None).sleep(600)
         case "hold-soon":
             threading.Timer(0.2, ctypes.PyDLL(None).sleep, [60]).start()
         case "babble":
@@ -87,7 +87,7 @@ def reward(completions, log_metric, log_extra):
             for n in range(200):
                 (log_metric, log_extra)[n % 2](f"n{n}", [n, n / 3, "\\ud800", None])
         case "leave":
-            left = subprocess.Popen(["sleep", "60"])
+            left = subprocess.Popen(["sleep", "600"])
             log_metric("pids", [os.getpid(), left.pid])
         case "wait":
             log_metric("pid", os.getpid())
@@ -104,10 +104,11 @@ def score(scorer: Scorer, *texts: str) -> list[float | None]:
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
+def promptly() -> Iterator[None]:
+    """Long before what hangs would end, even on a busy machine."""
     started = time.monotonic()
     yield
-    assert time.monotonic() - started < seconds
+    assert time.monotonic() - started < 200
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +233,7 @@ def test_a_crash_or_hang_is_none_where_the_plugin_asks_for_it(
 def test_a_hang_is_killed_and_the_next_call_works(make_scorer: MakeScorer, how: str) -> None:
     scorer = make_scorer(TOY, isolation="process", timeout_s=0.5)
     (pid,) = map(int, filter(None, score(scorer, "pid")))
-    with within(3), pytest.raises(ChainForgeError) as caught:
+    with promptly(), pytest.raises(ChainForgeError) as caught:
         score(scorer, how, "")
     problem, fix = str(caught.value).splitlines()
     assert problem.startswith("reward 'toy' (")
@@ -247,7 +248,7 @@ def test_a_process_that_reads_no_call_is_killed_at_its_time(make_scorer: MakeSco
     scorer = make_scorer(TOY, isolation="process", timeout_s=0.5)
     assert score(scorer, "hold-soon") == [1.0]
     time.sleep(0.4)  # now it is stuck, and a long text fits no buffer
-    with within(3), pytest.raises(ChainForgeError, match=r"did not return within 0\.5 s"):
+    with promptly(), pytest.raises(ChainForgeError, match=r"did not return within 0\.5 s"):
         score(scorer, "x" * 10**6)
     assert score(scorer, "x" * 10**6) == [1.0]
 
@@ -256,7 +257,7 @@ def test_nothing_is_left_after_close(toy: Scorer, fresh: list[tuple[str, Any]]) 
     score(toy, "leave")
     ((_, pids),) = fresh
     assert all(map(alive, pids))
-    with within(1):
+    with promptly():
         toy.close()
     until(lambda: not any(map(alive, pids)))
     assert not [thread for thread in threading.enumerate() if thread.name == toy.rewards[0].who]
@@ -268,7 +269,7 @@ def test_closing_in_a_call_ends_it_at_once(toy: Scorer, fresh: list[tuple[str, A
     pending = toy.begin([ASKED], [[completion(ASKED, f"wait {tmp_path}")]])
     queued = toy.begin([ASKED], [[completion(ASKED, "next")]])
     until((tmp_path / "started").exists)
-    with within(2):
+    with promptly():
         toy.close()
     with pytest.raises(ChainForgeError, match="killed by SIGKILL"):
         pending.result()
@@ -390,7 +391,7 @@ def test_a_plugin_that_is_installed_is_found_again(tmp_path: Path, monkeypatch: 
 LOADING = {
     "raises": ("raise OSError('no model')", "does not load in a process of its own: OSError: no model"),
     "exits": ("os._exit(4)", r"ended its process \(exit code 4\) as it loaded"),
-    "is slow": ("time.sleep(60)", r"did not load within 0\.5 s"),
+    "is slow": ("time.sleep(600)", r"did not load within 0\.5 s"),
 }
 
 
@@ -416,7 +417,7 @@ def test_a_reward_that_cannot_be_sent_is_an_error_each_time() -> None:
     reward = WeightedReward("toy", 1.0, lambda **_: [1.0], "toy", options, lambda: lambda **_: [1.0])
     with Scorer((reward,), SUPERCOT, 20.0) as scorer:
         for _ in range(2):
-            with within(1), pytest.raises(Exception, match="pickle"):
+            with promptly(), pytest.raises(Exception, match="pickle"):
                 score(scorer, "next")
 
 

@@ -167,7 +167,7 @@ def needs_a_column(completions: list[str], difficulty: list[int]) -> list[float]
 
 
 def hangs(**_: Any) -> list[float]:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 600
     while time.monotonic() < end:
         pass
     return []
@@ -176,13 +176,13 @@ def hangs(**_: Any) -> list[float]:
 def hangs_and_swallows(**_: Any) -> list[float]:
     while True:
         try:
-            time.sleep(20)
+            time.sleep(600)
         except Exception:
             continue
 
 
 async def hangs_awaited(**_: Any) -> list[float]:
-    await asyncio.sleep(20)
+    await asyncio.sleep(600)
     return []
 
 
@@ -219,7 +219,7 @@ def test_a_reward_that_misbehaves_is_one_error_that_names_it_and_its_source(how:
     started = time.monotonic()
     with pytest.raises(ChainForgeError, match=complaint) as caught:
         totals(function, timeout_s=0.2)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 300, "it was waited for"
     assert caught.value.problem.startswith("reward 'reward0' (plugins/toy.py) ")
     assert len(str(caught.value).splitlines()) == 2
     assert caught.value.fix

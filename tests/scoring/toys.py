@@ -26,7 +26,7 @@ def write_plugin(folder: Path, code: str, name: str, function: str, **options: A
     (folder / f"reward_{name}.py").write_text(textwrap.dedent(code) + hook, encoding="utf-8")
 
 
-def until(true: Callable[[], Any], seconds: float = 10.0) -> None:
+def until(true: Callable[[], Any], seconds: float = 300.0) -> None:
     """Wait for what must become true."""
     end = time.monotonic() + seconds
     while not true():
