@@ -60,11 +60,7 @@ class ApiClient(Protocol):
     """An open connection to a teacher's API."""
 
     async def ask(self, call: Call) -> Mapping[str, Any]:
-<<<<<<< HEAD
         """The provider's JSON, whole and as it came, after one try. Raises CallFailed for all else."""
-=======
-        """The provider's JSON, whole and as it came. It tries once. Raises CallFailed for all else."""
->>>>>>> h/grading
 
 
 @runtime_checkable
@@ -116,10 +112,7 @@ class RewardOptions:
     - `timeout_s`: seconds that one call for all completions may take, instead of runtime.reward_timeout_s.
     - `on_error`: what becomes of a call that raises, takes too long or crashes. "raise" stops the run;
       "none" makes it None for all completions of the call, says so once, and counts it in the log.
-<<<<<<< HEAD
     - `keys`: the environment variables that its own process gets though they hold keys.
-=======
->>>>>>> h/grading
     - `reading`: the answer of a summary in a normal form, None if it has none: what maj@k votes on.
     """
 
@@ -128,10 +121,7 @@ class RewardOptions:
     isolation: Literal["inline", "process"] = "inline"
     timeout_s: float | None = None
     on_error: Literal["raise", "none"] = "raise"
-<<<<<<< HEAD
     keys: tuple[str, ...] = ()
-=======
->>>>>>> h/grading
     reading: Callable[[str], str | None] | None = None
 
     def __post_init__(self) -> None:
@@ -172,11 +162,8 @@ class RegisterReward(Protocol):
         isolation: Literal["inline", "process"] = "inline",
         timeout_s: float | None = None,
         on_error: Literal["raise", "none"] = "raise",
-<<<<<<< HEAD
         keys: tuple[str, ...] = (),
         override: bool = False,
-=======
->>>>>>> h/grading
         reading: Callable[[str], str | None] | None = None,
     ) -> None: ...
 

@@ -31,8 +31,6 @@ def held_inputs(name: str, settings: BaseModel, plugins: Plugins) -> Iterator[In
     if gone:
         raise ChainForgeError(
             f"{name}: while it ran, its inputs vanished: {', '.join(gone)}",
-            "find out what removes them (a plugin?); "
-            f"what a step made, dvc checkout {' '.join(gone)} restores",
             f"find out what removes them; what a step has made, dvc checkout {' '.join(gone)} restores",
         )
     if changed := [told(*change) for change in differences(asdict(before), asdict(now))]:

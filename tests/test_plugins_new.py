@@ -18,26 +18,6 @@ UNFIT = (
     "my-reward", "2x", "def", "Upper", "foo_", "a__b", "r1", "naïve", "", "a/b", "correct", "format",
     LONG, "json", "os", "match", "tab\ttab", "new\nline", "\x1b[31m",
 )  # fmt: skip
-    LONG,
-    "json",
-    "os",
-    "match",
-    "tab\ttab",
-    "new\nline",
-    "\x1b[31m",
-    "my-reward",
-    "2x",
-    "def",
-    "Upper",
-    "foo_",
-    "a__b",
-    "r1",
-    "naïve",
-    "",
-    "a/b",
-    "correct",
-    "format",
-)
 
 
 def new(*arguments: str, fails: bool = False) -> str:

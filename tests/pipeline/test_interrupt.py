@@ -1,9 +1,4 @@
-<<<<<<< HEAD
 """Interrupted at any moment, by whatever: nothing is lost; the run ends in the bytes of an undisturbed one.
-=======
-"""Interrupted at any moment, by whatever: nothing is lost, and the run ends in the bytes of an undisturbed
-one.
->>>>>>> h/tests
 
 The step here is one that imports no torch. test_kill.py does the same to training.
 """

@@ -2,7 +2,10 @@
 
 from malformed.case import Case, both, edit, folder, gone, nothing, put, write
 
-COLLECT = "chainforge collect --problems data/prompts/reasoning_train.jsonl --output t.jsonl --budget-usd 1 --limit 2"
+COLLECT = (
+    "chainforge collect --problems data/prompts/reasoning_train.jsonl --output t.jsonl"
+    " --budget-usd 1 --limit 2"
+)
 RUNS = {
     "an unknown command": "chainforge resluts",
     "an unknown profile": "chainforge profile use nowhere",

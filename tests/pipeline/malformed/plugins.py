@@ -178,7 +178,8 @@ CASES = [
         tried="a teacher without generate",
         spoil=chosen(
             "teacher",
-            "import chainforge as cf\n@cf.hookimpl\ndef register_teachers(register):\n    register('odd', object)\n",
+            "import chainforge as cf\n@cf.hookimpl\n"
+            "def register_teachers(register):\n    register('odd', object)\n",
         ),
         command=COLLECT,
         says="odd",

@@ -66,7 +66,7 @@ ODD_GRAPHS = {
     "a list": "- a\n",
     "no stages": "plots: []\n",
     "an odd stage": "stages:\n  lock: 5\n",
-    "a foreach that is a number": "stages:\n  distill:\n    foreach: 5\n    do:\n      cmd: python -m stages.sft a\n",
+    "a foreach of a number": "stages:\n  d:\n    foreach: 5\n    do:\n      cmd: python -m stages.sft a\n",
     "nothing": "",
 }
 ODD_LOCKS = {
