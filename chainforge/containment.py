@@ -7,13 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from posix import _exit as real_exit  # that of `os` may be replaced already
 from typing import NoReturn, TypeVar
 
 Item = TypeVar("Item")
 
 STDOUT, STDERR = 1, 2
 NOTICE_S = 60.0  # between two items, before one is told what is waited for
-real_exit = os._exit
+farewells: list[
+    Callable[[], None]
+] = []  # called before the program ends by itself, so that nobody else tells
 
 
 @contextmanager
@@ -41,7 +44,8 @@ def printing_to_stderr() -> Iterator[None]:
         with contextlib.suppress(OSError, ValueError):  # without a stdout there is nothing to protect
             saved = os.dup(STDOUT)
             stack.callback(os.close, saved)
-            sys.__stdout__ and sys.__stdout__.flush()
+            if sys.__stdout__:
+                sys.__stdout__.flush()
             os.dup2(STDERR, STDOUT)
             stack.callback(os.dup2, saved, STDOUT)
         yield

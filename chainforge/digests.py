@@ -125,7 +125,7 @@ def _is_prose(node: object) -> bool:
 
 def digest_module(module: ModuleType) -> str:
     """Of a plugin file, or of every module of its package, and of what it imports beyond the public API."""
-    own = _package(module) or [Path(str(module.__file__))]
+    own = package_files(module) or [Path(str(module.__file__))]
     try:
         return _digest_files(own)
     except (RecursionError, MemoryError, SyntaxError) as error:
@@ -141,7 +141,7 @@ def _digest_files(own: list[Path]) -> str:
     return digest_code([*own, *sorted(beyond - set(own))])
 
 
-def _package(module: ModuleType) -> list[Path]:
+def package_files(module: ModuleType) -> list[Path]:
     """Every module of the package at the top; none for a single file."""
     top = sys.modules[module.__name__.partition(".")[0]]
     file = Path(str(top.__file__))

@@ -9,7 +9,7 @@ from chainforge.loops.calls import in_process_calls
 from chainforge.loops.collect import collect
 from chainforge.loops.collect_api import collect_api
 from chainforge.outputs import sha256_of, write_json
-from chainforge.plugins import plugin_settings
+from chainforge.plugins import made
 from chainforge.records import Prompt
 from chainforge.run.work import open_work
 from chainforge.stage import Run, stage, stage_main
@@ -19,7 +19,7 @@ from chainforge.stage import Run, stage, stage_main
 def main(run: Run[CollectSettings]) -> None:
     step, settings = run.step, run.settings
     entry = run.plugins.pick("teachers", settings.teacher.plugin)
-    teacher = entry.component(**plugin_settings(entry, settings.teacher.settings))
+    teacher = made(entry, settings.teacher.settings)
     prompts = read_records(settings.prompts, Prompt)[: settings.max_prompts]
     if settings.instruction is not None and not isinstance(teacher, ApiTeacher):
         raise ChainForgeError(f"teacher {entry.name} takes no instruction", "set collect.instruction: null")
@@ -28,7 +28,7 @@ def main(run: Run[CollectSettings]) -> None:
         write_records(settings.output, traces)
     else:
         with open_work(run.inputs, step.runtime) as work:
-            traces = collect(teacher, prompts, settings.samples, step, work)
+            traces = collect(teacher, prompts, settings.samples, step, work, entry.who)
             write_records(settings.output, traces)
         calls = in_process_calls(settings.teacher, traces, getattr(teacher, "synthetic", None))
     write_json(settings.calls, calls | {"traces_sha256": sha256_of(settings.output)})

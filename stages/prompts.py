@@ -5,7 +5,7 @@ from pathlib import Path
 from chainforge.config.prompts import PromptsSettings
 from chainforge.jsonl import write_records
 from chainforge.loops.prompts import materialise
-from chainforge.plugins import plugin_settings
+from chainforge.plugins import prompts_from
 from chainforge.stage import Run, stage, stage_main
 
 
@@ -15,10 +15,11 @@ def main(run: Run[PromptsSettings]) -> None:
     written = {}
     for kind, wanted in (("reasoning", settings.reasoning), ("general", settings.general)):
         source = run.plugins.pick("prompt_sources", wanted.source.plugin)
-        options = plugin_settings(source, wanted.source.settings)
         counts = {"train": wanted.train, "eval": wanted.eval}
         sources = {
-            split: source.component(split=split, n=count, seed=run.step.seed(kind), **options)
+            split: prompts_from(
+                source, wanted.source.settings, split=split, n=count, seed=run.step.seed(kind)
+            )
             for split, count in counts.items()
         }
         for split, prompts in materialise(kind, sources, counts).items():

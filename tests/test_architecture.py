@@ -29,11 +29,12 @@ SLOW_TO_IMPORT = {"torch", "transformers", "tokenizers", "safetensors"}
 GROUND = {"records", "errors"}
 CALLS = {"calls", "prices", "reasoning", "secrets"}
 FLOOR = GROUND | CALLS | {"algorithms", "answer", "config", "defuse", "hookspecs", "jsonl", "outputs"}
-FLOOR |= {"response"}
+FLOOR |= {"containment", "response"}
 WALLS = {"models", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
+    "containment": set(),
     "defuse": set(),
     "algorithms": GROUND,
     "answer": set(),
@@ -68,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "profiles": FLOOR | {"run"},
     "settings_page": FLOOR,
     "wiring": FLOOR | {"plugins", "run", "scoring"},
-    "digests": set(),
+    "digests": {"errors"},
     "file_digests": {"outputs"},
     "lock_entry": FLOOR | {"digests", "file_digests", "graph", "plugins"},
     "lock": FLOOR | {"graph", "lock_entry", "plugins"},

@@ -14,7 +14,7 @@ from chainforge.graph import settings_of
 from chainforge.hookspecs import ApiTeacher
 from chainforge.jsonl import read_records
 from chainforge.loops.collect_api import journal_folder
-from chainforge.plugins import load_plugins, plugin_settings
+from chainforge.plugins import load_plugins, made
 from chainforge.records import Prompt
 from chainforge.run.inputs import differences
 from chainforge.run.step import open_step
@@ -83,7 +83,7 @@ def choice_of(options: Mapping[str, Any]) -> Choice:
 def make_teacher(choice: Choice) -> tuple[ApiTeacher, Mapping[str, Any]]:
     """(the teacher, its plugin and settings for the record)."""
     entry = load_plugins().pick("teachers", choice.plugin)
-    teacher = entry.component(**plugin_settings(entry, choice.settings))
+    teacher = made(entry, choice.settings)
     if not isinstance(teacher, ApiTeacher):
         raise ChainForgeError(
             f"teacher {choice.plugin} runs here and costs nothing: there is nothing to collect",

@@ -14,7 +14,7 @@ from chainforge.config.loading import Choice
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
 from chainforge.jsonl import read_records
-from chainforge.plugins import load_plugins, plugin_settings
+from chainforge.plugins import load_plugins, made
 from chainforge.records import Trace
 from chainforge.secrets import SHORTEST
 from chainforge.teachers.journal import read_journal
@@ -89,7 +89,7 @@ def teacher_of(choice: dict[str, object]) -> ApiTeacher:
     """The teacher that a run line names."""
     chosen = Choice.model_validate(choice)
     entry = load_plugins().pick("teachers", chosen.plugin)
-    teacher: ApiTeacher = entry.component(**plugin_settings(entry, chosen.settings))
+    teacher: ApiTeacher = made(entry, chosen.settings)
     return teacher
 
 

@@ -13,7 +13,7 @@ from chainforge.config.loading import Choice
 from chainforge.config.yaml import parse_mapping
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import Teacher
-from chainforge.plugins import load_plugins, plugin_settings
+from chainforge.plugins import load_plugins, made
 from chainforge.prices import FREE, Prices
 from chainforge.profiles import compose
 from chainforge.report.shape import check_shape
@@ -42,7 +42,7 @@ def teachers_of(profile: str) -> list[Teacher]:
         if choice in choices[:number]:
             continue
         entry = plugins.pick("teachers", choice.plugin)
-        teacher = entry.component(**plugin_settings(entry, choice.settings))
+        teacher = made(entry, choice.settings)
         if hasattr(teacher, "generate"):
             teachers.append(teacher)
     if not teachers:

@@ -11,7 +11,7 @@ from chainforge.config.verbs import VERBS
 from chainforge.graph import GRAPH, dependencies, read_graph, settings_of
 from chainforge.jsonl import read_records
 from chainforge.lock_entry import selections
-from chainforge.plugins import Entry, Plugins, plugin_settings
+from chainforge.plugins import Entry, Plugins, prompts_from
 from chainforge.records import Prompt
 
 FEW = 4  # prompts to ask a teacher about
@@ -63,5 +63,4 @@ def usual_prompts(plugins: Plugins, choices: list[Selected], teacher: Entry) -> 
         return []
     wanted: PromptSetSettings = getattr(settings_of(PromptsSettings, "prompts"), sets[0])
     source = plugins.pick("prompt_sources", wanted.source.plugin)
-    settings = plugin_settings(source, wanted.source.settings)
-    return list(source.component(split="train", n=FEW, seed=17, **settings))
+    return list(prompts_from(source, wanted.source.settings, split="train", n=FEW, seed=17))

@@ -32,11 +32,6 @@ class Candidate:
         return loaded
 
     @property
-    def is_file(self) -> bool:
-        """A file of the project, not part of an installed package."""
-        return isinstance(self.place, Path)
-
-    @property
     def state(self) -> str:
         """Changes where what would be imported changes, as far as one look can tell."""
         if isinstance(self.place, Path):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from chainforge.plugins.find import Candidate
@@ -97,7 +98,9 @@ def _tried(left: Sequence[Candidate], limit_s: float, lost: dict[str, str]) -> t
 
 
 def _place(one: Candidate) -> Any:
-    return one.place.as_posix() if one.is_file else [one.place.name, one.place.value, one.place.group]
+    if isinstance(one.place, Path):
+        return one.place.as_posix()
+    return [one.place.name, one.place.value, one.place.group]
 
 
 def _messages(reading: int, limit_s: float) -> Iterator[list[Any]]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO, Any, NoReturn
 
+from chainforge.containment import farewells
 from chainforge.errors import ChainForgeError
 from chainforge.run.crash import log_of, tell
 
@@ -53,6 +54,7 @@ def watch_ending(step: str) -> None:
     sys.unraisablehook = lambda args: say_last(f"{tell(step, args.exc_value or Left('unknown'))}\n")
     threading.excepthook = lambda args: say_last(f"{tell(step, args.exc_value or Left('unknown'))}\n")
     forbid_leaving()
+    farewells.append(lambda: end_with(""))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell made it be ignored
         signal.signal(signal.SIGINT, interrupt)
     _mind_cpu_limit()

@@ -117,10 +117,10 @@ def accepted(function: Callable[..., Any]) -> Callable[[str], bool]:
 
 
 def _columns(names: Collection[str]) -> dict[str, Get]:
-    columns: dict[str, Get] = {
-        name: (lambda prompt, _, name=name: own(prompt.columns.get(name))) for name in sorted(names)
-    }
-    return columns | {
+    def column(name: str) -> Get:
+        return lambda prompt, _: own(prompt.columns.get(name))
+
+    return {name: column(name) for name in sorted(names)} | {
         "answer": lambda prompt, _: prompt.answer,
         "completion_ids": lambda _, completion: list(completion.token_ids),
     }

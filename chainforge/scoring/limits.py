@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from chainforge.containment import real_exit
+from chainforge.containment import farewells, real_exit
 
 INSIST_S = 0.5  # between the alarms that follow the first: code may have swallowed it
 GIVE_UP_S = 10.0  # after the limit; then the program ends, for nothing else can stop the code
@@ -52,7 +52,7 @@ def _ring(_signal: int, _frame: FrameType | None) -> None:
     raise TimeOut
 
 
-def _disarm(before: object, mask: set[signal.Signals], watchdog: Callable[[], None]) -> None:
+def _disarm(before: object, mask: set[int | signal.Signals], watchdog: Callable[[], None]) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     watchdog()
     signal.signal(signal.SIGALRM, signal.SIG_IGN)  # drops one that is still pending
@@ -68,6 +68,8 @@ def _watchdog(seconds: float, message: str) -> Callable[[], None]:
         if not over.wait(min(seconds, threading.TIMEOUT_MAX)):
             with suppress(Exception):
                 os.write(2, f"\n{message}\n".encode())
+            for farewell in farewells:
+                farewell()
             real_exit(1)
 
     threading.Thread(target=watch, name="time limit", daemon=True).start()

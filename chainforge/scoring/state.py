@@ -25,7 +25,6 @@ def as_before() -> Iterator[None]:
 
 
 def is_of_the_user(error: BaseException) -> bool:
-    """Whether this is Ctrl-C. While a step listens to it, a KeyboardInterrupt is the reward's own."""
-    return isinstance(error, KeyboardInterrupt) and (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
+    """Whether this is Ctrl-C. While a step listens to it, a plain KeyboardInterrupt is the reward's own."""
+    plain = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    return isinstance(error, KeyboardInterrupt) and not (plain and type(error) is KeyboardInterrupt)

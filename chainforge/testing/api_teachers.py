@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from chainforge.hookspecs import ApiTeacher
-from chainforge.plugins import Entry, plugin_settings
-from chainforge.testing.imports import imports_nothing_slow
+from chainforge.plugins import Entry, made
+from chainforge.testing.imports import imports_nothing_slow, imports_the_public_api
 from chainforge.testing.laws import Law, demand
 
 
@@ -21,7 +21,7 @@ class ApiTeacherCase:
 
     def make(self) -> ApiTeacher:
         """One made afresh."""
-        teacher: ApiTeacher = self.entry.component(**plugin_settings(self.entry, self.settings))
+        teacher: ApiTeacher = made(self.entry, self.settings)
         return teacher
 
     @cached_property
@@ -32,6 +32,10 @@ class ApiTeacherCase:
 
 def quick_import(case: ApiTeacherCase) -> str | None:
     return imports_nothing_slow(case.entry)
+
+
+def public_api(case: ApiTeacherCase) -> str | None:
+    return imports_the_public_api(case.entry)
 
 
 def identity(case: ApiTeacherCase) -> str | None:
@@ -60,6 +64,7 @@ def limits(case: ApiTeacherCase) -> str | None:
 
 LAWS: tuple[Law[ApiTeacherCase], ...] = (
     ("imports neither torch nor transformers", quick_import),
+    ("imports nothing of ChainForge but its public API", public_api),
     ("says what its answers depend on", identity),
     ("says what a call may write and cost", limits),
 )

@@ -4,8 +4,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from chainforge.errors import ChainForgeError
+from chainforge.containment import no_exit, printing_to_stderr
+from chainforge.errors import ChainForgeError, described
+from chainforge.scoring.limits import TimeOut, time_limit
 
+LIMIT_S = 600.0  # for one law: a teacher or a student model may well take minutes
+LATE = f"did not end within {LIMIT_S:g} s"
 Subject = TypeVar("Subject")
 Law = tuple[str, Callable[[Subject], str | None]]  # its title; raises if broken, may return a remark
 
@@ -31,12 +35,18 @@ def check(laws: Iterable[Law[Subject]], subject: Subject) -> list[Finding]:
     findings = []
     for title, law in laws:
         try:
-            findings.append(Finding(title, True, law(subject) or ""))
+            with printing_to_stderr(), no_exit(), time_limit(LIMIT_S, f"{title}: {LATE}"):
+                remark = law(subject) or ""
+            findings.append(Finding(title, True, remark))
         except Breach as breach:
             findings.append(Finding(title, False, str(breach)))
         except ChainForgeError as error:
             findings.append(Finding(title, False, f"{error.problem} -> {error.fix}"))
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except TimeOut:
+            findings.append(Finding(title, False, LATE))
+        except BaseException as error:
             findings.append(Finding(title, False, f"raised {described(error)}"))
     return findings
 
@@ -45,12 +55,6 @@ def demand(holds: object, problem: str) -> None:
     """Raise Breach unless it holds."""
     if not holds:
         raise Breach(problem)
-
-
-def described(error: BaseException) -> str:
-    """An exception in one line."""
-    first, *_ = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {first:.200}".rstrip(": ")
 
 
 def insist(who: str, findings: Sequence[Finding]) -> None:

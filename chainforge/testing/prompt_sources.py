@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from chainforge.plugins import Entry, plugin_settings
-from chainforge.records import Prompt, from_json, plain_text, to_json
-from chainforge.testing.imports import imports_nothing_slow
+from chainforge.records import Prompt, check_record, from_json, plain_text, to_json
+from chainforge.testing.imports import imports_nothing_slow, imports_the_public_api
 from chainforge.testing.laws import Breach, Finding, Law, check, demand
 
 COUNT = 20  # prompts to ask for
@@ -27,7 +28,7 @@ class SourceCase:
             split=split, n=n, seed=seed, **plugin_settings(self.entry, self.settings)
         )
         demand(isinstance(found, Iterable), f"gives {type(found).__name__}, not prompts")
-        return list(found)
+        return list(islice(found, n + 1))  # it may never end
 
 
 def check_prompt_source(entry: Entry, settings: Mapping[str, Any] | None = None) -> list[Finding]:
@@ -37,6 +38,10 @@ def check_prompt_source(entry: Entry, settings: Mapping[str, Any] | None = None)
 
 def quick_import(case: SourceCase) -> str | None:
     return imports_nothing_slow(case.entry)
+
+
+def public_api(case: SourceCase) -> str | None:
+    return imports_the_public_api(case.entry)
 
 
 def whole_prompts(case: SourceCase) -> str | None:
@@ -60,9 +65,15 @@ def whole(prompt: Any) -> None:
     try:
         text = json.dumps(to_json(prompt), allow_nan=False, ensure_ascii=False)
         text.encode()
-        again = from_json(Prompt, json.loads(text))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise Breach(f"{prompt.id!r} cannot be written as JSON: {error}") from error
+    try:
+        check_record(Prompt, prompt)
+        again = from_json(Prompt, json.loads(text))
+    except ValueError as error:
+        if prompt.messages and str(error).startswith("the last message is empty"):
+            raise Breach(f"{prompt.id!r} asks nothing") from error
+        raise Breach(f"{prompt.id!r} is no prompt: {error}") from error
     demand(prompt.id, f"a prompt has an empty id: {prompt.messages!r:.80}")
     demand(
         again == prompt,
@@ -70,7 +81,6 @@ def whole(prompt: Any) -> None:
     )
     last = prompt.messages[-1]
     demand(last["role"] == "user", f"{prompt.id!r} does not end with the user's turn")
-    demand(last["content"].strip(), f"{prompt.id!r} asks nothing")
 
 
 def own_ids(case: SourceCase) -> str | None:
@@ -107,6 +117,7 @@ def at_most_n(case: SourceCase) -> str | None:
 
 LAWS: tuple[Law[SourceCase], ...] = (
     ("imports neither torch nor transformers", quick_import),
+    ("imports nothing of ChainForge but its public API", public_api),
     ("gives whole prompts for both splits", whole_prompts),
     ("every prompt has an id of its own", own_ids),
     ("training and evaluation share no prompt", splits_apart),

@@ -9,7 +9,7 @@ from chainforge.plugins import Entry
 from chainforge.records import Completion, Prompt
 from chainforge.response import TagFormat
 from chainforge.scoring import Scorer
-from chainforge.testing.imports import imports_nothing_slow
+from chainforge.testing.imports import imports_nothing_slow, imports_the_public_api
 from chainforge.testing.laws import Breach, Finding, Law, check, demand
 from chainforge.testing.samples import (
     ODD,
@@ -68,6 +68,10 @@ def reward_values(
 
 def quick_import(case: RewardCase) -> str | None:
     return imports_nothing_slow(case.entry)
+
+
+def public_api(case: RewardCase) -> str | None:
+    return imports_the_public_api(case.entry)
 
 
 def a_number_each(case: RewardCase) -> str | None:
@@ -168,6 +172,7 @@ def spread(values: Sequence[float]) -> str:
 
 LAWS: tuple[Law[RewardCase], ...] = (
     ("imports neither torch nor transformers", quick_import),
+    ("imports nothing of ChainForge but its public API", public_api),
     ("one finite number, or None, per completion", a_number_each),
     ("reads empty, huge and odd text", survives_odd_text),
     ("the same call gives the same values", repeatable),

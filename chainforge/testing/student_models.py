@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from chainforge.plugins import Entry, plugin_settings
 from chainforge.records import Prompt
-from chainforge.testing.imports import imports_nothing_slow
+from chainforge.testing.imports import imports_nothing_slow, imports_the_public_api
 from chainforge.testing.laws import Finding, Law, check, demand
 from chainforge.testing.samples import sample_prompts
 from chainforge.testing.subjects import response_format
@@ -56,6 +56,10 @@ def check_student_model(entry: Entry, settings: Mapping[str, Any] | None = None)
 
 def quick_import(case: StudentCase) -> str | None:
     return imports_nothing_slow(case.entry)
+
+
+def public_api(case: StudentCase) -> str | None:
+    return imports_the_public_api(case.entry)
 
 
 def float32_on_the_cpu(case: StudentCase) -> str | None:
@@ -116,6 +120,7 @@ def digest(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> st
 
 LAWS: tuple[Law[StudentCase], ...] = (
     ("imports neither torch nor transformers", quick_import),
+    ("imports nothing of ChainForge but its public API", public_api),
     ("loads in float32 on the CPU", float32_on_the_cpu),
     ("speaks with a chat template and stops with an EOS token", template_and_eos),
     ("is sampled and trained as it computes itself", computed_as_it_should),

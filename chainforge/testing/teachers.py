@@ -1,18 +1,19 @@
 """The contract of a teacher. It is asked about a few prompts, three times at most five."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
-from chainforge.plugins import Entry, plugin_settings
+from chainforge.plugins import Entry, made
 from chainforge.records import Prompt, Trace, from_json, to_json
 from chainforge.testing.api_teachers import LAWS as API_LAWS
 from chainforge.testing.api_teachers import ApiTeacherCase
-from chainforge.testing.imports import imports_nothing_slow
+from chainforge.testing.imports import imports_nothing_slow, imports_the_public_api
 from chainforge.testing.laws import Breach, Finding, Law, check, demand
 from chainforge.testing.samples import sample_prompts
 from chainforge.testing.subjects import response_format
@@ -31,9 +32,10 @@ class TeacherCase:
 
     def ask(self, prompts: Sequence[Prompt], seed: int = 17) -> list[Trace]:
         """All traces of a teacher made afresh."""
-        teacher = self.entry.component(**plugin_settings(self.entry, self.settings))
-        demand(hasattr(teacher, "generate"), f"makes {type(teacher).__name__}, which has no `generate`")
-        return list(teacher.generate(list(prompts), n=self.samples, seed=seed))
+        teacher = made(self.entry, self.settings)
+        given = teacher.generate(list(prompts), n=self.samples, seed=seed)
+        demand(isinstance(given, Iterable), f"`generate` gives {type(given).__name__}, not traces")
+        return list(islice(given, len(prompts) * self.samples + 1))  # it may never end
 
     @cached_property
     def traces(self) -> list[Trace]:
@@ -58,7 +60,7 @@ def check_teacher(
 def behind_an_api(entry: Entry, settings: Mapping[str, Any]) -> bool:
     """Whether it makes one; if it makes nothing, the laws tell why."""
     try:
-        return isinstance(entry.component(**plugin_settings(entry, settings)), ApiTeacher)
+        return isinstance(made(entry, settings), ApiTeacher)
     except (Exception, SystemExit):
         return False
 
@@ -76,6 +78,10 @@ def able(case: TeacherCase) -> TeacherCase:
 
 def quick_import(case: TeacherCase) -> str | None:
     return imports_nothing_slow(case.entry)
+
+
+def public_api(case: TeacherCase) -> str | None:
+    return imports_the_public_api(case.entry)
 
 
 def n_traces_each(case: TeacherCase) -> str | None:
@@ -134,6 +140,7 @@ def by_prompt(traces: Sequence[Trace]) -> dict[str, Counter[Trace]]:
 
 LAWS: tuple[Law[TeacherCase], ...] = (
     ("imports neither torch nor transformers", quick_import),
+    ("imports nothing of ChainForge but its public API", public_api),
     ("gives n traces per prompt", n_traces_each),
     ("writes no tag of the response format", no_tags),
     ("the same seed gives the same traces", same_seed),
