@@ -118,7 +118,7 @@ def completion_columns(response_format: TagFormat) -> Callable[..., dict[str, An
             "completions": list(texts),
             "completion_ids": [[ord(letter) % 256 for letter in text] for text in texts],
             "response_format": response_format,
-            "trainer_state": SimpleNamespace(global_step=0, max_steps=0),
+            "trainer_state": SimpleNamespace(global_step=0, max_steps=1, epoch=0.0),
             "log_metric": lambda name, value: None,
             "log_extra": lambda name, value: None,
         }

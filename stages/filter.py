@@ -26,6 +26,7 @@ def main(run: Run[FilterSettings]) -> None:
     reward_log(step.name).unlink(missing_ok=True)  # a filter never goes on from an earlier run
     scorer = make_scorer(run.plugins, {settings.reward: 1.0}, step)
     prompts = {prompt.id: prompt for prompt in read_records(settings.prompts, Prompt)}
+    scorer.check(prompts.values())
     traces = read_records(settings.traces, Trace)
     calls = read_calls(settings.calls, settings.traces)
     evaluation = {str(path): read_records(path, Prompt) for path in settings.decontaminate}

@@ -19,13 +19,13 @@ from chainforge.wiring import make_scorer
 def main(run: Run[GrpoSettings]) -> None:
     step, settings, plugins = run.step, run.settings, run.plugins
     scorer = make_scorer(plugins, settings.rewards, step)
+    extra = read_records(settings.extra_prompts, Prompt) if settings.extra_prompts else []
+    own = read_records(settings.prompts, Prompt)
+    scorer.check([*own, *extra])
+    prompts = PromptMix(own, extra, settings.extra_share, step.seed("prompts"))
     device = start_torch(step.settings, step.runtime)
     policy = load_policy(settings.start_from, device)
     reference = load_policy(settings.start_from, device) if settings.kl_coeff > 0 else None
-    extra = read_records(settings.extra_prompts, Prompt) if settings.extra_prompts else []
-    prompts = PromptMix(
-        read_records(settings.prompts, Prompt), extra, settings.extra_share, step.seed("prompts")
-    )
 
     def rollout(chosen: Sequence[Prompt], number: int, first: int) -> list[Group]:
         completions = complete(

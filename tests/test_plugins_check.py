@@ -434,14 +434,17 @@ def test_a_student_model_that_breaks_none_is_told_so_too(check: Callable[..., st
 
 
 def test_every_law_has_a_plugin_that_breaks_it() -> None:
-    shared = "imports neither torch nor transformers"
+    shared = {
+        "imports neither torch nor transformers",
+        "imports nothing of ChainForge but its public API",  # see below
+    }
     for role, bad in {
         "rewards": BAD_REWARDS,
         "prompt_sources": BAD_SOURCES,
         "teachers": BAD_TEACHERS,
         "student_models": BAD_STUDENTS,
     }.items():
-        assert {title for title, _ in LAWS[role]} == {shared, *bad}, role
+        assert {title for title, _ in LAWS[role]} == {*shared, *bad}, role
     assert set(LAWS) == set(CONTRACTS)
 
 
@@ -513,3 +516,24 @@ def test_the_contract_takes_a_function_and_names_every_law_it_breaks() -> None:
 def test_a_finding_is_a_line() -> None:
     assert str(Finding("a law", True)) == "ok      a law"
     assert str(Finding("a law", False, "why")) == "FAILED  a law: why"
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("from chainforge.loops import filter", "chainforge.loops"),
+        ("import chainforge.records", "chainforge.records"),
+        ("from chainforge.chat import read_chat", "chainforge.chat"),
+    ],
+)
+def test_an_import_beyond_the_public_api_is_told(line: str, named: str, check: Callable[..., str]) -> None:
+    code = f"{line}\ndef bad(completions): return [0.0] * len(completions)"
+    said = check("rewards", code, exit_code=1)
+    assert "FAILED  imports nothing of ChainForge but its public API" in said
+    assert f" imports {named}" in said
+
+
+def test_a_reward_that_prints_is_a_good_one(check: Callable[..., str]) -> None:
+    code = "print('torch')\ndef bad(completions):\n    print('hi')\n    return [0.0] * len(completions)"
+    said = check("rewards", code, exit_code=0)
+    assert "FAILED" not in said

@@ -80,6 +80,7 @@ def rendered(role: str, name: str) -> dict[str, str]:
         "title": title(role).replace("-", " "),
         "summary": SUMMARIES[role],
         "use": USES[role].format(name=name),
+        "api_version": chainforge.API_VERSION,
     }
     files = {
         "pyproject.toml": "pyproject.toml.j2",

@@ -9,6 +9,7 @@ from chainforge.preflight.components import check_components
 from chainforge.preflight.device import check_device
 from chainforge.preflight.inputs import check_inputs
 from chainforge.preflight.names import check_names
+from chainforge.preflight.rewards import check_rewards
 from chainforge.preflight.texts import check_texts
 
 
@@ -20,4 +21,5 @@ def check_project(plugins: Plugins, runtime: RuntimeSettings) -> None:
     check_names(params, graph)
     check_inputs(graph)
     check_components(graph, plugins)
+    check_rewards(graph, plugins)
     check_device(runtime.device)

@@ -37,9 +37,9 @@ def imports_nothing_slow(entry: Entry) -> str | None:
     of_the_folder = name == f"chainforge_plugin_{file.stem}"
     reading, writing = os.pipe()  # not stdout: a plugin may print
     try:
+        path = str(file.resolve()) if of_the_folder else ""
         ended = subprocess.run(
-            [sys.executable, "-c", PROGRAM, name, str(file.resolve()) if of_the_folder else "", str(writing)]
-            + list(SLOW),
+            [sys.executable, "-c", PROGRAM, name, path, str(writing), *SLOW],
             env=environment_without_keys() | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
             text=True,

@@ -1,0 +1,66 @@
+"""Rewards held against the way they are called: an option that was forgotten, a column that no prompt has."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from chainforge.claims import DVC_LOCK
+from chainforge.config.verbs import VERBS
+from chainforge.config.yaml_text import parse_yaml
+from chainforge.errors import ChainForgeError
+from chainforge.graph import GraphStep, dependencies, param, settings_of
+from chainforge.hookspecs import RewardOptions
+from chainforge.jsonl import read_rows
+from chainforge.lock_entry import selections
+from chainforge.plugins import Entry, Plugins
+from chainforge.run.progress import say
+from chainforge.scoring.takes import check_columns, missing_columns
+
+PROMPTS = Path("data/prompts")
+LOOKED_AT = 1000  # prompts of a file
+
+
+def check_rewards(graph: Mapping[str, GraphStep], plugins: Plugins) -> None:
+    """Raise ChainForgeError for a reward that cannot be called as it is registered, or on these prompts.
+
+    Where the prompts are still to be made, a column that it needs is said, and looked for when a step starts.
+    """
+    for step in graph.values():
+        files = [path for path in dependencies(step) if path.parent == PROMPTS and path.is_file()]
+        for role, choice in selections(settings_of(VERBS[step.verb], step.name)):
+            if role == "rewards":
+                _check(step, plugins.pick(role, choice.plugin), files)
+
+
+def _check(step: GraphStep, entry: Entry, files: list[Path]) -> None:
+    options = RewardOptions.of(entry.options)
+    missing = missing_columns(entry.who, entry.component, options)
+    if not missing:
+        return
+    columns = {name for path in files for name in _columns(path)}
+    if missing == [name for name in missing if name in columns]:
+        return
+    try:
+        check_columns(entry.who, entry.component, options, columns, f"the prompts of {step.name}")
+    except ChainForgeError as error:
+        forgotten = not any(f"needs the column {name!r}" in error.problem for name in missing)
+        if forgotten or (files and _are_current()):
+            raise
+        say(f"{error.problem}; unless the prompts that are still to be made have it, {step.name} will stop")
+
+
+def _columns(path: Path) -> Iterator[str]:
+    for _, row in islice(read_rows(path), LOOKED_AT):
+        if isinstance(row, Mapping):
+            yield from row.get("columns") or ()
+
+
+def _are_current() -> bool:
+    """Whether the prompts that are there are those of the present settings, as far as dvc.lock tells."""
+    try:
+        recorded: Any = parse_yaml(DVC_LOCK, DVC_LOCK.read_text(encoding="utf-8"))
+        values = recorded["stages"]["prompts"]["params"]["params.yaml"]
+        return bool(values["prompts"] == param("prompts"))
+    except (OSError, ValueError, KeyError, TypeError, ChainForgeError):
+        return False
