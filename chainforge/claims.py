@@ -30,8 +30,9 @@ def check_outputs(steps: Collection[GraphStep], graph: Collection[GraphStep]) ->
     for step in steps:
         for out in step.outs:
             check_place(step, out)
+    written = [(step.name, out.path, filled(out.path)) for step in graph for out in step.outs]
     for step in steps:
-        check_apart(step, graph)
+        check_apart(step, written)
     lying = [(step, out) for step in steps for out in step.outs if _lies(filled(out.path))]
     made = made_paths() if lying else set()
     for step, out in lying:
@@ -53,29 +54,31 @@ def check_place(step: GraphStep, out: Output) -> None:
     raise ChainForgeError(problem, f"name a path below one of the project's own folders: {', '.join(PLACES)}")
 
 
-def check_apart(step: GraphStep, graph: Iterable[GraphStep]) -> None:
-    """Raise ChainForgeError where an output is what another step writes, or what the step itself reads."""
+def check_apart(step: GraphStep, written: Collection[tuple[str, str, Path]]) -> None:
+    """Raise ChainForgeError where an output is what the step itself reads, or what another one writes.
+
+    `written` has the outputs of all steps: the step's name, the path as dvc.yaml has it, and filled in.
+    """
+    read = [(dep, filled(dep)) for dep in step.deps]
     for out in step.outs:
         path, where = filled(out.path), setting(out.path)
-        for dep in step.deps:
-            if overlap(path, filled(dep)):
+        for dep, its in read:
+            if overlap(path, its):
                 raise ChainForgeError(
-                    f"{step.name} is to write {path}{where}, and reads {filled(dep)}{setting(dep)}",
+                    f"{step.name} is to write {path}{where}, and reads {its}{setting(dep)}",
                     "set another output: a step never replaces what it reads",
                 )
-        for other in graph:
-            for its in other.outs:
-                if (other.name, its) != (step.name, out) and overlap(path, filled(its.path)):
-                    raise ChainForgeError(
-                        f"{step.name} is to write {path}{where}, and {other.name} "
-                        f"{filled(its.path)}{setting(its.path)}",
-                        "set another output: each lies in a place of its own",
-                    )
+        for other, template, its in written:
+            if (other, template) != (step.name, out.path) and overlap(path, its):
+                raise ChainForgeError(
+                    f"{step.name} is to write {path}{where}, and {other} {its}{setting(template)}",
+                    "set another output: each lies in a place of its own",
+                )
 
 
 def overlap(one: Path, other: Path) -> bool:
     """Whether they are the same, or one lies inside the other."""
-    return one == other or one in other.parents or other in one.parents
+    return all(a == b for a, b in zip(one.parts, other.parts, strict=False))
 
 
 def setting(path: str) -> str:

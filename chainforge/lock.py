@@ -36,6 +36,10 @@ def make_lock(plugins: Plugins, root: Path = Path()) -> Lock:
 def _place(lock: Lock, step: GraphStep) -> tuple[Lock, str]:
     """The mapping that gets the step's part, and its key there."""
     *path, leaf = step.lock_key.split(".")
+    if not all((*path, leaf)):
+        raise ChainForgeError(
+            f"dvc.yaml: {step.name} watches {step.lock_key!r} of {LOCK}", "name the step's part there"
+        )
     node = lock
     for key in path:
         node = node.setdefault(key, {})

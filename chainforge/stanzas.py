@@ -87,5 +87,5 @@ def checked(name: str, given: Any, path: Path) -> Stanza:
 
 
 def _readable(loc: Iterable[str | int]) -> Iterator[str]:
-    """The place without pydantic's own words for alternatives: `list[str]`."""
-    return (str(part) for part in loc if str(part).isidentifier() or isinstance(part, int))
+    """The place without pydantic's own words for alternatives: `str`, `list[str]`."""
+    return (str(part) for part in loc if part != "str" and (isinstance(part, int) or part.isidentifier()))

@@ -10,7 +10,7 @@ never meet, whatever the seed and however many are asked for: the text of a requ
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import chainforge as cf
@@ -128,7 +128,7 @@ def requests(family: str, split: str, seed: int) -> Iterator[Request]:
 def procedural_instructions(
     *, split: str, n: int, seed: int, families: list[str] | None = None
 ) -> Iterator[cf.Prompt]:
-    """Yield `n` prompts, the families taking turns; `families` chooses some of the five."""
+    """`n` prompts, the families taking turns; `families` chooses some of the five."""
     chosen = list(FAMILIES) if families is None else families
     if split not in ("train", "eval"):
         raise cf.ChainForgeError(f"there is no split called {split!r}", "ask for train or eval")
@@ -137,7 +137,12 @@ def procedural_instructions(
             f"families: {chosen!r} is not a choice among the families of procedural_instructions",
             f"name each at most once; known: {', '.join(FAMILIES)}",
         )
-    sources = {family: requests(family, split, seed) for family in chosen}
+    return in_turns({family: requests(family, split, seed) for family in chosen}, split, n)
+
+
+def in_turns(sources: Mapping[str, Iterator[Request]], split: str, n: int) -> Iterator[cf.Prompt]:
+    """`n` prompts, the families taking turns."""
+    chosen = list(sources)
     for i in range(n):
         turn, place = divmod(i, len(chosen))
         family = chosen[place]

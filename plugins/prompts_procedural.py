@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import chainforge as cf
@@ -170,7 +170,7 @@ def problems(family: str, split: str, seed: int) -> Iterator[Problem]:
 def procedural_reasoning(
     *, split: str, n: int, seed: int, families: list[str] | None = None
 ) -> Iterator[cf.Prompt]:
-    """Yield `n` prompts, the families taking turns; `families` chooses some of the ten."""
+    """`n` prompts, the families taking turns; `families` chooses some of the ten."""
     chosen = list(FAMILIES) if families is None else families
     if split not in ("train", "eval"):
         raise cf.ChainForgeError(f"there is no split called {split!r}", "ask for train or eval")
@@ -179,7 +179,12 @@ def procedural_reasoning(
             f"families: {chosen!r} is not a choice among the families of procedural_reasoning",
             f"name each at most once; known: {', '.join(FAMILIES)}",
         )
-    sources = {family: problems(family, split, seed) for family in chosen}
+    return in_turns({family: problems(family, split, seed) for family in chosen}, split, n)
+
+
+def in_turns(sources: Mapping[str, Iterator[Problem]], split: str, n: int) -> Iterator[cf.Prompt]:
+    """`n` prompts, the families taking turns."""
+    chosen = list(sources)
     for i in range(n):
         turn, place = divmod(i, len(chosen))
         family = chosen[place]

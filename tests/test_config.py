@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tree import PROFILES, ROOT
 
 from chainforge.config.collect import CollectSettings
@@ -204,6 +205,18 @@ def test_a_mistake_is_an_error_that_names_file_key_and_fix(params: Path, mistake
         ("run:\n  seed: 1\n  seed: 2\n", r"params\.yaml, line 3: not YAML: .*duplicate key"),
         ("- a\n- b\n", r"params\.yaml holds no settings\n.*chainforge profile use"),
         ("", r"params\.yaml holds no settings"),
+        ("run:\n  seed: " + "9" * 6000, r"params\.yaml, line 2: not YAML: .* is no int"),
+        ("run:\n  seed: 2026-13-45\n", r"params\.yaml, line 2: not YAML: .* is no timestamp"),
+        ("run:\n  seed: !!float abc\n", r"params\.yaml, line 2: not YAML: 'abc' is no float"),
+        ("run:\n  seed: !!bool abc\n", r"params\.yaml, line 2: not YAML: 'abc' is no bool"),
+        ("run:\n  seed: !!python/object:os.system x\n", r"params\.yaml, line 2: not YAML"),
+        ("? {a: 1}\n: 2\n", r"params\.yaml, line 1: not YAML: .*key"),
+        ("run: {1: 2}\n", r"params\.yaml: run has the key 1, which is no text\n.*quotes"),
+        ("run: {? [1, 2] : 3}\n", r"params\.yaml: run has the key \(1, 2\), which is no text"),
+        ("run:\n  seed: 2026-11-28\n", r"params\.yaml: run\.seed is a date: 2026-11-28\n.*quotes"),
+        ("run: !!set {a, b}\n", r"params\.yaml: run is a set"),
+        ("run: " + "[" * 20_000 + "]" * 20_000, r"params\.yaml is nested more than 50 deep"),
+        ("run: &a [*a]\n", r"params\.yaml is nested more than 50 deep"),
     ],
 )
 def test_what_is_not_yaml_is_an_error_that_names_the_line(params: Path, text: str, complaint: str) -> None:
@@ -330,6 +343,61 @@ def test_what_the_graph_asks_for_and_params_lack_is_an_error(project: Path) -> N
     (project / "params.yaml").write_text(compose("tiny").replace("\nstudents:", "\npupils:"))
     with pytest.raises(ChainForgeError, match=r"params\.yaml has no students, which dvc\.yaml asks for"):
         read_graph()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (RunSettings, "seed", 2**63),
+        (RunSettings, "threads", 10**12),
+        (SftSettings, "beta2", 1.0),
+        (SftSettings, "muon_learning_rate", 1e300),
+        (SftSettings, "learning_rate", 1e300),
+        (SftSettings, "num_epochs", 1e300),
+        (SftSettings, "batch_size", 10**12),
+        (SampleSettings, "samples", 10**9),
+        (SampleSettings, "top_p", 1e-300),
+        (EvaluateSettings, "temperature", 1e-300),
+        (EvaluateSettings, "samples", 10**9),
+        (CollectSettings, "samples", 10**9),
+        (GrpoSettings, "temperature", 1e-300),
+        (GrpoSettings, "group_size", 10**9),
+        (GrpoSettings, "mini_batches", 10**12),
+        (GrpoSettings, "resample_rounds", 10**6),
+        (GrpoSettings, "num_rl_steps", 10**12),
+        (GrpoSettings, "rewards", {"correct": 1e308}),
+        (GrpoSettings, "max_new_tokens", 10**12),
+    ],
+)
+def test_a_size_that_nobody_means_is_refused(kind: Any, name: str, value: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate({name: value})
+    told = [error for error in caught.value.errors() if error["loc"][0] == name]
+    assert len(told) == 1
+    assert told[0]["type"] in ("less_than_equal", "less_than", "greater_than_equal", "value_error")
+
+
+def test_the_base_model_is_one_setting_for_both_steps_that_start_from_it(project: Path) -> None:
+    use("tiny")
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("  hidden: 64\n", "  hidden: 32\n", 1))
+    first, again = (settings_of(SftSettings, step).new_model for step in ("sft_cold_start", "sft_refine"))
+    assert first == again
+    assert first is not None
+    assert first.settings["hidden"] == 32
+    for step in ("sft_cold_start", "sft_refine"):
+        (project / "params.yaml").write_text(text.replace(f"{step}:\n", f"{step}:\n  model: tiny_qwen2\n", 1))
+        with pytest.raises(ChainForgeError, match="it starts from base_model"):
+            settings_of(SftSettings, step)
+
+
+def test_a_step_that_goes_on_from_a_checkpoint_has_no_use_for_the_base_model(project: Path) -> None:
+    use("tiny")
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("  start_from: null", "  start_from: checkpoints/a", 1))
+    settings = settings_of(SftSettings, "sft_refine")
+    assert settings.new_model is None
+    assert settings.base_model is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """YAML as people write it: texts, numbers, lists and sections; anything else is told with its line."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ruamel.yaml.nodes import Node
 from chainforge.errors import ChainForgeError
 
 DEEPEST = 50
+NESTED = re.compile(r"(?:[\[{]\s*){200}|(?:-[ \t]+){200}")
 
 
 class _Constructor(SafeConstructor):
@@ -30,6 +32,8 @@ class _Constructor(SafeConstructor):
 
 def parse_yaml(path: Path, text: str) -> Any:
     """What the text of that file holds. Raises ChainForgeError that names the line, or the key."""
+    if NESTED.search(text):  # the parser would take minutes to find out
+        raise _too_deep(path)
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
     try:

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from chainforge.config.loading import load_settings
 from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError, described
-from chainforge.graph import GraphStep, settings_of
+from chainforge.graph import GraphStep
 from chainforge.lock_entry import selections
-from chainforge.plugins import Entry, Plugins, made, plugin_settings, role_title
-from chainforge.preflight.inputs import check_there, check_watched
-from chainforge.preflight.names import made_by
+from chainforge.plugins import Entry, Plugins, plugin_settings, role_title
+from chainforge.plugins import made as component
+from chainforge.preflight.inputs import check_there, check_watched, made_by, made_in
 
 PATH = re.compile(r"[\w.~+-]*(/[\w.+-]+)+/?")
 HOME = ("data", "checkpoints", "inputs")  # where a project's own models lie
@@ -20,16 +21,17 @@ HOME = ("data", "checkpoints", "inputs")  # where a project's own models lie
 def check_components(graph: Mapping[str, GraphStep], plugins: Plugins) -> None:
     """Raise ChainForgeError for settings that their plugin refuses, and for files that are not there."""
     tried: set[str] = set()
+    made = made_in(graph)
     for step in graph.values():
-        for role, choice in selections(settings_of(VERBS[step.verb], step.name)):
+        for role, choice in selections(load_settings(VERBS[step.verb], *step.sections)):
             if role == "rewards":
                 continue
             entry = plugins.pick(role, choice.plugin)
             arguments = plugin_settings(entry, choice.settings)
             for name, path in files(role, arguments):
                 what = f"{step.name}: {role_title(role)} {entry.name}: {name} names {path}"
-                check_there(what, path, graph)
-                if made_by(path, graph):
+                check_there(what, path, made)
+                if made_by(path, made):
                     check_watched(step, f"{role_title(role)} {entry.name}: {name}", path)
             if (key := f"{role} {choice!r}") not in tried:
                 tried.add(key)
@@ -42,7 +44,7 @@ def make(entry: Entry, settings: Mapping[str, Any]) -> None:
         if entry.role == "prompt_sources":
             entry.component(**plugin_settings(entry, settings), split="train", n=1, seed=0)
         else:
-            made(entry, settings)
+            component(entry, settings)
     except ChainForgeError as error:
         named = error.problem if entry.who in error.problem else f"{entry.who}: {error.problem}"
         raise ChainForgeError(named, error.fix) from error

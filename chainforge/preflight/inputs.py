@@ -1,34 +1,45 @@
 """What steps read: made by a step, or there already; and watched by DVC."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from chainforge.claims import overlap, setting
+from chainforge.config.loading import load_settings
 from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError
-from chainforge.graph import VARIABLE, GraphStep, dependencies, filled, outputs, param, settings_of
-from chainforge.preflight.names import made_by
+from chainforge.graph import VARIABLE, GraphStep, dependencies, filled, outputs, param
 
 
 def check_inputs(graph: Mapping[str, GraphStep]) -> None:
     """Raise ChainForgeError for an input that nobody makes, that DVC does not watch, or steps in a circle."""
+    made = made_in(graph)
     for step in graph.values():
         for dep in step.deps:
             variable = VARIABLE.fullmatch(dep)
             if not variable or param(variable[1]) is not None:
-                check_there(f"{step.name} reads {filled(dep)}{setting(dep)}", filled(dep), graph)
-        for name, path in named_files(settings_of(VERBS[step.verb], step.name)):
+                check_there(f"{step.name} reads {filled(dep)}{setting(dep)}", filled(dep), made)
+        for name, path in named_files(load_settings(VERBS[step.verb], *step.sections)):
             if path not in outputs(step):
                 check_watched(step, f"{step.sections[-1]}: {name}", path)
     check_order(graph)
 
 
-def check_there(what: str, path: Path, graph: Mapping[str, GraphStep]) -> None:
+def made_in(graph: Mapping[str, GraphStep]) -> Collection[Path]:
+    """Everything that the steps write."""
+    return [path for step in graph.values() for path in outputs(step)]
+
+
+def made_by(path: Path, made: Collection[Path]) -> bool:
+    """Whether a step writes it, or something in it, or the folder that it is in."""
+    return any(overlap(path, out) for out in made)
+
+
+def check_there(what: str, path: Path, made: Collection[Path]) -> None:
     """Raise ChainForgeError unless a step makes that path, or it is there."""
-    if made_by(path, graph):
+    if made_by(path, made):
         return
     if not path.exists():
         raise ChainForgeError(
@@ -56,12 +67,13 @@ def named_files(settings: BaseModel) -> Iterator[tuple[str, Path]]:
 
 def check_order(graph: Mapping[str, GraphStep]) -> None:
     """Raise ChainForgeError where steps wait for one another."""
+    written = [(step.name, path) for step in graph.values() for path in outputs(step)]
     before = {
         step.name: {
-            other.name
-            for other in graph.values()
-            for out in outputs(other)
-            if other.name != step.name and any(overlap(dep, out) for dep in dependencies(step))
+            name
+            for dep in dependencies(step)
+            for name, out in written
+            if name != step.name and overlap(dep, out)
         }
         for step in graph.values()
     }

@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from chainforge.claims import overlap
 from chainforge.config.report import ReportSection
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.graph import GraphStep, outputs, settings_of
@@ -53,8 +52,3 @@ def _check_parents(report: ReportSection, checkpoints: Collection[str]) -> None:
     for name in (*report.parents, *report.parents.values()):
         if name not in checkpoints:
             raise unknown("checkpoint for report.parents", name, checkpoints)
-
-
-def made_by(path: Path, graph: Mapping[str, GraphStep]) -> bool:
-    """Whether a step writes it, or something in it, or the folder that it is in."""
-    return any(overlap(path, out) for step in graph.values() for out in outputs(step))

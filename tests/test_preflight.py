@@ -1,0 +1,260 @@
+"""What `lock` refuses before any work: the graph of the settings, names, texts, plugins' own values."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from chainforge.config import loading
+from chainforge.config.loading import read_params
+from chainforge.config.run import RuntimeSettings
+from chainforge.errors import ChainForgeError
+from chainforge.graph import dependencies, read_graph
+from chainforge.lock import make_lock
+from chainforge.lock_entry import parse_lock, read_lock
+from chainforge.plugins import Plugins, load_plugins
+from chainforge.preflight.components import looks_like_path
+from chainforge.preflight.device import check_device
+from chainforge.preflight.project import check_project
+from chainforge.profiles import compose
+
+ROOT = Path(__file__).resolve().parents[1]
+GONE = object()
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Plugins:
+    return load_plugins(ROOT / "plugins")
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = compose("smoke")
+    monkeypatch.chdir(tmp_path)
+    loading._read.cache_clear()
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    Path("dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+
+
+def put(changes: Mapping[str, Any]) -> None:
+    """Change settings of params.yaml by their dotted names."""
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load(Path("params.yaml").read_text(encoding="utf-8"))
+    for dotted, value in changes.items():
+        *path, leaf = dotted.split(".")
+        node = params
+        for key in path:
+            node = node[key]
+        node[leaf] = value
+        if value is GONE:
+            del node[leaf]
+    with Path("params.yaml").open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+
+
+def refused(plugins: Plugins) -> str:
+    with pytest.raises(ChainForgeError) as caught:
+        check_project(plugins, RuntimeSettings())
+    assert caught.value.fix
+    return str(caught.value)
+
+
+def test_the_project_as_it_is_passes(plugins: Plugins) -> None:
+    check_project(plugins, RuntimeSettings())
+
+
+STUDENT = "students.qwen_distilled_student"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({STUDENT: GONE}, "checkpoints has qwen_distilled_student, but no step makes"),
+        ({"checkpoints": ["by_hand"]}, "checkpoints has by_hand, but no step makes checkpoints/by_hand"),
+        ({"report.parents": {"qwen_sft_ckpt": "x"}}, "no checkpoint for report.parents called 'x'"),
+        ({"benches.mine": {"prompts": "data/prompts/x.jsonl"}}, "benches has mine, which no step evaluates"),
+        ({"benches.my-bench": {"prompts": "x"}}, "benches has my-bench, which no step evaluates"),
+        ({"profile": None}, "profile is None"),
+        ({"profile": GONE}, "profile is None"),
+        ({"collect.instruction": "Write ${amount} dollars."}, "collect.instruction has ${ in"),
+        (
+            {"grpo_reasoning.start_from": "checkpoints/none"},
+            "(grpo_reasoning.start_from), which is not there",
+        ),
+        ({"grpo_reasoning.prompts": "none.jsonl"}, "(grpo_reasoning.prompts), which is not there"),
+        ({f"{STUDENT}.examples": "data/none.jsonl"}, "data/none.jsonl, which is not there"),
+        ({f"{STUDENT}.teacher": GONE}, f"{STUDENT}.teacher is None"),
+        (
+            {f"{STUDENT}.model.tokenizer": "checkpoints/none"},
+            "tokenizer names checkpoints/none, which is not",
+        ),
+        ({f"{STUDENT}.model.tokenizer": "checkpoints/qwen_rl_ckpt_stage2"}, "dvc.yaml does not list"),
+        ({"filter.decontaminate": ["none.jsonl"]}, "decontaminate names none.jsonl, which dvc.yaml does not"),
+        ({"sft_cold_start.start_from": "checkpoints/qwen_rl_ckpt_final"}, "dvc.yaml does not list"),
+        ({"benches.reasoning.prompts": "data/prompts/other.jsonl"}, "dvc.yaml does not list"),
+        ({"base_model": {"plugin": "pretrained", "model": "inputs/none"}}, "names inputs/none, which is not"),
+        ({"base_model": {"plugin": "tiny_qwen2", "hidden": 17}}, "hidden 17, heads 2 and kv_heads 2"),
+        ({"base_model": None}, "there is no base_model"),
+        ({"sft_refine.model": "tiny_qwen2"}, "it starts from base_model"),
+        ({"collect_cot.teacher.wrong_fraction": 2}, "wrong_fraction is 2"),
+        ({"prompts.general.source.families": ["none"]}, "families: ['none']"),
+        ({"prompts.reasoning.source.families": []}, "families: []"),
+        (
+            {"prompts.reasoning.source": {"plugin": "jsonl", "train": "a.jsonl", "eval": "b.jsonl"}},
+            "prompts: prompt source jsonl: eval names b.jsonl, which is not there",
+        ),
+    ],
+)
+def test_what_would_stop_a_later_step_is_told_at_once(
+    plugins: Plugins, changes: Mapping[str, Any], words: str
+) -> None:
+    put(changes)
+    assert words in refused(plugins)
+
+
+@pytest.mark.parametrize(
+    "name", ["$(touch x)", "a b", "a@b", "a; touch x #", "a.b", "-a", "", "x" * 65, 5, None]
+)
+@pytest.mark.parametrize("where", ["checkpoints", "students"])
+def test_a_name_that_a_shell_could_misread_is_refused(plugins: Plugins, name: Any, where: str) -> None:
+    student = read_params()["students"]["qwen_distilled_student"]
+    put({where: [name] if where == "checkpoints" else {name: student}})
+    with pytest.raises(ChainForgeError, match=r"has the (name|key)"):
+        read_graph()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"checkpoints": "x"}, "checkpoints is 'x'"),
+        ({"checkpoints": []}, "checkpoints is []"),
+        ({"checkpoints": ["qwen_sft_ckpt"] * 2}, "checkpoints has qwen_sft_ckpt twice"),
+        ({"students": []}, "students is []"),
+        ({"students": {"a": None}}, "students.a must be a section, found None"),
+        ({"students": {"a": 3}}, "students.a must be a section, found 3"),
+        ({"report": []}, "report must be a section, found []"),
+        ({"report.parents": "x"}, "report.parents is 'x'"),
+        ({"report.parents": {"qwen_sft_ckpt": 5}}, "report.parents.qwen_sft_ckpt is 5"),
+        ({"benches": None}, "benches is None"),
+        ({"grpo": 3}, "grpo must be a section, found 3"),
+    ],
+)
+def test_a_section_of_another_shape_is_told_by_its_name(
+    plugins: Plugins, changes: Mapping[str, Any], words: str
+) -> None:
+    put(changes)
+    assert words in refused(plugins)
+
+
+def test_steps_that_wait_for_one_another_are_named(plugins: Plugins) -> None:
+    put({"grpo_reasoning.start_from": "checkpoints/qwen_rl_ckpt_final"})
+    assert "these steps wait for one another: " in refused(plugins)
+
+
+def test_an_input_that_is_no_file_is_not_waited_for(plugins: Plugins) -> None:
+    os.mkfifo("pipe.jsonl")
+    put({"grpo_reasoning.prompts": "pipe.jsonl"})
+    assert "pipe.jsonl (grpo_reasoning.prompts), which is neither a file nor a folder" in refused(plugins)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("Qwen/Qwen2.5-0.5B-Instruct", False),
+        ("gpt2", False),
+        ("a text with / in it", False),
+        ("./qwen", True),
+        ("/models/qwen", True),
+        ("~/qwen", True),
+        ("inputs/qwen", True),
+        ("checkpoints/qwen", True),
+        ("models/qwen/base", True),
+    ],
+)
+def test_a_folder_is_told_from_a_hub_name(text: str, path: bool) -> None:
+    assert looks_like_path(text) == path
+
+
+def test_a_device_that_is_not_there_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    for device in ("auto", "cpu"):
+        check_device(device)  # asks nobody
+    monkeypatch.setattr("chainforge.preflight.device.PROBES", {"cuda": "False", "mps": "True"})
+    check_device("mps")
+    with pytest.raises(ChainForgeError, match=r"runtime\.device is cuda, and torch finds no such device"):
+        check_device("cuda")
+
+
+def read_whole_graph() -> None:
+    for step in read_graph().values():
+        dependencies(step)
+
+
+STANZAS = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{[", "dvc.yaml, line 1: not YAML"),
+        ("- a", "dvc.yaml has no section `stages`"),
+        ("x: 1", "dvc.yaml has no section `stages`"),
+        ("stages: []", "dvc.yaml has no section `stages`"),
+        ("stages:\n  a: null\n", "stages.a is None"),
+        ("stages:\n  a: text\n", "stages.a is 'text'"),
+        (STANZAS.replace("cmd: python -m stages.prompts prompts", "cmd: 3"), "stages.prompts.cmd"),
+        (STANZAS.replace("foreach: ${students}", "foreach: [a, b]"), "stages.distill.foreach"),
+        (STANZAS.replace("foreach: ${students}", "foreach: students"), "foreach of distill is 'students'"),
+        (STANZAS.replace("    do:\n", "    done:\n"), "stages.distill is None"),
+        (STANZAS.replace("          - prompts\n", "          - 5\n", 1), "stages.prompts.params"),
+        (STANZAS.replace("- ${collect_cot.prompts}", "- 4"), "stages.collect_cot.deps.0 is 4"),
+        (STANZAS.replace("- ${collect_cot.prompts}", "- ${collect_cot.none}"), "has no collect_cot.none"),
+    ],
+)
+def test_a_graph_of_another_shape_is_told_by_its_stanza(text: str, words: str) -> None:
+    Path("dvc.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ChainForgeError) as caught:
+        read_whole_graph()
+    assert words in caught.value.problem
+
+
+def test_a_graph_that_is_not_utf8_is_told() -> None:
+    Path("dvc.yaml").write_bytes(b"stages: \xff")
+    with pytest.raises(ChainForgeError, match=r"dvc\.yaml is not UTF-8"):
+        read_graph()
+
+
+def test_two_steps_cannot_have_one_part_of_the_lock(plugins: Plugins) -> None:
+    Path("dvc.yaml").write_text(STANZAS.replace("          - prompts\n", "          - distill\n", 1))
+    with pytest.raises(ChainForgeError, match="of which another step has a part"):
+        make_lock(plugins, ROOT)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<<<<<<< HEAD\n{}\n",
+        "[]",
+        "5",
+        '{"a":' * 100_000 + "1" + "}" * 100_000,
+        '{"prompts": "text"}',
+        '{"prompts": {"code": 3}}',
+        '{"prompts": {"code": "x", "plugins": 5}}',
+        '{"prompts": {"code": "x", "plugins": {"rewards:a": "text"}}}',
+        '{"prompts": {"code": "x", "plugins": {"rewards:a": {}}}}',
+        '{"prompts": {"code": "x", "files": {"a": 1}}}',
+    ],
+)
+def test_a_lock_of_another_shape_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_lock(text)
+    Path("plugins.lock.json").write_text(text, encoding="utf-8")
+    assert read_lock() == {}
+
+
+def test_a_pipe_in_place_of_the_lock_is_not_waited_for() -> None:
+    os.mkfifo("plugins.lock.json")
+    assert read_lock() == {}
