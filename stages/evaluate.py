@@ -24,7 +24,7 @@ def main(run: Run[EvaluateSettings]) -> None:
     scorer = make_scorer(plugins, settings.rewards, step)
     policy = load_policy(Path("checkpoints") / checkpoint, start_torch(step.settings, step.runtime))
     model = sampling_model(policy, step)
-    prompts = read_records(settings.prompts, Prompt)[: settings.max_prompts]
+    prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
 
     def ask(kind: str, count: int, temperature: float) -> list[Group]:
         sampling = settings.model_copy(update={"temperature": temperature})

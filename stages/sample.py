@@ -21,9 +21,9 @@ def main(run: Run[SampleSettings]) -> None:
     scorer = make_scorer(plugins, settings.rewards, step)
     policy = load_policy(settings.start_from, start_torch(step.settings, step.runtime))
     model = sampling_model(policy, step)
-    prompts = read_records(settings.prompts, Prompt)[: settings.max_prompts]
+    prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
     if settings.extra_prompts:
-        prompts += read_records(settings.extra_prompts, Prompt)[: settings.extra_max_prompts]
+        prompts += read_records(settings.extra_prompts, Prompt, settings.extra_max_prompts)
 
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
         def seed(place: int, number: int) -> int:

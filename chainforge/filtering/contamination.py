@@ -1,4 +1,4 @@
-"""Problems that the evaluation asks too: the same text, a shared run of words, a short one in a longer one."""
+"""Problems that the evaluation asks too: the same text, a shared run of words, a short one in a longer."""
 
 import re
 from collections import Counter, defaultdict
