@@ -6,7 +6,7 @@ from chainforge.answer import boxed, read_answer, same_answer
 from chainforge.calls import Call, CallFailed, Reply, Usage, refusal
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
-from chainforge.jsonl import read_rows
+from chainforge.jsonl import count_rows, read_rows
 from chainforge.pretrained import load_model, load_tokenizer
 from chainforge.prices import FREE, Prices
 from chainforge.reasoning import split_reasoning
@@ -42,6 +42,7 @@ __all__ = [
     "Usage",
     "__version__",
     "boxed",
+    "count_rows",
     "from_json",
     "hookimpl",
     "load_model",

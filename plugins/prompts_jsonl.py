@@ -6,7 +6,8 @@ A row holds a question, or a `messages` list in its place, and usually the answe
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,8 @@ def jsonl(
         raise cf.ChainForgeError(f"there is no split called {split!r}", "ask for train or eval")
     pattern = None if answer_pattern is None else compiled(answer_pattern)
     path = train if split == "train" else eval
-    rows = list(cf.read_rows(path))
-    order = list(range(len(rows)))
-    random.Random(f"{seed}:{split}").shuffle(order)
     seen: dict[str, int] = {}
-    for place in sorted(order[:n]):
-        line, row = rows[place]
+    for line, row in cf.read_rows(path, chosen(cf.count_rows(path), n, f"{seed}:{split}")):
         read = Row(path, line, row)
         identity = read.text("id") if "id" in read.row else f"{path.stem}-{line}"
         if identity in seen:
@@ -56,6 +53,15 @@ def jsonl(
             answer=None if answer is None else read.answer(answer, pattern),
             columns={} if solution is None else {"solution": read.text(solution)},
         )
+
+
+def chosen(count: int, n: int, seed: str) -> Container[int]:
+    """The places of `n` of `count` rows, or of all where there are no more."""
+    if n >= count:
+        return range(count)
+    order = array("L", range(count))  # a list of a million numbers would take ten times the memory
+    random.Random(seed).shuffle(order)
+    return set(order[:n])
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
@@ -88,7 +94,7 @@ class Row:
         return cf.ChainForgeError(f"{self.path}, line {self.line}: {problem}", fix)
 
     def text(self, field: str) -> str:
-        """A field as text; a number is written out."""
+        """A field as text; a number as it is written in the file."""
         if field not in self.row:
             raise self.error(
                 f"there is no field {field!r}",

@@ -20,7 +20,7 @@ def main(run: Run[CollectSettings]) -> None:
     step, settings = run.step, run.settings
     entry = run.plugins.pick("teachers", settings.teacher.plugin)
     teacher = made(entry, settings.teacher.settings)
-    prompts = read_records(settings.prompts, Prompt)[: settings.max_prompts]
+    prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
     if settings.instruction is not None and not isinstance(teacher, ApiTeacher):
         raise ChainForgeError(f"teacher {entry.name} takes no instruction", "set collect.instruction: null")
     if isinstance(teacher, ApiTeacher):

@@ -19,9 +19,9 @@ from chainforge.wiring import make_scorer
 def main(run: Run[SampleSettings]) -> None:
     step, settings, plugins = run.step, run.settings, run.plugins
     scorer = make_scorer(plugins, settings.rewards, step)
-    prompts = read_records(settings.prompts, Prompt)[: settings.max_prompts]
+    prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
     if settings.extra_prompts:
-        prompts += read_records(settings.extra_prompts, Prompt)[: settings.extra_max_prompts]
+        prompts += read_records(settings.extra_prompts, Prompt, settings.extra_max_prompts)
     scorer.check(prompts)
     policy = load_policy(settings.start_from, start_torch(step.settings, step.runtime))
     model = sampling_model(policy, step)

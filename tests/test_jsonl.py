@@ -1,6 +1,7 @@
 """JSONL files: whole or not at all, and an error that names the file and the line."""
 
 import json
+import pickle
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chainforge.errors import ChainForgeError
-from chainforge.jsonl import read_records, read_rows, write_records, write_rows
+from chainforge.jsonl import count_rows, read_records, read_rows, write_records, write_rows
 from chainforge.records import Prompt, Trace
 
 text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -99,3 +100,35 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     write_records(path, [prompt(2)])
     assert read_records(path, Prompt) == [prompt(2)]
     assert [file.name for file in tmp_path.iterdir()] == ["prompts.jsonl"]
+
+
+def test_numbers_keep_how_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text(
+        '{"a": 0.00005, "b": 1e400, "c": 0.10, "d": 123456789012345678901234567890.5}\n'
+    )
+    ((_, row),) = read_rows(tmp_path / "rows")
+    assert [str(value) for value in row.values()] == [
+        "0.00005",
+        "1e400",
+        "0.10",
+        "123456789012345678901234567890.5",
+    ]
+    assert row["a"] == 0.00005
+    assert json.loads(json.dumps(row["a"])) == 0.00005
+    assert str(pickle.loads(pickle.dumps(row["c"]))) == "0.10"
+
+
+def test_only_the_rows_that_are_wanted_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"n": 0}\n\n{"n": 1}\nbroken\n{"n": 3}\n')
+    assert count_rows(path) == 4
+    assert list(read_rows(path, {1, 3})) == [(3, {"n": 1}), (5, {"n": 3})]
+    write_records(path, [prompt(1), prompt(2)])
+    path.write_text(path.read_text() + "broken\n")
+    assert read_records(path, Prompt, 2) == [prompt(1), prompt(2)]
+
+
+def test_what_is_nested_too_deep_is_an_error_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ChainForgeError, match="line 1: not JSON"):
+        list(read_rows(tmp_path / "deep.jsonl"))

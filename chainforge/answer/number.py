@@ -94,7 +94,7 @@ def numbers(sentence: str) -> Iterator[Number | None]:
     if text is None:
         yield None
     for term in TERM.finditer(text or ""):
-        before = text[max(0, term.start() - 40) : term.start()]
+        before = term.string[max(0, term.start() - 40) : term.start()]
         if re.search(r"(?:[A-Za-zµ_]|[A-Za-z]\^)$", before) and not re.search(r"\bUS?D?$", before):
             continue  # part of a word: H2O, cm^2
         yield number(term, before, term.string)

@@ -49,7 +49,7 @@ def plan_of_step(options: Mapping[str, Any]) -> Plan:
     name = options["step"]
     settings = settings_of(CollectSettings, name)
     teacher, about = make_teacher(settings.teacher)
-    prompts = read_records(settings.prompts, Prompt)[: options["max_problems"] or settings.max_prompts]
+    prompts = read_records(settings.prompts, Prompt, options["max_problems"] or settings.max_prompts)
     samples = options["samples"] or settings.samples
     seed = open_step(name).seed("teacher")
     asked = list(questions(teacher, prompts, samples, seed, settings.instruction))

@@ -1,14 +1,16 @@
-"""Problems that the evaluation asks too: the same text, or the same run of words."""
+"""Problems that the evaluation asks too: the same text, a shared run of words, a short one in a longer."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
-from chainforge.filtering.words import asked, ngrams, plain_question
+from chainforge.filtering.words import asked, closed_up, ngrams, plain_question, words
 from chainforge.records import Prompt
 
-WORDING = 10  # prompts, and half of a file: a run of words in so many is how all of them are put
+WORDING = 10  # prompts, and half of a file: word runs that this many share are wording, not contamination
+TELLING = 4  # words that a short problem without a digit has at least, to be looked for inside others
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +20,23 @@ class Benchmarks:
     questions: frozenset[str] = frozenset()
     runs: frozenset[str] = frozenset()
     size: int | None = None
+    shorts: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # words -> the texts that have just these
 
     @classmethod
     def of(cls, files: Iterable[Sequence[Prompt]], size: int | None) -> Self:
-        """The prompts of all evaluation files. Shorter ones than `size` words have no run."""
+        """The prompts of all evaluation files. One of fewer than `size` words is looked for as a whole."""
         questions: set[str] = set()
         runs: set[str] = set()
+        shorts: defaultdict[str, list[str]] = defaultdict(list)
         for prompts in files:
             questions.update(map(plain_question, prompts))
             runs |= telling_runs(prompts, size) if size else set()
-        return cls(frozenset(questions), frozenset(runs), size)
+        for question in sorted(questions) if size else ():
+            if is_short(question, size or 0):
+                shorts[" ".join(words(question))].append(question.strip("?!.:= "))
+        return cls(frozenset(questions), frozenset(runs), size, shorts)
 
     def finds(self, prompt: Prompt) -> Literal["contaminated_exact", "contaminated_ngram"] | None:
         """How the evaluation asks this, if it does."""
@@ -35,11 +44,34 @@ class Benchmarks:
             return "contaminated_exact"
         if self.size and not self.runs.isdisjoint(runs_of(prompt, self.size)):
             return "contaminated_ngram"
-        return None
+        return "contaminated_ngram" if self.holds_short(prompt) else None
+
+    def holds_short(self, prompt: Prompt) -> bool:
+        """Whether a short problem of the evaluation stands in this prompt, its signs included."""
+        lengths = {run.count(" ") + 1 for run in self.shorts}
+        for text in asked(prompt):
+            inside = {run for length in lengths for run in ngrams(text, length) if run in self.shorts}
+            plain = closed_up(text) if inside else ""
+            if any(stands_in(short, plain) for run in inside for short in self.shorts[run]):
+                return True
+        return False
+
+
+def is_short(question: str, size: int) -> bool:
+    """Whether a question, one message, is too short for a run, and yet long enough to be told from others."""
+    count = len(words(question))
+    return (
+        0 < count < size and "\x1f" not in question and (count >= TELLING or bool(re.search(r"\d", question)))
+    )
+
+
+def stands_in(short: str, text: str) -> bool:
+    """Whether a text holds another as a part of its own: 12+30 does not stand in 112+30 nor in 2*12+30."""
+    return bool(re.search(rf"(?<![\w+*/^-])(?<!\d[.,]){re.escape(short)}(?![\w+*/^%-]|[.,]\d)", text))
 
 
 def runs_of(prompt: Prompt, size: int) -> set[str]:
-    """Every run of so many words, within one message."""
+    """Every run of `size` words, within one message."""
     return {run for text in asked(prompt) for run in ngrams(text, size)}
 
 

@@ -1,5 +1,7 @@
 """Texts that occurred before, exactly or nearly. Of those that are alike the first stays."""
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
@@ -7,16 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
+NUMBER = re.compile(
+    r"\d+(?:[.,]\d+)*|\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|twenty"
+    r"|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|dozen|half|third|quarter|once"
+    r"|twice|double|triple)s?\b",
+    re.IGNORECASE,
+)
 CHUNK = 256  # texts compared at once with all that stay
 
 Likeness = Literal["exact", "near"]
 
 
-def repeats(texts: Sequence[str], near: float | None) -> list[Likeness | None]:
+def repeats(texts: Sequence[str], near: float | None, *, numbers: bool = False) -> list[Likeness | None]:
     """For each text whether it is like an earlier one; None stays.
 
     `near` is a similarity in percent, 100 less the share of characters to insert and delete, compared with
-    texts that stay; None compares exactly only. The time is quadratic in the number of distinct texts.
+    texts that stay; None compares exactly only. With `numbers`, texts with other numbers, in digits or
+    English words, are never near: as problems they have other answers. The time is quadratic in the number
+    of distinct texts.
     """
     found: list[Likeness | None] = []
     seen: set[str] = set()
@@ -27,8 +37,12 @@ def repeats(texts: Sequence[str], near: float | None) -> list[Likeness | None]:
             seen.add(text)
             distinct.append(place)
     if near is not None:
-        for place in near_repeats([texts[i] for i in distinct], near):
-            found[distinct[place]] = "near"
+        alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for place in distinct:
+            alike[tuple(NUMBER.findall(texts[place])) if numbers else ()].append(place)
+        for places in alike.values():
+            for i in near_repeats([texts[place] for place in places], near):
+                found[places[i]] = "near"
     return found
 
 

@@ -15,6 +15,11 @@ def plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def closed_up(text: str) -> str:
+    """`plain`, without the white space that is not between two letters or digits: `12 + 30` as `12+30`."""
+    return re.sub(r"(?<!\w) | (?!\w)", "", plain(text))
+
+
 def words(text: str) -> list[str]:
     """Words and numbers without case and punctuation; where no spaces are written, each character is one."""
     return WORD.findall(text.casefold())
@@ -32,5 +37,5 @@ def asked(prompt: Prompt) -> tuple[str, ...]:
 
 
 def plain_question(prompt: Prompt) -> str:
-    """What is asked, as one plain text; of a prompt that is all system message, that."""
-    return "\x1f".join(map(plain, asked(prompt))) or plain_text(prompt)
+    """What is asked, as one plain text, closed up; of a prompt that is all system message, that."""
+    return "\x1f".join(map(closed_up, asked(prompt))) or plain_text(prompt)

@@ -16,6 +16,7 @@ from chainforge.response import TagFormat
 from chainforge.scoring import Scorer
 
 Reasons = Iterator[str | None]
+BATCH = 256  # traces that one call of the reward scores, as in a rollout
 
 
 def select_traces(
@@ -64,14 +65,24 @@ def defect(trace: Trace, form: TagFormat) -> str | None:
 def wrong(
     traces: Sequence[Trace], prompts: Mapping[str, Prompt], scorer: Scorer, settings: FilterSettings
 ) -> Reasons:
-    """Which traces the reward does not pass; one that it does not apply to passes."""
+    """Which traces the reward does not pass; one that it does not apply to passes.
+
+    They are scored in batches, so that the time limit of a call does not depend on how many there are.
+    """
+    for start in range(0, len(traces), BATCH):
+        yield from wrong_of_batch(traces[start : start + BATCH], prompts, scorer, settings)
+
+
+def wrong_of_batch(
+    traces: Sequence[Trace], prompts: Mapping[str, Prompt], scorer: Scorer, settings: FilterSettings
+) -> Reasons:
+    """`wrong`, in one call of the reward."""
     texts = [scorer.response_format.render(trace.reasoning, trace.content) for trace in traces]
     completions = [
         (Completion(trace.prompt_id, text, (), (), trace.finish, trace.origin),)
         for trace, text in zip(traces, texts, strict=True)
     ]
-    groups = scorer.score([prompts[trace.prompt_id] for trace in traces], completions) if traces else []
-    for group in groups:
+    for group in scorer.score([prompts[trace.prompt_id] for trace in traces], completions):
         value = group.scores[0].parts[settings.reward]
         yield "wrong" if value is not None and value < settings.min_reward else None
 
@@ -94,7 +105,7 @@ def blemish(trace: Trace, settings: FilterSettings) -> str | None:
 def repeated_prompts(traces: Sequence[Trace], prompts: Mapping[str, Prompt], near: float | None) -> Reasons:
     """Which traces answer a prompt that is like an earlier one."""
     ids = list(dict.fromkeys(trace.prompt_id for trace in traces))
-    likeness = repeats([plain_question(prompts[prompt_id]) for prompt_id in ids], near)
+    likeness = repeats([plain_question(prompts[prompt_id]) for prompt_id in ids], near, numbers=True)
     found = dict(zip(ids, likeness, strict=True))
     names = {None: None, "exact": "duplicate_prompt", "near": "near_duplicate_prompt"}
     return (names[found[trace.prompt_id]] for trace in traces)

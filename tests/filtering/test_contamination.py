@@ -34,6 +34,8 @@ def test_nothing_is_found_where_nothing_is_shared(
 ) -> None:
     runs = {tuple(text[i : i + size]) for text in held_out for i in range(len(text) - size + 1)}
     shared = any(tuple(ours[i : i + size]) in runs for i in range(len(ours) - size + 1))
+    shorts = [text for text in held_out if 4 <= len(text) < size]
+    shared |= any(ours[i : i + len(text)] == text for text in shorts for i in range(len(ours)))
     expected = "contaminated_exact" if ours in held_out else "contaminated_ngram" if shared else None
     assert found(" ".join(ours), [" ".join(text) for text in held_out], size) == expected
 
@@ -43,6 +45,15 @@ def test_nothing_is_found_where_nothing_is_shared(
     [
         ("What is  6*7?", "what is 6*7?", 8, "contaminated_exact"),
         ("What is 6*7?", "What is 6+7?", 8, None),
+        ("What is 12+30?", "What is 12 + 30?", None, "contaminated_exact"),
+        ("Please tell me: what is 12 + 30? Show your work.", "What is 12+30?", 8, "contaminated_ngram"),
+        ("Please tell me: what is 12+30? Show your work.", "12 + 30 = ?", 8, "contaminated_ngram"),
+        ("Please tell me: what is 12+30? Show your work.", "12 + 30 = ?", None, None),
+        ("Please tell me: what is 12-30? Show your work.", "What is 12+30?", 8, None),
+        ("Please tell me: what is 112+30 or 12+305?", "12+30", 8, None),
+        ("Please tell me: what is 2*12+30, what is 12+30.5?", "12+30", 8, None),
+        ("Now here is why he left the town.", "Why?", 8, None),
+        ("He asked his friend: who wrote Hamlet in prison?", "Who wrote Hamlet in", 8, "contaminated_ngram"),
         ("What is 6*7?", "What is 6+7?", 4, "contaminated_ngram"),
         ("小明有九个苹果他给了小红四个", "问：小明有九个苹果，他给了小红三个", 8, "contaminated_ngram"),
         ("小明有九个苹果他给了小红四个", "小红有九个苹果", 8, None),

@@ -47,8 +47,12 @@ def test_more_text_at_the_end_changes_nothing_before_it(texts: list[str], near: 
     assert repeats([*texts, "abab"], near)[: len(texts)] == repeats(texts, near)
 
 
-def test_other_numbers_in_a_long_problem_are_near_and_in_a_short_one_are_not() -> None:
+def test_problems_with_other_numbers_are_never_near() -> None:
     story = "A train travels {} miles in 3 hours. At the same rate, how many hours does it take for 90 miles?"
-    assert repeats([story.format(270), story.format(360)], 95) == [None, "near"]
-    assert repeats(["What is 270 + 3?", "What is 360 + 3?"], 95) == [None, None]
+    for one, other in ((270, 360), ("270", "2700"), ("nine", "five"), ("half", "twice"), ("1.5", "1,5")):
+        pair = [story.format(one), story.format(other)]
+        assert repeats(pair, 95) == [None, "near"]
+        assert repeats(pair, 95, numbers=True) == [None, None]
+    reworded = [story.format(270), story.format(270).replace("travels", "travelled")]
+    assert repeats(reworded, 95, numbers=True) == [None, "near"]
     assert repeats([story.format(270), story.format(360)], None) == [None, None]

@@ -16,7 +16,7 @@ from chainforge.records import Example, Trace
 from chainforge.scoring import Scorer, WeightedReward
 
 LONG = "Anna has nine red apples and gives four of them to Ben, how many are left?"
-ALIKE = LONG.replace("nine", "five")
+ALIKE = LONG.replace("red", "ripe")
 TWINS = (prompt(4, LONG), prompt(5, LONG.upper()), prompt(6, ALIKE))
 PROMPTS = {p.id: p for p in (prompt(1), prompt(2), prompt(3, answer=None), *TWINS)}
 GOOD = {"prompt_id": "p1", "reasoning": "6*7=42", "content": "42", "finish": "stop", "origin": "toy"}
@@ -171,6 +171,21 @@ def test_a_lower_bar_lets_wrong_answers_through() -> None:
 def test_the_longest_allowed_trace_is_kept() -> None:
     edge = trace(reasoning="x" * 98)
     assert select([edge], settings_of())[1] == {"read": 1, "kept": 1}
+
+
+def test_many_traces_are_scored_in_batches_of_their_own_time_limit() -> None:
+    calls: list[int] = []
+
+    def counted(completions: list[str], answer: list[str | None]) -> list[float | None]:
+        calls.append(len(completions))
+        return correct(completions, answer)
+
+    scorer = Scorer((WeightedReward("correct", 1.0, counted, "toy"),), SUPERCOT, 10.0)
+    traces = [trace(reasoning=f"way {n}", content=("42", "41")[n % 2]) for n in range(600)]
+    _, funnel = select_traces(traces, PROMPTS, scorer, settings_of(), Benchmarks())
+    assert sum(calls) == 600
+    assert max(calls) <= 256
+    assert funnel.counts == {"read": 600, "kept": 2, "dropped/wrong": 300, "dropped/over_quota": 298}
 
 
 def test_nothing_whole_is_nothing_to_score() -> None:

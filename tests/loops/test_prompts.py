@@ -1,5 +1,7 @@
 """Materialised prompts: no duplicates, no overlap, and an error that says which two clash."""
 
+import itertools
+
 import pytest
 from fakes import prompt
 from hypothesis import given
@@ -18,7 +20,7 @@ def asked(*texts: str, first: int = 0) -> list[Prompt]:
 
 @given(texts=st.lists(st.text(alphabet="abC \n", max_size=4), max_size=12))
 def test_prompts_that_differ_only_in_case_and_white_space_are_one(texts: list[str]) -> None:
-    kept = unique("general", "train", asked(*texts))
+    kept = unique("general", "train", asked(*texts), 100)
     normal = [" ".join(text.lower().split()) for text in texts]
     assert [p.id for p in kept] == [f"p{n}" for n, text in enumerate(normal) if text not in normal[:n]]
 
@@ -55,7 +57,7 @@ def test_an_id_for_two_prompts_is_refused_and_the_same_prompt_twice_is_not() -> 
         ChainForgeError, match=r"prompts\.general: the id 'p1' stands for two different train"
     ):
         materialise("general", {"train": [prompt(1, "a"), prompt(1, "b")], "eval": asked("x")}, MANY)
-    assert len(unique("general", "train", [prompt(1, "a"), prompt(1, "A")])) == 1
+    assert len(unique("general", "train", [prompt(1, "a"), prompt(1, "A")], 2)) == 1
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
@@ -63,3 +65,15 @@ def test_a_source_without_prompts_is_refused(split: str) -> None:
     sources = {"train": asked("a"), "eval": asked("x")} | {split: []}
     with pytest.raises(ChainForgeError, match=rf"prompts\.general: the source gave no prompt for {split}"):
         materialise("general", sources, MANY)
+
+
+def test_an_endless_source_is_read_no_further_than_needed() -> None:
+    taken = iter(prompt(n) for n in itertools.count())
+    assert len(unique("general", "train", taken, 5)) == 5
+    assert next(taken).id == "p5"
+
+
+def test_a_source_that_repeats_itself_for_ever_is_refused() -> None:
+    source = (prompt(n, f"text {n % 3}") for n in itertools.count())
+    with pytest.raises(ChainForgeError, match="have only 3 different texts\n"):
+        unique("general", "train", source, 4)

@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chainforge as cf
@@ -68,6 +68,7 @@ def frames(text: str) -> list[str]:
 values = st.integers(-(10**12), 10**12)
 
 
+@settings(max_examples=15)
 @given(value=values, other=values)
 def test_a_number_is_right_in_every_form_and_another_in_none(value: int, other: int) -> None:
     for form in forms(value):
@@ -109,6 +110,7 @@ def test_two_answers_and_no_mark_are_wrong(one: int, other: int) -> None:
         assert one == other or not (cf.same_answer(text, str(one)) or cf.same_answer(text, str(other)))
 
 
+@settings(max_examples=20)
 @given(value=st.integers(2, 10**9))
 def test_what_stands_around_a_number_makes_it_another(value: int) -> None:
     around = (
@@ -159,6 +161,7 @@ PATTERNS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", PATTERNS.split("|"))
 def test_the_oddest_text_takes_a_moment(pattern: str) -> None:
     started = time.process_time()

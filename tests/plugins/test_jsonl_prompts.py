@@ -1,6 +1,7 @@
 """Prompt source `jsonl`."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,26 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "none.jsonl"
     with pytest.raises(cf.ChainForgeError, match=r"there is no file .*none\.jsonl"):
         list(jsonl(split="eval", n=1, seed=1, train=path, eval=path))
+
+
+def test_a_number_is_an_answer_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "?", "answer": 0.00005}\n{"question": "!", "answer": 1.50}\n')
+    prompts = list(jsonl(split="train", n=2, seed=17, train=path, eval=path))
+    assert [prompt.answer for prompt in prompts] == ["0.00005", "1.50"]
+    assert all(cf.same_answer(text, "0.00005") for text in ("0.00005", "5e-05", r"5 \times 10^{-5}"))
+
+
+@pytest.mark.slow
+def test_a_few_of_a_million_rows_take_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(
+            f'{{"question": "What is {i} + {i}? {"Think. " * 8}", "answer": {2 * i}}}\n' for i in range(10**6)
+        )
+    tracemalloc.start()
+    prompts = list(jsonl(split="train", n=5000, seed=17, train=path, eval=path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(prompts) == 5000
+    assert peak < 100e6
