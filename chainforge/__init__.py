@@ -7,10 +7,10 @@ from chainforge.calls import Call, CallFailed, Reply, Usage, refusal
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
 from chainforge.jsonl import count_rows, read_rows
-from chainforge.pretrained import load_model, load_tokenizer
+from chainforge.pretrained import load_model, load_tokenizer, render_chat
 from chainforge.prices import FREE, Prices
 from chainforge.reasoning import split_reasoning
-from chainforge.records import Completion, Example, Message, Prompt, Trace, from_json
+from chainforge.records import Completion, Example, Message, Prompt, Trace, check_messages, from_json
 from chainforge.response import Parsed, TagFormat, tag_format
 from chainforge.secrets import secret, without_key
 
@@ -42,6 +42,7 @@ __all__ = [
     "Usage",
     "__version__",
     "boxed",
+    "check_messages",
     "count_rows",
     "from_json",
     "hookimpl",
@@ -50,6 +51,7 @@ __all__ = [
     "read_answer",
     "read_rows",
     "refusal",
+    "render_chat",
     "same_answer",
     "secret",
     "split_reasoning",

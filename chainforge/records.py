@@ -1,15 +1,18 @@
 """What the steps hand to each other: frozen records, one JSON object each."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 Finish = Literal["stop", "length", "content_filter", "error"]
 
 
+ROLES = ("system", "user", "assistant")
+
+
 class Message(TypedDict):
-    """One turn of a conversation, in the chat format every library shares."""
+    """One turn of a conversation, in the chat format every library shares. `role` is one of ROLES."""
 
     role: str
     content: str
@@ -160,16 +163,31 @@ def check_types(values: Mapping[str, Any]) -> None:
         raise ValueError(f"field 'finish' must be one of {get_args(Finish)}, found {values['finish']!r:.40}")
 
 
-def check_messages(messages: tuple[Any, ...]) -> None:
+def check_messages(messages: Sequence[Any]) -> None:
     """Raise ValueError unless these are {"role": str, "content": str}, and the last one asks something."""
     if not messages:
         raise ValueError("field 'messages' is empty")
-    for message in messages:
-        if not (
-            isinstance(message, dict)
-            and set(message) == {"role", "content"}
-            and all(isinstance(value, str) for value in message.values())
-        ):
-            raise ValueError(f'a message must be {{"role": "…", "content": "…"}}, found {message!r:.60}')
+    for place, message in enumerate(messages, start=1):
+        if defect := _defect(message):
+            raise ValueError(f"message {place} of {len(messages)} {defect}")
     if not messages[-1]["content"].strip():
         raise ValueError("the last message is empty: there is nothing to answer")
+
+
+def _defect(message: Any) -> str | None:
+    wanted = '{"role": "…", "content": "…"}'
+    if not isinstance(message, dict):
+        return f"must be {wanted}, found {message!r:.60}"
+    for key in message:
+        if str(key).startswith("reasoning"):
+            return f"has {key!r}: remove it; what was thought in earlier turns is no part of a prompt"
+        if key not in ("role", "content"):
+            return f"must be {wanted}, and has {key!r:.60} too: remove it"
+    for key in ("role", "content"):
+        if key not in message:
+            return f"must be {wanted}, and has no {key!r}"
+        if not isinstance(message[key], str):
+            return f"must be {wanted}, and its {key!r} is not a string: {message[key]!r:.60}"
+    if message["role"] not in ROLES:
+        return f"has the unknown role {message['role']!r:.60}; known: {', '.join(ROLES)}"
+    return None

@@ -33,8 +33,7 @@ class Pretrained:
         tokenizer = cf.load_tokenizer(self.model, revision=self.revision, fix=fix)
         model = cf.load_model(self.model, revision=self.revision, fix=fix)
         settle_tokens(tokenizer, self.model)
-        for config in (model.config, model.generation_config):
-            config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+        settle_ends(model, tokenizer)
         return model, tokenizer
 
     def check_folder(self) -> None:
@@ -55,8 +54,8 @@ def settle_tokens(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
             f"the tokenizer of {name} has no chat template",
             "choose the Instruct variant, or copy its chat_template.jinja into a folder with this model",
         )
-    turns = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "reply"}]
-    ending = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition("reply")[2].lstrip()
+    turns = (cf.Message(role="user", content="ask"), cf.Message(role="assistant", content="reply"))
+    ending = cf.render_chat(tokenizer, turns, to_answer=False).rpartition("reply")[2].lstrip()
     added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
     if end := next((token for token in added if ending.startswith(token)), None):
         tokenizer.eos_token = end
@@ -69,6 +68,17 @@ def settle_tokens(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
         vocabulary = tokenizer.get_vocab()
         free = (pad for pad in PADS if pad in vocabulary and pad != tokenizer.eos_token)
         tokenizer.pad_token = next(free, tokenizer.eos_token)
+
+
+def settle_ends(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Keep every token that ends what the model writes, the one that ends a turn first."""
+    ends = [tokenizer.eos_token_id]
+    for config in (model.generation_config, model.config):
+        ends += config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    known = [end for end in dict.fromkeys(ends) if end is not None]
+    for config in (model.config, model.generation_config):
+        config.eos_token_id = known if len(known) > 1 else known[0]
+        config.pad_token_id = tokenizer.pad_token_id
 
 
 @cf.hookimpl

@@ -122,25 +122,19 @@ class Row:
             history: list[cf.Message] = [{"role": "user", "content": self.text(question)}]
         else:
             turns = self.row["messages"]
-            history = [
-                self.message(turn) for turn in (turns if isinstance(turns, list) and turns else [turns])
-            ]
+            history = turns if isinstance(turns, list) and turns else [turns]
+            try:
+                cf.check_messages(history)
+            except ValueError as error:
+                raise self.error(
+                    f"field 'messages': {error}", 'a message is {"role": "user", "content": "…"}'
+                ) from error
+            history = [cf.Message(role=turn["role"], content=turn["content"]) for turn in history]
             if history[-1]["role"] != "user":
                 raise self.error("the last of `messages` is not from the user", "end with the user's turn")
         if instruction is not None:
             history[-1] = {"role": "user", "content": f"{history[-1]['content']}\n{instruction}"}
         return tuple(history)
-
-    def message(self, value: Any) -> cf.Message:
-        if not (
-            isinstance(value, dict)
-            and set(value) == {"role", "content"}
-            and all(isinstance(part, str) for part in value.values())
-        ):
-            raise self.error(
-                f"field 'messages' holds {value!r:.60}", 'a message is {"role": "user", "content": "…"}'
-            )
-        return {"role": value["role"], "content": value["content"]}
 
 
 @cf.hookimpl

@@ -76,7 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inputs": FLOOR | {"claims", "file_digests", "graph", "lock_entry", "plugins", "run"},
     "stage": FLOOR | {"graph", "inputs", "plugins", "run"},
     "lock_diff": FLOOR | {"graph", "lock_entry"},
-    "testing": FLOOR | {"plugins", "rollout", "run", "scoring", "wiring"},
+    "testing": FLOOR | {"models", "plugins", "pretrained", "rollout", "run", "scoring", "wiring"},
     "pytest_plugin": {"records", "response", "testing"},
     "__main__": {"cli"},
     "cli": FLOOR

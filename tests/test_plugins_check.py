@@ -407,6 +407,9 @@ BAD_STUDENTS = {
             "(GraniteForCausalLM) would be computed wrongly: the sampler is off by",
         ),
     ],
+    "tags are there after decoding": [
+        ("tokenizer.add_special_tokens({'additional_special_tokens': ['<summary>']})", "is a special token"),
+    ],
     "the same seed gives the same model": [
         ("torch.seed(); model = LlamaForCausalLM(config)", "gives another model"),
         ("tokenizer.add_tokens([f'<{next(calls)}>']); model.resize_token_embeddings(400)", "or tokenizer"),

@@ -48,6 +48,8 @@ def test_a_record_is_frozen_and_its_json_has_the_fields_in_order(record: Any) ->
         setattr(record, next(iter(to_json(record))), "changed")
 
 
+ROLE = "^message 2 of 2 has the unknown role 'bot'; known: system, user, assistant$"
+THOUGHT = "^message 1 of 1 has 'reasoning_content': remove it; what was thought in earlier turns is no part of a prompt$"
 HELLO: Any = {"role": "user", "content": "hello"}
 PROMPT = {"id": "p1", "source": "toy", "messages": [HELLO]}
 TRACE = {"prompt_id": "p1", "reasoning": "r", "content": "c", "finish": "stop", "origin": "toy"}
@@ -72,10 +74,12 @@ def test_answer_and_columns_may_be_left_out() -> None:
         (Prompt, PROMPT | {"messages": "hello"}, "field 'messages' must be a list, found 'hello'"),
         (Prompt, PROMPT | {"messages": HELLO}, "field 'messages' must be a list, found {'role'"),
         (Prompt, PROMPT | {"messages": []}, "field 'messages' is empty"),
-        (Prompt, PROMPT | {"messages": ["hello"]}, "a message must be .*found 'hello'"),
-        (Prompt, PROMPT | {"messages": [{"role": "user"}]}, "a message must be .*found {'role': 'user'}"),
-        (Prompt, PROMPT | {"messages": [HELLO | {"content": None}]}, "a message must be"),
-        (Prompt, PROMPT | {"messages": [HELLO | {"name": "x"}]}, "a message must be"),
+        (Prompt, PROMPT | {"messages": ["hello"]}, "message 1 of 1 must be .*found 'hello'"),
+        (Prompt, PROMPT | {"messages": [{"role": "user"}]}, "message 1 of 1 must be .*has no 'content'"),
+        (Prompt, PROMPT | {"messages": [HELLO | {"content": None}]}, "its 'content' is not a string: None"),
+        (Prompt, PROMPT | {"messages": [HELLO, HELLO | {"role": "bot"}]}, ROLE),
+        (Prompt, PROMPT | {"messages": [HELLO | {"reasoning_content": "y" * 90}]}, THOUGHT),
+        (Prompt, PROMPT | {"messages": [HELLO | {"name": "x"}]}, "has 'name' too: remove it"),
         (Prompt, PROMPT | {"messages": [HELLO | {"content": " "}]}, "the last message is empty"),
         (
             Completion,

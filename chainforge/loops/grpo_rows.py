@@ -7,7 +7,7 @@ from chainforge.algorithms.advantages import advantages, zero_variance_N
 from chainforge.config.grpo import GrpoSettings
 from chainforge.loops.grpo_rewards import rewards_NG
 from chainforge.models.batches import Tokens
-from chainforge.models.chat import encode_prompt
+from chainforge.models.chat import encode_prompt, opening
 from chainforge.models.checkpoint import Policy
 from chainforge.records import Group
 from chainforge.run.step import Step
@@ -34,7 +34,7 @@ def make_rows(policy: Policy, groups: Sequence[Group], settings: GrpoSettings, s
     reward_NG = rewards_NG(groups)
     advantage_NG = advantages(reward_NG, scale=settings.scale_rewards).tolist()
     is_equal_N = zero_variance_N(reward_NG).tolist()
-    prefill = step.response_format.prefill
+    prefill = opening(policy.tokenizer, step.response_format)
     rows = []
     for group, advantage_G, is_equal in zip(groups, advantage_NG, is_equal_N, strict=True):
         kl_counts = settings.kl_coeff > 0 and not (is_equal and settings.drop_equal_groups)

@@ -12,7 +12,7 @@ from chainforge.config.sft import SftSettings
 from chainforge.errors import ChainForgeError
 from chainforge.loops.sft_batches import batches, split
 from chainforge.models.batches import Batch, Tokens, collate, micro_batches
-from chainforge.models.chat import encode_prompt, encode_response
+from chainforge.models.chat import encode_prompt, encode_response, opening
 from chainforge.models.checkpoint import Policy
 from chainforge.models.head import begin_gradient
 from chainforge.models.logprobs import completion_logprobs, distillation_kl, mixed_precision
@@ -58,7 +58,7 @@ def train(
 
     Returns the row per step, and the summary.
     """
-    tokens, too_long = tokenize(policy, examples, settings, step.response_format.prefill)
+    tokens, too_long = tokenize(policy, examples, settings, opening(policy.tokenizer, step.response_format))
     training, held_out = split(tokens, settings, step)
     steps = max(1, round(settings.num_epochs * len(training) / settings.batch_size))
     optimizer = make_optimizer(policy, settings, steps)

@@ -80,7 +80,7 @@ def _compare(model: PreTrainedModel, lengths: Sequence[int], where: str) -> None
     requests = [Request(prompt, [2 * n, 2 * n + 1]) for n, prompt in enumerate(prompts)]
     settings = SamplingSettings(max_new_tokens=NEW_TOKENS)
     sampled = _attempt(
-        model, "the sampler", lambda: sample(model, requests, settings, eos_id=-1, max_rows=len(prompts) + 1)
+        model, "the sampler", lambda: sample(model, requests, settings, eos_ids=(), max_rows=len(prompts) + 1)
     )
     rows = [
         (Tokens(p, s.token_ids), s.logprobs) for p, each in zip(prompts, sampled, strict=True) for s in each

@@ -8,10 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 from chainforge.config.sampling import SamplingSettings
-from chainforge.models.chat import decode_response, encode_prompt, eos_id
+from chainforge.models.chat import decode_response, encode_prompt, eos_ids, opening
 from chainforge.models.checkpoint import Policy
 from chainforge.records import Completion, Prompt
-from chainforge.rollout.sampler import Request, sample
+from chainforge.rollout.sampler import Request, Sampled, sample
 from chainforge.run.step import Step
 
 QUEUE = 4  # completions asked for at once, as a multiple of those decoded at once: ended ones make room
@@ -32,19 +32,18 @@ def complete(
     `seed(place, number)` seeds each of them: the place of its prompt in `prompts`, which may hold one twice,
     and its number among the prompt's completions.
     """
-    prefill = step.response_format.prefill
+    prefill = opening(policy.tokenizer, step.response_format)
+    ends = eos_ids(policy.model, policy.tokenizer)
     requests = [
         Request(encode_prompt(policy.tokenizer, p.messages, prefill), [seed(place, i) for i in range(count)])
         for place, p in enumerate(prompts)
     ]
-    sampled = sample(
-        model, requests, settings, eos_id=eos_id(policy.tokenizer), max_rows=step.runtime.rollout_rows
-    )
+    sampled = sample(model, requests, settings, eos_ids=ends, max_rows=step.runtime.rollout_rows)
     return [
         tuple(
             Completion(
                 prompt.id,
-                prefill + decode_response(policy.tokenizer, a.token_ids),
+                prefill + decode_response(policy.tokenizer, said(a)),
                 a.token_ids,
                 a.logprobs,
                 a.finish,
@@ -54,6 +53,11 @@ def complete(
         )
         for prompt, answers in zip(prompts, sampled, strict=True)
     ]
+
+
+def said(sampled: Sampled) -> Sequence[int]:
+    """Its token ids without the EOS token, which need not be one that decoding leaves out."""
+    return sampled.token_ids[:-1] if sampled.finish == "stop" else sampled.token_ids
 
 
 def batch_size(count: int, step: Step) -> int:

@@ -5,7 +5,7 @@ N completions, T their tokens, B rows being decoded.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One completion: token ids with the EOS token if it stopped, log-probabilities, and how it ended."""
+    """One completion: token ids with the EOS token that ended it, if any; log-probabilities; how it ended."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -55,13 +55,13 @@ def sample(
     requests: Sequence[Request],
     settings: SamplingSettings,
     *,
-    eos_id: int,
+    eos_ids: Collection[int],
     max_rows: int,
 ) -> list[list[Sampled]]:
     """One list of completions per request, in the order of its seeds; at most `max_rows` at a time.
 
-    A completion depends on its prompt, its seed and the weights, not on what else is in the batch or in
-    which order (but for rounding: a float32 difference in the logits of about 1e-6).
+    Any of `eos_ids` ends a completion. It depends on its prompt, its seed and the weights, not on what else
+    is in the batch or in which order (but for rounding: a float32 difference in the logits of about 1e-6).
     """
     if not requests:
         return []
@@ -71,6 +71,7 @@ def sample(
     tokens_NT = torch.zeros(count, limit, dtype=torch.long, device=device)
     logp_NT = torch.zeros(count, limit, device=device)
     length_N = torch.full((count,), limit, device=device)
+    eos_E = torch.tensor(list(eos_ids), dtype=torch.long, device=device)
 
     waiting = _queue(requests, max_rows)
     width = max(len(group.prompt_ids) for group in waiting)
@@ -90,7 +91,7 @@ def sample(
                 top_k=settings.top_k,
             )
             tokens_NT[number_B, taken_B], logp_NT[number_B, taken_B] = token_B, logp_B
-            stopped_B = running_B & (token_B == eos_id)
+            stopped_B = running_B & (token_B[:, None] == eos_E).any(-1)
             length_N[number_B[stopped_B]] = taken_B[stopped_B] + 1
             at_limit_B = taken_B == limit - 1
             running_B &= ~(stopped_B | at_limit_B)
@@ -100,7 +101,7 @@ def sample(
                 token_B, running_B = token_B[order_B], running_B[order_B]
             if len(batch):
                 batch.advance(token_B)
-    return _collect(requests, tokens_NT, logp_NT, length_N, eos_id)
+    return _collect(requests, tokens_NT, logp_NT, length_N, eos_ids)
 
 
 def _queue(requests: Sequence[Request], max_rows: int) -> deque[_Group]:
@@ -126,7 +127,11 @@ def _that_fit(waiting: deque[_Group], rows: int) -> list[_Group]:
 
 
 def _collect(
-    requests: Sequence[Request], tokens_NT: Tensor, logp_NT: Tensor, length_N: Tensor, eos_id: int
+    requests: Sequence[Request],
+    tokens_NT: Tensor,
+    logp_NT: Tensor,
+    length_N: Tensor,
+    eos_ids: Collection[int],
 ) -> list[list[Sampled]]:
     rows = iter(zip(tokens_NT.tolist(), logp_NT.tolist(), length_N.tolist(), strict=True))
     results = []
@@ -134,7 +139,7 @@ def _collect(
         completions = []
         for _ in request.seeds:
             tokens, logps, length = next(rows)
-            finish: Finish = "stop" if tokens[length - 1] == eos_id else "length"
+            finish: Finish = "stop" if tokens[length - 1] in eos_ids else "length"
             completions.append(Sampled(tuple(tokens[:length]), tuple(logps[:length]), finish))
         results.append(completions)
     return results

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from chainforge.plugins import Entry, plugin_settings
-from chainforge.records import Prompt
+from chainforge.pretrained import render_chat
+from chainforge.records import Message, Prompt
 from chainforge.testing.imports import imports_nothing_slow, imports_the_public_api
 from chainforge.testing.laws import Finding, Law, check, demand
 from chainforge.testing.samples import sample_prompts
@@ -17,7 +18,7 @@ from chainforge.testing.subjects import response_format
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TURNS = [{"role": "user", "content": "12+35=?"}]
+TURNS = (Message(role="user", content="12+35=?"),)
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,24 @@ def template_and_eos(case: StudentCase) -> str | None:
     demand(isinstance(tokenizer.eos_token_id, int), "the tokenizer has no EOS token")
     rows = int(model.config.vocab_size)
     demand(len(tokenizer) <= rows, f"the tokenizer has {len(tokenizer)} tokens, the model knows {rows}")
-    text = str(tokenizer.apply_chat_template(TURNS, tokenize=False, add_generation_prompt=True))
-    demand(TURNS[0]["content"] in text, "the chat template leaves out what the user says")
+    text = render_chat(tokenizer, TURNS)
     ids = tokenizer.encode(text, add_special_tokens=False)
-    written = tokenizer.decode(tokenizer.encode(texts(sample_prompts())[0], add_special_tokens=False))
-    demand(response_format().tags[1] in written, "its tokens cannot spell the tags of the response format")
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([ids])).logits
     demand(bool(torch.isfinite(logits).all()), "its logits are not finite")
     return f"EOS {tokenizer.eos_token!r}, {len(tokenizer):,} tokens"
+
+
+def tags_come_back(case: StudentCase) -> str | None:
+    from chainforge.models.chat import check_tags, decode_response, encode_response
+
+    _, tokenizer = case.loaded
+    form = response_format()
+    check_tags(tokenizer, form)
+    text = form.render("1 + 1 is 2.", "The answer is 2.")
+    found = decode_response(tokenizer, encode_response(tokenizer, text)[:-1])
+    demand(form.parse(found), f"its tokens cannot spell the tags of the response format: {found!r:.100}")
+    return " ".join(form.tags)
 
 
 def computed_as_it_should(case: StudentCase) -> str | None:
@@ -123,6 +133,7 @@ LAWS: tuple[Law[StudentCase], ...] = (
     ("imports nothing of ChainForge but its public API", public_api),
     ("loads in float32 on the CPU", float32_on_the_cpu),
     ("speaks with a chat template and stops with an EOS token", template_and_eos),
+    ("tags are there after decoding", tags_come_back),
     ("is sampled and trained as it computes itself", computed_as_it_should),
     ("the same seed gives the same model", same_seed),
 )

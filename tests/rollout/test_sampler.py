@@ -52,7 +52,7 @@ REQUESTS = requests_of(1, 7, 3, 3, 12, 5)
 def drawn(
     model: PreTrainedModel, requests: Sequence[Request], settings: SamplingSettings, *, max_rows: int = 512
 ) -> list[list[Sampled]]:
-    return sample(model, requests, settings, eos_id=EOS, max_rows=max_rows)
+    return sample(model, requests, settings, eos_ids=[EOS], max_rows=max_rows)
 
 
 @torch.no_grad()
@@ -229,7 +229,7 @@ def test_greedy_is_what_transformers_generates(kind: str) -> None:
     model = MODELS[kind](seed=5)
     requests = requests_of(1, 7, 3, 12, completions=1)
     for eos in (0, 4, 7):
-        found = sample(model, requests, settings_of(temperature=0.0), eos_id=eos, max_rows=100)
+        found = sample(model, requests, settings_of(temperature=0.0), eos_ids=[eos], max_rows=100)
         for request, (greedy,) in zip(requests, found, strict=True):
             ids = torch.tensor([request.prompt_ids])
             whole = model.generate(

@@ -1,0 +1,73 @@
+"""What a chat template makes of messages. It is code that came with a model, so it may fail in any way."""
+
+import ctypes
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from chainforge.errors import ChainForgeError
+from chainforge.records import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LIMIT_S = 20.0  # it needs a thousandth of a second
+MEND = "mend its chat_template.jinja, or choose another model"
+
+
+def render_chat(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], *, to_answer: bool = True
+) -> str:
+    """The conversation as text, up to where the answer begins if it is still `to_answer`.
+
+    Raises ChainForgeError that names the model where its template raises, does not end, or leaves out the
+    last message.
+    """
+    source = f"the chat template of {tokenizer.name_or_path or 'the tokenizer'}"
+    if not tokenizer.chat_template:
+        raise ChainForgeError(
+            "the tokenizer has no chat template",
+            "start from an instruction-tuned model, or add chat_template.jinja",
+        )
+    turns = [{"role": m["role"], "content": m["content"]} for m in messages]
+    found: list[Any] = []  # the text, or the error
+
+    def render() -> None:
+        try:
+            found.append(
+                tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=to_answer)
+            )
+        except Exception as error:
+            found.append(error)
+
+    _run_limited(render)
+    if not found:
+        raise ChainForgeError(f"{source} did not end within {LIMIT_S:g} s", MEND)
+    if isinstance(found[0], Exception):
+        error = found[0]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+        roles = ", ".join(dict.fromkeys(turn["role"] for turn in turns))
+        raise ChainForgeError(
+            f"{source} refuses a conversation of {roles}: {reason:.200}",
+            f"give it other messages{' (without a system message)' if 'system' in roles else ''}; or {MEND}",
+        ) from error
+    text = str(found[0])
+    if _squeezed(turns[-1]["content"]) not in _squeezed(text) or not text.strip():
+        raise ChainForgeError(
+            f"{source} leaves out what the {turns[-1]['role']} says: {turns[-1]['content']!r:.60}", MEND
+        )
+    return text
+
+
+def _run_limited(work: Any) -> None:
+    """Call it in a thread, which is ended after LIMIT_S: that holds in any thread, on any platform."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(LIMIT_S)
+    if thread.is_alive() and thread.ident is not None:
+        stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        stop(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
