@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chainforge.config.loading import PARAMS, read_params
-from chainforge.errors import ChainForgeError
+from chainforge.containment import no_exit
+from chainforge.errors import ChainForgeError, described
 from chainforge.hookspecs import RewardOptions
-from chainforge.plugins import Entry, Plugins, import_file, plugin_settings, registered
+from chainforge.plugins import Entry, Plugins, import_file, made, registered
 from chainforge.scoring import Scorer, WeightedReward
 from chainforge.secrets import keys_named_in
 
@@ -64,19 +65,20 @@ def load_student(
 ) -> tuple[object, object]:
     """The model and the tokenizer that a student model's plugin makes. It may raise anything at all."""
     entry = plugins.pick("student_models", name)
-    who = f"student model {name!r} ({entry.source})"
+    student = made(entry, settings)
     try:
-        loaded = entry.component(**plugin_settings(entry, settings)).load(seed=seed, texts=texts)
-    except ChainForgeError:
+        with no_exit():
+            loaded = student.load(seed=seed, texts=texts)
+    except (ChainForgeError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise ChainForgeError(
-            f"{who} raised {type(error).__name__}: {' '.join(str(error).split()):.200}",
+            f"{entry.who}: `load` raised {described(error)}",
             f"correct its settings or the plugin; `chainforge plugins check {name}` tries it",
         ) from error
     if not (isinstance(loaded, tuple) and len(loaded) == 2):
         raise ChainForgeError(
-            f"{who}: `load` gave {type(loaded).__name__}",
+            f"{entry.who}: `load` gave {type(loaded).__name__}",
             "`load` returns (model, tokenizer), both of transformers",
         )
     return loaded

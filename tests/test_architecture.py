@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preflight": FLOOR | {"claims", "graph", "lock_entry", "plugins"},
     "profiles": FLOOR | {"run"},
     "settings_page": FLOOR,
-    "wiring": FLOOR | {"plugins", "run", "scoring"},
+    "wiring": FLOOR | {"containment", "plugins", "run", "scoring"},
     "digests": {"errors"},
     "file_digests": {"outputs"},
     "lock_entry": FLOOR | {"digests", "file_digests", "graph", "plugins"},
