@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import json
 import os
 import re
 import resource
@@ -111,6 +112,7 @@ def begun(project: Project, begun_once: Project) -> Project:
     """A project whose data steps have run."""
     for made in ("data", "metrics"):
         shutil.copytree(begun_once.folder / made, project.folder / made)
+    project.write("logs/outputs.txt", *begun_once.read("logs/outputs.txt").splitlines())
     return project
 
 
@@ -156,7 +158,8 @@ def test_a_mistake_is_told_on_stderr_with_exit_code_1_and_no_traceback(project: 
         ("grpo_reasoning.rewards", {}, r"grpo_reasoning\.rewards is \{\}"),
         ("grpo_reasoning.rewards", {"correct": "much"}, r"rewards\.correct is 'much'"),
         ("sft.learning_rate", 0, r"sft\.learning_rate is 0.*greater than 0"),
-        ("sft_cold_start.start_from", "checkpoints/mine", "start_from and model exclude each other"),
+        ("sft_cold_start.model", "tiny_qwen2", "no model of its own, it starts from base_model"),
+        ("sft_cold_start.start_from", "checkpoints/mine", r"checkpoints/mine, which dvc\.yaml does not list"),
         ("evaluate.reward", "style", "evaluate"),
     ],
 )
@@ -173,9 +176,9 @@ def test_a_wrong_setting_stops_before_any_work(project: Project, key: str, value
         ("filter.reward", "formatt", "no reward called 'formatt'\n  -> did you mean 'format'"),
         ("prompts.general.source", "procedual_reasoning", "no prompt source called 'procedual_reasoning'"),
         ("collect_cot.teacher.plugin", "procedura", "no teacher called 'procedura'\n  -> did you mean"),
-        ("sft_cold_start.model.plugin", "qwen9", "no student model called 'qwen9'.*\n.*known: pretrained"),
+        ("base_model.plugin", "qwen9", "no student model called 'qwen9'.*\n.*known: pretrained"),
         (
-            "sft_cold_start.model.hiden",
+            "base_model.hiden",
             64,
             "tiny_qwen2.*no setting called 'hiden'\n  -> did you mean 'hidden'",
         ),
@@ -279,12 +282,12 @@ def test_a_base_model_folder_that_is_none(begun: Project, content: dict[str, str
     (begun.folder / "inputs/model").mkdir(parents=True)
     for name, text in content.items():
         begun.write(f"inputs/model/{name}", text)
-    begun.set("sft_cold_start.model", {"plugin": "pretrained", "model": "./inputs/model"})
+    begun.set("base_model", {"plugin": "pretrained", "model": "./inputs/model"})
     begun.refuses("sft", "sft_cold_start", "inputs/model")
 
 
 def test_a_base_model_folder_that_is_not_there(begun: Project) -> None:
-    begun.set("sft_cold_start.model", {"plugin": "pretrained", "model": "./inputs/qwen"})
+    begun.set("base_model", {"plugin": "pretrained", "model": "./inputs/qwen"})
     begun.refuses("sft", "sft_cold_start", "inputs/qwen is not a model folder: no config.json")
 
 
@@ -362,6 +365,7 @@ FULL = "the disk is full|File too large"
 def test_a_full_disk_while_a_checkpoint_is_saved(begun: Project) -> None:
     with full_disk(begun.folder / "checkpoints"):
         begun.write("checkpoints/qwen_sft_ckpt/config.json", "the good one of before")
+        begun.write("logs/outputs.txt", "checkpoints/qwen_sft_ckpt")
         message = begun.run("sft", "sft_cold_start")
         assert re.search(FULL, message), message
         assert [path.name for path in begun.outputs("checkpoints")] == ["config.json"]
@@ -369,10 +373,10 @@ def test_a_full_disk_while_a_checkpoint_is_saved(begun: Project) -> None:
 
 
 def test_a_full_disk_is_told_with_what_to_do(begun: Project) -> None:
-    begun.set("filter_cot.output", "out/accepted.jsonl")
-    with full_disk(begun.folder / "out"):
+    begun.set("filter_cot.output", "data/out/accepted.jsonl")
+    with full_disk(begun.folder / "data/out"):
         begun.refuses("filter", "filter_cot", FULL, "free some space|check that path")
-    assert not (begun.folder / "out/accepted.jsonl").exists()
+    assert not (begun.folder / "data/out/accepted.jsonl").exists()
 
 
 def test_a_full_disk_while_prompts_are_written(project: Project) -> None:
@@ -405,6 +409,101 @@ def test_an_output_folder_that_cannot_be_written(begun: Project) -> None:
 
 
 def test_a_file_where_the_output_folder_should_be(begun: Project) -> None:
-    begun.set("filter_cot.output", "inputs/accepted.jsonl")
-    begun.write("inputs", "a file is in the way")
-    begun.refuses("filter", "filter_cot", "inputs")
+    begun.set("filter_cot.output", "data/mine/accepted.jsonl")
+    begun.write("data/mine", "a file is in the way")
+    begun.refuses("filter", "filter_cot", "data/mine")
+
+
+ENDINGS = [
+    ("os._exit(0)", r"os\._exit"),
+    ("sys.exit(0)", r"(sys\.exit|SystemExit)"),
+    ("os.execv('/bin/true', ['true'])", r"os\.execv was called"),
+    ("raise Unspeakable", r"Unspeakable"),
+    ("raise GeneratorExit", r"GeneratorExit"),
+    ("raise KeyboardInterrupt", r"KeyboardInterrupt"),
+]
+ENDING_REWARD = '''
+"""A reward that does not return."""
+import os, sys
+import chainforge as cf
+
+class Unspeakable(BaseException):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+def bad(*, completions, **_):
+    {body}
+
+@cf.hookimpl
+def register_rewards(register):
+    register("bad", bad)
+'''
+
+
+@pytest.mark.parametrize(("body", "words"), ENDINGS)
+def test_a_reward_that_ends_its_process_or_raises_anything_ends_the_step_badly(
+    begun: Project, body: str, words: str
+) -> None:
+    begun.write("plugins/reward_bad.py", ENDING_REWARD.format(body=body))
+    begun.set("filter.reward", "bad")
+    before = begun.files()
+    message = begun.run("filter", "filter_cot")
+    assert re.search(words, message), message
+    assert "\n  -> " in message
+    assert "Traceback" not in message
+    assert begun.files() == before
+
+
+def test_a_reward_that_deletes_its_steps_input_is_found_out(begun: Project) -> None:
+    begun.write(
+        "plugins/reward_bad.py",
+        ENDING_REWARD.format(body="os.unlink('data/cot/traces.jsonl'); return [1.0 for _ in completions]"),
+    )
+    begun.set("filter.reward", "bad")
+    message = begun.run("filter", "filter_cot")
+    assert re.search(r"(vanished: data/cot/traces\.jsonl|there is no file|No such file)", message), message
+    assert "\n  -> " in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("tokens", "many", "calls.json: tokens is 'many'"),
+        ("tokens", {"hit": 1}, "calls.json: tokens has no 'miss'"),
+        ("models", ["a"], r"calls.json: models is \['a'\]"),
+        ("models", {"a": "two"}, "calls.json: models is"),
+        ("requests", "7", "calls.json: requests is '7'"),
+        ("parameters", None, "calls.json: parameters is None"),
+    ],
+)
+def test_calls_whose_values_were_edited_by_hand(begun: Project, key: str, value: Any, words: str) -> None:
+    calls = json.loads(begun.read("data/cot/calls.json"))
+    begun.write("data/cot/calls.json", json.dumps(calls | {key: value}))
+    begun.refuses("filter", "filter_cot", words)
+
+
+@pytest.mark.parametrize("path", ["data/cot/traces.jsonl", "data/cot/calls.json", "plugins.lock.json"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(begun: Project, path: str) -> None:
+    (begun.folder / path).unlink(missing_ok=True)
+    os.mkfifo(begun.folder / path)
+    message = begun.run("filter", "filter_cot")
+    assert message == "" if path == "plugins.lock.json" else f"there is no file {path}" in message
+
+
+def test_a_lock_that_is_made_anew_while_a_step_runs_is_found_out(begun: Project) -> None:
+    assert begun.run("lock", "lock") == ""
+    lock = json.loads(begun.read("plugins.lock.json"))
+    lock["filter_cot"]["code"] = "other"
+    begun.write("other.json", json.dumps(lock))
+    begun.write(
+        "plugins/reward_bad.py",
+        ENDING_REWARD.format(
+            body="os.replace('other.json', 'plugins.lock.json'); return [1.0 for _ in completions]"
+        ),
+    )
+    message = begun.run("filter", "filter_cot")
+    assert message == "", "the reward is not selected"
+    begun.set("filter.reward", "bad")
+    assert begun.run("lock", "lock") == ""
+    begun.write("other.json", json.dumps(lock))
+    assert re.search("while it ran, its inputs changed: .*code", begun.run("filter", "filter_cot"))
