@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import json
 import os
 import re
 import resource
@@ -411,3 +412,98 @@ def test_a_file_where_the_output_folder_should_be(begun: Project) -> None:
     begun.set("filter_cot.output", "data/mine/accepted.jsonl")
     begun.write("data/mine", "a file is in the way")
     begun.refuses("filter", "filter_cot", "data/mine")
+
+
+ENDINGS = [
+    ("os._exit(0)", r"os\._exit"),
+    ("sys.exit(0)", r"(sys\.exit|SystemExit)"),
+    ("os.execv('/bin/true', ['true'])", r"os\.execv was called"),
+    ("raise Unspeakable", r"Unspeakable"),
+    ("raise GeneratorExit", r"GeneratorExit"),
+    ("raise KeyboardInterrupt", r"KeyboardInterrupt"),
+]
+ENDING_REWARD = '''
+"""A reward that does not return."""
+import os, sys
+import chainforge as cf
+
+class Unspeakable(BaseException):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+def bad(*, completions, **_):
+    {body}
+
+@cf.hookimpl
+def register_rewards(register):
+    register("bad", bad)
+'''
+
+
+@pytest.mark.parametrize(("body", "words"), ENDINGS)
+def test_a_reward_that_ends_its_process_or_raises_anything_ends_the_step_badly(
+    begun: Project, body: str, words: str
+) -> None:
+    begun.write("plugins/reward_bad.py", ENDING_REWARD.format(body=body))
+    begun.set("filter.reward", "bad")
+    before = begun.files()
+    message = begun.run("filter", "filter_cot")
+    assert re.search(words, message), message
+    assert "\n  -> " in message
+    assert "Traceback" not in message
+    assert begun.files() == before
+
+
+def test_a_reward_that_deletes_its_steps_input_is_found_out(begun: Project) -> None:
+    begun.write(
+        "plugins/reward_bad.py",
+        ENDING_REWARD.format(body="os.unlink('data/cot/traces.jsonl'); return [1.0 for _ in completions]"),
+    )
+    begun.set("filter.reward", "bad")
+    message = begun.run("filter", "filter_cot")
+    assert re.search(r"(vanished: data/cot/traces\.jsonl|there is no file|No such file)", message), message
+    assert "\n  -> " in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("tokens", "many", "calls.json: tokens is 'many'"),
+        ("tokens", {"hit": 1}, "calls.json: tokens has no 'miss'"),
+        ("models", ["a"], r"calls.json: models is \['a'\]"),
+        ("models", {"a": "two"}, "calls.json: models is"),
+        ("requests", "7", "calls.json: requests is '7'"),
+        ("parameters", None, "calls.json: parameters is None"),
+    ],
+)
+def test_calls_whose_values_were_edited_by_hand(begun: Project, key: str, value: Any, words: str) -> None:
+    calls = json.loads(begun.read("data/cot/calls.json"))
+    begun.write("data/cot/calls.json", json.dumps(calls | {key: value}))
+    begun.refuses("filter", "filter_cot", words)
+
+
+@pytest.mark.parametrize("path", ["data/cot/traces.jsonl", "data/cot/calls.json", "plugins.lock.json"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(begun: Project, path: str) -> None:
+    (begun.folder / path).unlink(missing_ok=True)
+    os.mkfifo(begun.folder / path)
+    message = begun.run("filter", "filter_cot")
+    assert message == "" if path == "plugins.lock.json" else f"there is no file {path}" in message
+
+
+def test_a_lock_that_is_made_anew_while_a_step_runs_is_found_out(begun: Project) -> None:
+    assert begun.run("lock", "lock") == ""
+    lock = json.loads(begun.read("plugins.lock.json"))
+    lock["filter_cot"]["code"] = "other"
+    begun.write("other.json", json.dumps(lock))
+    begun.write(
+        "plugins/reward_bad.py",
+        ENDING_REWARD.format(
+            body="os.replace('other.json', 'plugins.lock.json'); return [1.0 for _ in completions]"
+        ),
+    )
+    message = begun.run("filter", "filter_cot")
+    assert message == "", "the reward is not selected"
+    begun.set("filter.reward", "bad")
+    assert begun.run("lock", "lock") == ""
+    begun.write("other.json", json.dumps(lock))
+    assert re.search("while it ran, its inputs changed: .*code", begun.run("filter", "filter_cot"))

@@ -23,8 +23,7 @@ def answers(
     title: str,
 ) -> list[Group]:
     """One turn of the body is one batch; slow rewards score it while the next one is sampled."""
-    done = [saved for row in journal.rows for saved in row]
-    groups = [restored(prompt, saved, scorer) for prompt, saved in zip(prompts, done, strict=False)]
+    groups = restore(prompts, journal, scorer)
     scoring: Pending | None = None
     batches = [prompts[start : start + batch_size] for start in range(len(groups), len(prompts), batch_size)]
     for batch in progress(batches, title, unit="batch"):
@@ -57,8 +56,26 @@ def kept(scoring: Pending, journal: Journal) -> list[Group]:
     return groups
 
 
+def restore(prompts: Sequence[Prompt], journal: Journal, scorer: Scorer) -> list[Group]:
+    """The groups of the journal, which has the first of these prompts, in their order."""
+    groups: list[Group] = []
+    for number, row in enumerate(journal.rows, start=1):
+        try:
+            groups += [
+                restored(prompt, saved, scorer)
+                for prompt, saved in zip(prompts[len(groups) : len(groups) + len(row)], row, strict=True)
+            ]
+        except Exception as error:  # whatever a row is that another program has changed
+            raise journal.unfit(number, error) from error
+    return groups
+
+
 def restored(prompt: Prompt, saved: Mapping[str, Any], scorer: Scorer) -> Group:
-    """A group of the journal."""
-    assert prompt.id == saved["prompt_id"]
+    """A group of the journal. Raises where it is another prompt's, or not one."""
+    if saved["prompt_id"] != prompt.id:
+        raise ValueError(f"it is of prompt {saved['prompt_id']!r}, not {prompt.id!r}")
     completions = [from_json(Completion, completion) for completion in saved["completions"]]
+    for value in (value for parts in saved["parts"] for value in parts.values()):
+        if not isinstance(value, int | float | None):
+            raise TypeError(f"a reward must be a number or null, found {value!r:.40}")
     return scorer.rebuild(prompt, completions, saved["parts"])

@@ -28,8 +28,15 @@ def collect(
     """
     journal = work.journal("traces")
     traces: dict[str, list[Trace]] = {prompt.id: [] for prompt in prompts}
-    for row in journal.rows:
-        traces[row[0]["prompt_id"]] = [from_json(Trace, trace) for trace in row]
+    for number, row in enumerate(journal.rows, start=1):
+        try:
+            its = [from_json(Trace, trace) for trace in row]
+            (asked,) = {trace.prompt_id for trace in its}
+            if asked not in traces or len(its) != samples:
+                raise ValueError(f"{len(its)} traces of prompt {asked!r}")
+        except Exception as error:  # whatever a row is that another program has changed
+            raise journal.unfit(number, error) from error
+        traces[asked] = its
     left = [prompt for prompt in prompts if not traces[prompt.id]]
     answers = answered(teacher, left, samples, step.seed("teacher"), who)
     total, done = len(prompts) * samples, (len(prompts) - len(left)) * samples

@@ -90,7 +90,8 @@ def say_last(text: str) -> None:
     """On stderr; where that is closed or full, on stdout."""
     for stream in (sys.stderr, sys.stdout):
         try:
-            stream.write(text)
+            known = getattr(stream, "encoding", None) or "utf-8"
+            stream.write(text.encode(known, "backslashreplace").decode(known))
             stream.flush()
         except (OSError, ValueError, AttributeError):  # AttributeError: there is no such stream at all
             continue

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 FINISHED = "finished"  # an empty file that marks such a folder
 INPUTS = "inputs.json"
@@ -25,9 +26,13 @@ def sweep(root: Path, dvc_lock: Path = Path("dvc.lock")) -> None:
     finished = [mark.parent for mark in sorted(root.glob(f"*/{FINISHED}"))]
     if not finished or not dvc_lock.is_file():
         return
-    stages = YAML(typ="safe", pure=True).load(dvc_lock.read_text(encoding="utf-8")).get("stages", {})
+    try:
+        stages = YAML(typ="safe", pure=True).load(dvc_lock.read_text(encoding="utf-8"))["stages"]
+    except (OSError, ValueError, YAMLError, KeyError, TypeError, RecursionError):  # torn: DVC says so
+        return
     for folder in finished:
-        with suppress(FileNotFoundError):  # another process is sweeping too
+        # another process is sweeping too (FileNotFoundError), or an entry has another shape: no record
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             if recorded(json.loads((folder / INPUTS).read_text(encoding="utf-8")), stages):
                 discard(folder)
 

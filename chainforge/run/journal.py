@@ -1,12 +1,18 @@
 """Rows that are kept as they come: append-only JSONL, of which a torn last line is dropped."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+from chainforge.errors import ChainForgeError
+
 
 class Journal:
-    """`rows` has what an earlier run left. Without a path, nothing is kept."""
+    """`rows` has what an earlier run left. Without a path, nothing is kept.
+
+    Raises ChainForgeError for a file that is no journal.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -20,11 +26,31 @@ class Journal:
             with self._path.open("a", encoding="ascii", newline="\n") as file:
                 file.write(json.dumps(row) + "\n")
 
-    @staticmethod
-    def _read(path: Path) -> list[Any]:
+    def unfit(self, number: int, error: Exception) -> ChainForgeError:
+        """The error for a row, counted from 1, that is not of this step. Sets the file aside."""
+        assert self._path is not None
+        aside = self._path.with_name(self._path.name + ".unfit")
+        os.replace(self._path, aside)
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        return ChainForgeError(
+            f"{self._path}, line {number}: not a row of this step ({reason:.300})",
+            f"the file is {aside} now; run the same command again: it starts afresh",
+        )
+
+    def _read(self, path: Path) -> list[Any]:
+        if not path.is_file():
+            raise ChainForgeError(
+                f"{path} is no file", "remove what lies there, then run the same command again"
+            )
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
             with path.open("r+b") as file:
                 file.truncate(len(whole))
-        return [json.loads(line) for line in whole.splitlines()]
+        rows = []
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                rows.append(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                raise self.unfit(number, error) from error
+        return rows

@@ -32,6 +32,9 @@ class StepTable:
 
     def load_state_dict(self, state: Mapping[str, str]) -> None:
         """Go on after these rows: later ones, which were written before a kill, will be written again."""
+        rows = list(csv.reader(io.StringIO(state["rows"])))
+        if rows[:1] != [list(self._columns)] or {len(row) for row in rows} != {len(self._columns)}:
+            raise ValueError(f"a table without the columns {', '.join(self._columns)}")
         self._live.write_text(state["rows"], encoding="utf-8")
 
     def publish(self, path: Path) -> None:

@@ -14,14 +14,14 @@ SUFFIX = ".pt"
 
 
 class Saves:
-    """Numbered files in a folder; a state is tensors, numbers, texts, lists and mappings."""
+    """Numbered files in a folder; a state is tensors, numbers, texts, lists and mappings: no code is read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def numbers(self) -> list[int]:
         """Of all whole saves, oldest first."""
-        return sorted(int(path.stem) for path in self._folder.glob(f"*{SUFFIX}"))
+        return sorted(int(path.stem) for path in self._folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Add one, with the states of the global random generators. Raises OSError when the disk is full."""
@@ -49,21 +49,36 @@ class Saves:
         """The newest readable state, random generators set to where they were; None if there is none."""
         import torch
 
+        generators = _random_states()
         *earlier, _ = [None, *self.numbers()]
         for number, before in zip(reversed(self.numbers()), reversed(earlier), strict=True):
             try:
                 saved = torch.load(self._path(number), map_location="cpu", weights_only=True)
+                state: Mapping[str, Any] = saved["state"]
+                _restore_random_states(saved["random"])
             except Exception as error:  # a broken disk; the save before it may be whole
+                _restore_random_states(generators)
                 instead = "starting afresh" if before is None else f"trying {self._path(before).name}"
-                say(f"{self._path(number)} cannot be read ({error}): {instead}")
+                say(f"{self._path(number)} cannot be read ({_first_line(error)}): {instead}")
                 continue
-            _restore_random_states(saved["random"])
-            state: Mapping[str, Any] = saved["state"]
             return state
         return None
 
+    def set_aside(self) -> Path:
+        """Move all saves out of the way: they are whole, but do not fit. Returns the folder that has them."""
+        aside = self._folder / "unfit"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        for number in self.numbers():
+            os.replace(self._path(number), aside / self._path(number).name)
+        return aside
+
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}{SUFFIX}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _random_states() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from chainforge.config.run import RuntimeSettings
+from chainforge.errors import ChainForgeError
 from chainforge.outputs import write_json, write_text
 from chainforge.run.exclusive import exclusive
 from chainforge.run.finished import FINISHED, INPUTS, discard, sweep
@@ -51,10 +52,22 @@ class Work:
         state = Saves(self._folder).newest() if self._folder else None
         if state is None:
             return
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+        except Exception as error:  # some parts are set by now: only a new process can start afresh
+            raise self._unfit(name, error) from error
         say(f"going on from the state in {self._folder}")
         self._saved_at = time.monotonic()
+
+    def _unfit(self, part: str, error: Exception) -> ChainForgeError:
+        assert self._folder is not None
+        aside = Saves(self._folder).set_aside()
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        return ChainForgeError(
+            f"the saved state in {self._folder} does not fit this step: its {part} ({reason:.300})",
+            f"it is in {aside} now; run the same command again: the step starts afresh",
+        )
 
     def safe_point(self) -> None:
         """The state is consistent here: save it if it is time to, or if the step was asked to stop.
@@ -120,7 +133,7 @@ def _tell_what_changed(inputs: Inputs, folder: Path) -> None:
             continue
         try:
             before = json.loads(other.read_text(encoding="utf-8"))
-        except FileNotFoundError:  # another process has just removed it
+        except (FileNotFoundError, ValueError):  # another process has just removed it; or it is broken
             continue
         changed = [told(*change) for change in differences(before, asdict(inputs))]
         say(

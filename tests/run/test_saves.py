@@ -10,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chainforge.errors import ChainForgeError
 from chainforge.run.journal import Journal
+from chainforge.run.metrics import StepTable
 from chainforge.run.saves import Saves
 
 ROWS = st.lists(
@@ -62,6 +64,55 @@ def test_where_no_state_can_be_read_nothing_is_said_to_go_on(
     said = capsys.readouterr().err
     assert said.endswith(": starting afresh\n")
     assert "going on" not in said
+
+
+def test_a_save_with_a_broken_random_state_is_not_taken_and_leaves_the_generators_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saves = Saves(tmp_path)
+    saves.write(state(0))
+    saved = torch.load(tmp_path / "0.pt", weights_only=True)
+    saved["random"]["numpy"] = ["MT19937", [1, 2], 0, 0, 0.0]
+    torch.save(saved, tmp_path / "0.pt")
+    random.seed(5)
+    before = random.getstate()
+    assert saves.newest() is None
+    assert random.getstate() == before
+    assert capsys.readouterr().err.endswith(": starting afresh\n")
+
+
+class Evil:
+    """What a pickle can do when it is read."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('code of the file ran')",)
+
+
+def test_a_save_is_data_and_no_code(tmp_path: Path) -> None:
+    torch.save({"state": Evil(), "random": {}}, tmp_path / "0.pt")
+    assert Saves(tmp_path).newest() is None
+
+
+def test_a_table_of_other_columns_is_not_gone_on_with(tmp_path: Path) -> None:
+    table = StepTable(tmp_path / "live.csv", ("loss",))
+    table.add(1, loss=0.5)
+    table.load_state_dict(table.state_dict())
+    for rows in ("", "step,loss\n1\n", "step,reward\n1,0.5\n", "garbage"):
+        with pytest.raises(ValueError, match="a table without the columns step, loss"):
+            table.load_state_dict({"rows": rows})
+    assert (tmp_path / "live.csv").read_text() == "step,loss\n1,0.5\n"
+
+
+@pytest.mark.parametrize("line", ["{", "garbage", "[" * 100_000, "\xff"])
+def test_a_line_that_is_no_row_is_named_and_the_file_set_aside(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"[1]\n{line}\n[2]\n", encoding="latin-1")
+    with pytest.raises(
+        ChainForgeError, match=r"rows\.jsonl, line 2: not a row.*\n  -> the file is .*unfit now"
+    ):
+        Journal(path)
+    assert (tmp_path / "rows.jsonl.unfit").exists()
+    assert Journal(path).rows == []
 
 
 def test_the_global_generators_go_on_where_they_were(tmp_path: Path) -> None:

@@ -115,6 +115,37 @@ def test_a_changed_input_starts_afresh_and_says_so(
     assert goes_on_at(INPUTS) == 3, "it goes on when the inputs come back"
 
 
+class Renamed(Counter):
+    """A part whose state another program has changed."""
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.value = state["number"]
+
+
+@pytest.mark.parametrize("parts", [{"counter": Renamed()}, {"model": Counter()}], ids=["shape", "keys"])
+def test_a_state_that_does_not_fit_is_set_aside_and_the_step_starts_afresh(parts: dict[str, Counter]) -> None:
+    interrupted(INPUTS, 3)
+    with (
+        pytest.raises(ChainForgeError, match=r"does not fit this step.*\n  -> it is in .*unfit now"),
+        open_work(INPUTS, RUNTIME) as work,
+    ):
+        work.attach(**parts)
+    (aside,) = work_root().glob("*/unfit")
+    assert list(aside.glob("*.pt")), "nothing is deleted"
+    assert goes_on_at(INPUTS) == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["<<<<<<< HEAD\nstages: {}\n=======\n", "[]", "stages: 5", "", "stages:\n  grpo_final: x"]
+)
+def test_a_dvc_lock_that_is_none_lets_every_finished_folder_stay(text: str) -> None:
+    interrupted(INPUTS, 2)
+    goes_on_at(INPUTS)
+    Path("dvc.lock").write_text(text)
+    sweep(work_root())
+    assert goes_on_at(INPUTS) == 2
+
+
 def test_the_folder_is_the_projects_own_under_temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "original"))
     assert work_root() == tmp_path / "original/.work"
