@@ -3,13 +3,13 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc.render.convert import to_json
-from dvc.render.match import match_defs_renderers
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
@@ -34,14 +34,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, 
     (folder / "reports").mkdir()
     rows = [f"{c},{b},{rate}\n" for c in ("one", "two") for b, rate in (("easy", 0.5), ("hard", 0.25))]
     (folder / "reports/stages.csv").write_text("checkpoint,bench,pass_at_1\n" + "".join(rows))
-    with Repo(str(folder)) as repo:
-        shown = match_defs_renderers(repo.plots.show(), out="x", templates_dir=str(folder / ".dvc/plots"))
-    drawn = {}
-    for renderer, *_ in shown:
-        for picture in to_json(renderer):
-            content = picture["content"]
-            drawn[renderer.name] = json.loads(content) if isinstance(content, str) else content
-    return drawn
+    command = (sys.executable, "-m", "dvc", "plots", "show", "--json")
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    data = json.loads(ended.stdout)["data"]
+    return {name: read(drawn[0]["content"]) for name, drawn in data.items() if drawn}
+
+
+def read(content: Any) -> dict[str, Any]:
+    """A picture as Vega-Lite has it."""
+    found: dict[str, Any] = json.loads(content) if isinstance(content, str) else content
+    return found
 
 
 def write(path: Path, columns: tuple[str, ...]) -> None:
