@@ -12,9 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 TOP = (
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
     *("dvc.yaml", "pyproject.toml", "requirements.lock", "requirements-dev.lock"),
+    *(".dvc/plots/bars_per_bench.json", ".dvc/plots_page.html"),
     *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitattributes", ".gitignore"),
 )
-CODE = ("chainforge/**/*.py", "chainforge/**/*.j2", "chainforge/py.typed", "stages/*.py")
+CODE = (*(f"chainforge/**/*.{kind}" for kind in ("py", "j2", "js")), "chainforge/py.typed", "stages/*.py")
 # Users add to these two folders, so what is bundled goes by name.
 PLUGINS = (
     *("model_pretrained", "model_tiny_qwen2", "prompts_instructions", "prompts_jsonl", "prompts_procedural"),

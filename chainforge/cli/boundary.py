@@ -10,7 +10,7 @@ import click
 
 from chainforge.defuse import defuse
 from chainforge.errors import ChainForgeError
-from chainforge.run.crash import record_crash
+from chainforge.run.crash import tell
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell tells it of other tools
 
@@ -39,11 +39,7 @@ def boundary() -> Iterator[None]:
     except MemoryError:
         raise told("there is not enough memory\n  -> end other programs, then run it again") from None
     except Exception as error:
-        log = record_crash("chainforge", error)
-        first = (str(error).splitlines() or [""])[0]
-        what = f"{type(error).__name__}: {first:.200}".rstrip(": ")
-        where = f"in {log}" if log else "nowhere: no folder is writable"
-        raise told(f"an error that nobody expected: {what}\n  -> its traceback is {where}") from None
+        raise told(tell("chainforge", error)) from None
 
 
 def told(text: str, exit_code: int = 1) -> click.ClickException:

@@ -1,5 +1,6 @@
 """Evaluation: the figures are those of the answers, and unknown is never zero."""
 
+import dataclasses
 import re
 import time
 from typing import Any
@@ -162,3 +163,18 @@ def test_a_problem_that_cannot_be_decided_is_refused() -> None:
         "bench 'general': the reward 'correct' does not apply to 'p7'\n"
         "  -> give that prompt an answer, or choose another evaluate.reward"
     )
+
+
+def test_a_conversation_is_written_down_whole() -> None:
+    p = prompt(7)
+    turns = ({"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, *p.messages)
+    scores = (Score(1.0, {"correct": 1.0}),)
+    row = outcome(Group(dataclasses.replace(p, messages=turns), (completion(p, RIGHT, [1]),), scores), None)
+    assert row["question"] == p.messages[-1]["content"]
+    assert row["messages"] == list(turns)
+
+
+@pytest.mark.parametrize(("reasoning", "summary"), [("", "42"), ("6 * 7", " \n"), ("", "")])
+def test_an_answer_with_an_empty_part_is_not_in_the_format(reasoning: str, summary: str) -> None:
+    text = SUPERCOT.render(reasoning, summary)
+    assert figures_of([answered(1, text, RIGHT)])["format_rate"] == 0.5

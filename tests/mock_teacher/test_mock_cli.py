@@ -118,3 +118,24 @@ def test_no_other_command_waits_for_the_server_s_library() -> None:
     code = "import sys, chainforge.cli; print({'aiohttp', 'torch', 'openai'} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "set()"
+
+
+def test_a_ledger_that_cannot_be_written_stops_it_before_it_serves(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "nowhere" / "x.jsonl", tmp_path, tmp_path / "pipe"):
+        told = CliRunner().invoke(cli, ["mock-teacher", "--port", "0", "--ledger", str(path)])
+        assert told.exit_code == 1, told.output
+        assert "the ledger cannot be written" in told.stderr
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"rates: 2024-13-45", b"rates: [", b"\xff", b"- 1", b"x: " + b"[" * 5000, b"seed: " + b"9" * 6000],
+)
+def test_a_file_of_faults_that_is_none_is_told(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "faults.yaml").write_bytes(content)
+    told = CliRunner().invoke(cli, ["mock-teacher", "--faults", str(tmp_path / "faults.yaml")])
+    assert told.exit_code == 1, told.output
+    assert isinstance(told.exception, SystemExit)
+    assert "\n  -> " in told.stderr

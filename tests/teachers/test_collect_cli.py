@@ -359,3 +359,16 @@ def test_verify_finds_a_key_in_any_file(collected: Path, monkeypatch: pytest.Mon
     said = run("verify", "out", code=1)
     assert "wrong: out/more/notes.txt holds the value of DEEPSEEK_API_KEY" in said
     assert "sk-2718281828459045" not in said
+
+
+@pytest.mark.parametrize("key", [None, "", "a\nb", "schlüssel"], ids=repr)
+def test_without_a_key_that_can_be_one_nothing_is_written(
+    key: str | None, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if key is not None:
+        monkeypatch.setenv("DEEPSEEK_API_KEY", key)
+    before = sorted(project.rglob("*"))
+    assert "DEEPSEEK_API_KEY" in run(*FILES, "--budget-usd", "1", code=1)
+    assert sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts) == [
+        path for path in before if "__pycache__" not in path.parts
+    ]
