@@ -214,7 +214,7 @@ def reached(clone: Clone) -> set[str]:
 
 @pytest.fixture
 def in_process(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packages in `installed/` are found, as in `Clone.run`. DVC, which reads a file per step, parses it once."""
+    """Packages in `installed/` are found, as in `Clone.run`. DVC parses each text once, not once per step."""
     monkeypatch.syspath_prepend(clone.folder / "installed")
     monkeypatch.delitem(sys.modules, "chainforge_bonus", raising=False)
     parsed = cache(_yaml.parse_yaml)
