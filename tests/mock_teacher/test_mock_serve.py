@@ -22,7 +22,8 @@ def test_it_ends_though_requests_hang_and_leaves_no_task(name: str) -> None:
         async with aiohttp.ClientSession() as session:
             async with serve(careful(faults=script)) as served:
                 asking = [asyncio.create_task(ask(session, served, None, label(f"p{i}"))) for i in range(20)]
-                await asyncio.sleep(0.1)
+                while served.ledger.peak_in_flight < 20:
+                    await asyncio.sleep(0.01)
                 start = time.monotonic()
             took = time.monotonic() - start
             ended = await asyncio.gather(*asking, return_exceptions=True)

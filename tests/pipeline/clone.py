@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from tree import copy_project
 
 BIN = Path(sys.executable).parent
+PATH = f"{Path(__file__).with_name('bin')}:{BIN}:{os.environ['PATH']}"
 FOREIGN = ("PYTHON", "DVC_", "GIT_", "CHAINFORGE_")
 LIVELY = '''"""Reward `lively`: differs between completions of a model that can do nothing yet."""
 import chainforge as cf
@@ -34,7 +35,7 @@ def environment() -> dict[str, str]:
     """What a user's shell has after `source .venv/bin/activate`: nothing of this test run."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
     return kept | {
-        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PATH": PATH,
         "DVC_NO_ANALYTICS": "1",
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "200",
@@ -46,7 +47,7 @@ class Clone:
     """One folder with the whole project, and where its commands are looked for."""
 
     folder: Path
-    path: str = f"{BIN}:{os.environ['PATH']}"
+    path: str = PATH
 
     def run(self, *command: str, fails: bool = False) -> str:
         """Run a command here; its output, stderr included. Packages in `installed/` are found."""
