@@ -7,16 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from posix import _exit as real_exit  # that of `os` may be replaced already
+from posix import _exit
 from typing import NoReturn, TypeVar
 
 Item = TypeVar("Item")
+real_exit = _exit  # that of `os` may be replaced already
 
 STDOUT, STDERR = 1, 2
 NOTICE_S = 60.0  # between two items, before one is told what is waited for
-farewells: list[
-    Callable[[], None]
-] = []  # called before the program ends by itself, so that nobody else tells
+Farewell = Callable[[], None]
+farewells: list[Farewell] = []  # called before the program ends by itself, so that nobody else tells
 
 
 @contextmanager

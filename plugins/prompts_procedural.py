@@ -183,14 +183,10 @@ def procedural_reasoning(
 
 
 def in_turns(sources: Mapping[str, Iterator[Problem]], split: str, n: int) -> Iterator[cf.Prompt]:
-    """`n` prompts, the families taking turns."""
-    chosen = list(sources)
-    for i in range(n):
-        turn, place = divmod(i, len(chosen))
-        family = chosen[place]
+    for i, family in zip(range(n), itertools.cycle(sources), strict=False):
         question, answer, check = next(sources[family])
         yield cf.Prompt(
-            id=f"{family}-{split}-{turn:05d}",
+            id=f"{family}-{split}-{i // len(sources):05d}",
             source=family,
             messages=({"role": "user", "content": question},),
             answer=answer,

@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stanzas": FLOOR,
     "graph": FLOOR | {"stanzas"},
     "claims": FLOOR | {"graph"},
-    "preflight": FLOOR | {"claims", "graph", "lock_entry", "plugins"},
+    "preflight": FLOOR | {"claims", "graph", "lock_entry", "plugins", "run", "scoring"},
     "profiles": FLOOR | {"run"},
     "settings_page": FLOOR,
     "wiring": FLOOR | {"containment", "plugins", "run", "scoring"},
@@ -76,7 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inputs": FLOOR | {"claims", "file_digests", "graph", "lock_entry", "plugins", "run"},
     "stage": FLOOR | {"graph", "inputs", "plugins", "run"},
     "lock_diff": FLOOR | {"graph", "lock_entry"},
-    "testing": FLOOR | {"models", "plugins", "pretrained", "rollout", "run", "scoring", "wiring"},
+    "testing": FLOOR | {"digests", "models", "plugins", "pretrained", "rollout", "run", "scoring", "wiring"},
     "pytest_plugin": {"records", "response", "testing"},
     "__main__": {"cli"},
     "cli": FLOOR

@@ -26,7 +26,7 @@ class _Constructor(SafeConstructor):
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            shown = f"{node.value!r:.40} is no {node.tag.rpartition(':')[2]}"
+            shown = f"{node.value!r:.40} is no {str(node.tag).rpartition(':')[2]}"
             raise ConstructorError(problem=f"{shown} ({text:.80})", problem_mark=node.start_mark) from error
 
 
