@@ -14,6 +14,7 @@ from chainforge.config.loading import Choice, Role
 from chainforge.config.prompts import PromptSetSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.config.sampling import SamplingSettings
+from chainforge.config.types import Real
 from chainforge.config.verbs import VERBS
 
 SECTIONS = {name: f"`{name}`" for name in ("prompts", "report")} | {
@@ -26,9 +27,10 @@ SECTIONS = {name: f"`{name}`" for name in ("prompts", "report")} | {
 }
 NAMES: dict[Any, str] = {
     Path: "path", str: "text", bool: "true or false", int: "whole number", float: "number", NoneType: "null",
-    dict[str, float]: "reward: weight, …", dict[str, str]: "name: name, …", list[str]: "names",
+    dict[str, Real]: "reward: weight, …", dict[str, str]: "name: name, …", list[str]: "names",
     PromptSetSettings: "a prompt set",
 }  # fmt: skip
+FAR_OFF = 10_000  # a bound that nobody meets on purpose is not shown
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 HEAD = """\
 # Settings
@@ -37,7 +39,8 @@ Written by `chainforge settings > docs/settings.md` from the classes in `chainfo
 A step reads the sections of `params.yaml` that `dvc.yaml` lists under its `params`, from general to
 special: `grpo_reasoning` reads `grpo`, then `grpo_reasoning`, and the later one counts where both have a
 setting. One that is left out has the default below. A wrong name, type or range stops the run before any
-work, with the nearest known name. A plugin is given as `{plugin: NAME, …}` with its own settings beside
+work, with the nearest known name; so does a number far beyond what anybody trains with, whose bound is not
+shown here. A plugin is given as `{plugin: NAME, …}` with its own settings beside
 the name (its file says which), or as `NAME` alone. Rewards have no settings but their weight.
 
 Also there: `profile`, the name of the active profile; `base_model`, the plugin whose model the recipe starts
@@ -115,7 +118,8 @@ def type_name(annotation: Any, marks: Iterable[Any] = ()) -> str:
     flat = [mark for m in marks for mark in (m.metadata if isinstance(m, FieldInfo) else [m])]
     if annotation is Choice:
         return "plugin: " + next(str(mark).replace("_", " ") for mark in flat if isinstance(mark, Role))
-    limits = [f"{sign} {getattr(m, key):,}" for m in flat for key, sign in SIGNS.items() if hasattr(m, key)]
+    found = [(sign, getattr(m, key)) for m in flat for key, sign in SIGNS.items() if hasattr(m, key)]
+    limits = [f"{sign} {limit:,}" for sign, limit in found if abs(limit) < FAR_OFF]
     return f"{NAMES[annotation]} {', '.join(limits)}".strip()
 
 
