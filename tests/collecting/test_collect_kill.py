@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from chainforge.mock_teacher.mock import MockTeacher
 from chainforge.mock_teacher.script import FaultScript
 from chainforge.mock_teacher.serve import serving
 from chainforge.teachers.journal import NAME
-from chainforge.teachers.paid import read_paid
+from chainforge.teachers.paid import Paid, read_paid
 
 pytestmark = pytest.mark.slow
 
@@ -58,10 +59,12 @@ def test_kills_lose_nothing_and_pay_for_nothing_twice(tmp_path: Path, kills: int
     out, lost, alive, sent = tmp_path / "killed", 0, 0, 0
     journaled: set[str] = set()
     with serving(MockTeacher(teachers=(in_process(),), faults=FAULTS, latency_s=0.5)) as server:
-        for _ in range(kills):
+        for number in range(kills):
             process = start(command(server.url, problems, out), tmp_path / "said")
             wait_for_flight(out, process, more_than=sent)
-            time.sleep(chance.uniform(0.0, 1.5))
+            if number % 2:
+                wait_for_answers(out, process, more_than=len(journaled))
+            time.sleep(chance.uniform(0.0, 1.0))
             alive += process.poll() is None  # all of them, where the machine has nothing else to do
             with suppress(ProcessLookupError):
                 process.kill()
@@ -120,9 +123,18 @@ def test_ctrl_c_waits_for_the_calls_in_flight_and_twice_does_not(tmp_path: Path)
 
 def wait_for_flight(folder: Path, process: subprocess.Popen[bytes], more_than: int = 0) -> None:
     """Until more calls were sent, or the process has ended."""
+    wait_for(lambda paid: paid.sent.total() > more_than, folder, process)
+
+
+def wait_for_answers(folder: Path, process: subprocess.Popen[bytes], more_than: int) -> None:
+    """Until more questions have their answer, or the process has ended."""
+    wait_for(lambda paid: len(paid.finals) > more_than, folder, process)
+
+
+def wait_for(true: Callable[[Paid], bool], folder: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
-        if (folder / NAME).exists() and read_paid(folder).sent.total() > more_than:
+        if (folder / NAME).exists() and true(read_paid(folder)):
             return
         time.sleep(0.05)
-    assert process.poll() is not None, "nothing was sent"
+    assert process.poll() is not None, "nothing happens"

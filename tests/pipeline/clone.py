@@ -142,5 +142,5 @@ def fake_environment(folder: Path) -> None:
     """A .venv that `make setup` believes to be ready: its programs are those of this test run."""
     (folder / ".venv").mkdir()
     (folder / ".venv/bin").symlink_to(BIN)
-    for stamp in (".python", ".run-ready"):
+    for stamp in (".python", "constraints.txt", ".run-ready"):
         (folder / ".venv" / stamp).touch()
