@@ -38,7 +38,7 @@ def check_engine(model: PreTrainedModel) -> None:
     Two completions of two prompts are sampled, then computed by the learner, both ways, and by `model(ids)`.
     Contexts longer than an attention window, or than RoPE's frequencies were made for, are tried on the same
     weights with a limit of a few tokens: that costs as little for a window of 4,096. The logits of a model
-    that knows nothing yet are nearly equal, which would hide an error: a copy with larger weights is tried.
+    that knows nothing yet are nearly equal and would hide an error: a copy with larger weights is tried then.
     Nothing is drawn from a global generator.
     """
     with enough_memory("a first try of the model", "choose a smaller model"):
