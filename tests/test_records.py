@@ -49,7 +49,10 @@ def test_a_record_is_frozen_and_its_json_has_the_fields_in_order(record: Any) ->
 
 
 ROLE = "^message 2 of 2 has the unknown role 'bot'; known: system, user, assistant$"
-THOUGHT = "^message 1 of 1 has 'reasoning_content': remove it; what was thought in earlier turns is no part of a prompt$"
+THOUGHT = (
+    "^message 1 of 1 has 'reasoning_content': remove it; "
+    "what was thought in earlier turns is no part of a prompt$"
+)
 HELLO: Any = {"role": "user", "content": "hello"}
 PROMPT = {"id": "p1", "source": "toy", "messages": [HELLO]}
 TRACE = {"prompt_id": "p1", "reasoning": "r", "content": "c", "finish": "stop", "origin": "toy"}

@@ -202,7 +202,7 @@ def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(render, "LIMIT_S", 0.3)
     loops = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
     before = threading.active_count()
-    with pytest.raises(ChainForgeError, match="models/odd did not end within 0.3 s"):
+    with pytest.raises(ChainForgeError, match=r"models/odd did not end within 0\.3 s"):
         encode_prompt(changed(loops), [Message(role="user", content="x")])
     for _ in range(600):
         if threading.active_count() <= before:
