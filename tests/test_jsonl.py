@@ -66,7 +66,7 @@ GOOD = b'{"id": "p1", "source": "toy", "messages": [{"role": "user", "content": 
         (GOOD + b"null\n", ", line 2: not JSON: line contains null value", "one JSON object per line"),
         (GOOD + b"[1]\n", ", line 2: expected an object, found list", "must be one Prompt record"),
         (GOOD + b'{"id": "p2"}\n', ", line 2: missing 2 required", "must be one Prompt record"),
-        (GOOD.replace(b"}]", b', "x": 1}]'), ", line 1: a message must be", "must be one Prompt record"),
+        (GOOD.replace(b"}]", b', "x": 1}]'), ", line 1: message 1 of 1 must be", "must be one Prompt record"),
         (b"", " is empty", "at least one JSON object"),
         (b"\n  \n", " is empty", "at least one JSON object"),
     ],

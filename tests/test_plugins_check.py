@@ -234,7 +234,7 @@ BAD_SOURCES = {
         ({"count": "0"}, "gives no prompt for train"),
         ({"messages": "[{'role': 'user', 'content': f'{split} {i}?'}]"}, "messages is not a tuple"),
         ({"messages": "()"}, "field 'messages' is empty"),
-        ({"messages": "({'role': 'user', 'content': 3},)"}, "a message must be"),
+        ({"messages": "({'role': 'user', 'content': 3},)"}, "message 1 of 1 must be"),
         ({"messages": "({'role': 'assistant', 'content': f'{split} {i}'},)"}, "does not end with the user"),
         ({"messages": "({'role': 'user', 'content': ' '},)"}, "asks nothing"),
         ({"messages": "({'role': 'user', 'content': chr(0xd800)},)"}, "cannot be written as JSON"),

@@ -2,7 +2,7 @@
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from chainforge.errors import ChainForgeError
@@ -37,13 +37,12 @@ def render_chat(
             found.append(
                 tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=to_answer)
             )
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             found.append(error)
 
-    _run_limited(render)
-    if not found:
+    if not _ends(render):
         raise ChainForgeError(f"{source} did not end within {LIMIT_S:g} s", MEND)
-    if isinstance(found[0], Exception):
+    if isinstance(found[0], BaseException):
         error = found[0]
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
         roles = ", ".join(dict.fromkeys(turn["role"] for turn in turns))
@@ -59,14 +58,16 @@ def render_chat(
     return text
 
 
-def _run_limited(work: Any) -> None:
-    """Call it in a thread, which is ended after LIMIT_S: that holds in any thread, on any platform."""
+def _ends(work: Callable[[], None]) -> bool:
+    """Whether it ends within LIMIT_S. It runs in a thread of its own, which is ended then: on any platform."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(LIMIT_S)
-    if thread.is_alive() and thread.ident is not None:
-        stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
-        stop(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+    if not thread.is_alive() or thread.ident is None:
+        return True
+    stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    stop(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+    return False
 
 
 def _squeezed(text: str) -> str:

@@ -61,10 +61,14 @@ def test_fewer_than_all_rows_are_a_seeded_choice_in_file_order(tmp_path: Path) -
         ([GSM8K], {"answer_pattern": ".+"}, "has 0 groups, not one"),
         ([GSM8K], {"answer_pattern": "("}, "is not a regular expression"),
         ([GSM8K], {"solution": "proof"}, "line 1: there is no field 'proof'"),
-        ([{"messages": [{"role": "user"}], "answer": 1}], {}, "line 1: field 'messages' holds"),
-        ([{"messages": [], "answer": 1}], {}, "line 1: field 'messages' holds"),
-        ([{"messages": "hi", "answer": 1}], {}, "line 1: field 'messages' holds"),
-        ([{"messages": 5, "answer": 1}], {}, "line 1: field 'messages' holds"),
+        (
+            [{"messages": [{"role": "user"}], "answer": 1}],
+            {},
+            "line 1: field 'messages': message 1 of 1 must be",
+        ),
+        ([{"messages": [], "answer": 1}], {}, "line 1: field 'messages': message 1 of 1 must be"),
+        ([{"messages": "hi", "answer": 1}], {}, "line 1: field 'messages': message 1 of 1 must be"),
+        ([{"messages": 5, "answer": 1}], {}, "line 1: field 'messages': message 1 of 1 must be"),
         (
             [{"messages": [{"role": "assistant", "content": "hi"}], "answer": 1}],
             {},
