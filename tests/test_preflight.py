@@ -1,15 +1,16 @@
 """What `lock` refuses before any work: the graph of the settings, names, texts, plugins' own values."""
 
+import json
 import os
 from collections.abc import Mapping
+from contextlib import chdir
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from chainforge.config import loading
-from chainforge.config.loading import read_params
 from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.graph import dependencies, read_graph
@@ -30,20 +31,24 @@ def plugins() -> Plugins:
     return load_plugins(ROOT / "plugins")
 
 
+@cache
+def smoke() -> dict[str, Any]:
+    """The settings of that profile; they are written as JSON, which is YAML that is quick to read."""
+    with chdir(ROOT):
+        settings: dict[str, Any] = YAML(typ="safe", pure=True).load(compose("smoke"))
+    return settings
+
+
 @pytest.fixture(autouse=True)
 def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    text = compose("smoke")
     monkeypatch.chdir(tmp_path)
-    loading._read.cache_clear()
-    Path("params.yaml").write_text(text, encoding="utf-8")
+    Path("params.yaml").write_text(json.dumps(smoke()), encoding="utf-8")
     Path("dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
 
 
 def put(changes: Mapping[str, Any]) -> None:
     """Change settings of params.yaml by their dotted names."""
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(Path("params.yaml").read_text(encoding="utf-8"))
+    params = json.loads(Path("params.yaml").read_text(encoding="utf-8"))
     for dotted, value in changes.items():
         *path, leaf = dotted.split(".")
         node = params
@@ -52,8 +57,7 @@ def put(changes: Mapping[str, Any]) -> None:
         node[leaf] = value
         if value is GONE:
             del node[leaf]
-    with Path("params.yaml").open("w", encoding="utf-8") as file:
-        yaml.dump(params, file)
+    Path("params.yaml").write_text(json.dumps(params), encoding="utf-8")
 
 
 def refused(plugins: Plugins) -> str:
@@ -105,7 +109,7 @@ STUDENT = "students.qwen_distilled_student"
         ({"prompts.reasoning.source.families": []}, "families: []"),
         (
             {"prompts.reasoning.source": {"plugin": "jsonl", "train": "a.jsonl", "eval": "b.jsonl"}},
-            "prompts: prompt source jsonl: eval names b.jsonl, which is not there",
+            "prompts: prompt source jsonl: train names a.jsonl, which is not there",
         ),
     ],
 )
@@ -117,13 +121,13 @@ def test_what_would_stop_a_later_step_is_told_at_once(
 
 
 @pytest.mark.parametrize(
-    "name", ["$(touch x)", "a b", "a@b", "a; touch x #", "a.b", "-a", "", "x" * 65, 5, None]
+    "name", ["$(touch x)", "a b", "a@b", "a; touch x #", "a.b", "-a", "", "x" * 65]
 )
 @pytest.mark.parametrize("where", ["checkpoints", "students"])
 def test_a_name_that_a_shell_could_misread_is_refused(plugins: Plugins, name: Any, where: str) -> None:
-    student = read_params()["students"]["qwen_distilled_student"]
+    student = smoke()["students"]["qwen_distilled_student"]
     put({where: [name] if where == "checkpoints" else {name: student}})
-    with pytest.raises(ChainForgeError, match=r"has the (name|key)"):
+    with pytest.raises(ChainForgeError, match="has the name"):
         read_graph()
 
 
@@ -132,6 +136,8 @@ def test_a_name_that_a_shell_could_misread_is_refused(plugins: Plugins, name: An
     [
         ({"checkpoints": "x"}, "checkpoints is 'x'"),
         ({"checkpoints": []}, "checkpoints is []"),
+        ({"checkpoints": [5]}, "checkpoints has the name 5"),
+        ({"checkpoints": [None]}, "checkpoints has the name None"),
         ({"checkpoints": ["qwen_sft_ckpt"] * 2}, "checkpoints has qwen_sft_ckpt twice"),
         ({"students": []}, "students is []"),
         ({"students": {"a": None}}, "students.a must be a section, found None"),

@@ -28,7 +28,7 @@ USES = {
     "rewards": "dvc exp run -S '+grpo_final.rewards.{name}=0.1'",
     "prompt_sources": "dvc exp run -S prompts.reasoning.source={name}",
     "teachers": "dvc exp run -S collect_cot.teacher={name}",
-    "student_models": "dvc exp run -S sft_cold_start.model={name}",
+    "student_models": "dvc exp run -S base_model={name}",
 }
 
 

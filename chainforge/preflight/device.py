@@ -6,7 +6,10 @@ import sys
 from chainforge.errors import ChainForgeError
 
 SECONDS = 120
-PROBES = {"cuda": "torch.cuda.is_available()", "mps": "torch.backends.mps.is_available()"}
+PROBES = {
+    "cuda": "__import__('torch').cuda.is_available()",
+    "mps": "__import__('torch').backends.mps.is_available()",
+}
 
 
 def check_device(device: str) -> None:
@@ -16,7 +19,7 @@ def check_device(device: str) -> None:
     """
     if device not in PROBES:
         return
-    code = f"import sys, torch; sys.exit(0 if {PROBES[device]} else 3)"
+    code = f"import sys; sys.exit(0 if {PROBES[device]} else 3)"
     try:
         ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
