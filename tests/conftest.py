@@ -39,3 +39,11 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
         return folder
 
     return once
+
+
+@pytest.fixture(autouse=True)
+def plugins_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No interpreter is started to try plugins in: tests/test_plugin_trials.py is about that."""
+    from chainforge.plugins import load
+
+    monkeypatch.setattr(load, "try_plugins", lambda found: {})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chainforge.plugins import find, load_plugins, trial
+from chainforge.plugins import find, load, load_plugins, trial
 from chainforge.plugins.find import candidates
 from chainforge.plugins.trial import try_plugins
 
@@ -43,7 +43,8 @@ LETHAL = {
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_known() -> Iterator[None]:
+def nothing_is_known(plugins_are_trusted: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(load, "try_plugins", try_plugins)
     before = set(trial.survived)
     trial.survived.clear()
     yield

@@ -1,8 +1,9 @@
 """Plugins: found, checked, picked; a broken one is reported, and is an error only when selected."""
 
 import importlib
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ from fakes import ROOT
 from chainforge.cli import cli
 from chainforge.digests import digest_module
 from chainforge.errors import ChainForgeError
-from chainforge.plugins import ROLES, Entry, Plugins, load_plugins, plugin_settings
+from chainforge.plugins import (
+    ROLES,
+    Entry,
+    Plugins,
+    load_plugins,
+    made,
+    plugin_settings,
+    prompts_from,
+)
+from chainforge.records import Prompt
 
 BROKEN = {
     "import_error": "ModuleNotFoundError: No module named 'no_such_package_anywhere'",
@@ -324,3 +334,184 @@ def test_an_annotation_that_cannot_be_resolved_is_an_error_that_names_it(folder:
     )
     with pytest.raises(ChainForgeError, match=r"prompt source 'mine'.*name 'NotImported' is not defined"):
         plugin_settings(load_plugins(folder).pick("prompt_sources", "mine"), {})
+
+
+def registers(name: object, options: str = "", head: str = "") -> str:
+    return (
+        f"{head}\nimport chainforge as cf\n\n@cf.hookimpl\ndef register_rewards(register):\n"
+        f"    register({name!r}, lambda completions: [0.5] * len(completions){options})\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        (registers(5), "TypeError: a name is a text, not 5"),
+        (registers("a b"), "ValueError: the name 'a b' cannot be: use letters, digits, _ and -"),
+        (registers("a.b"), "ValueError: the name 'a.b' cannot be"),
+        (registers("x", ", override='yes'"), "TypeError: override must be True or False, not 'yes'"),
+        (
+            registers("x", head="CHAINFORGE_API = 2"),
+            "ValueError: CHAINFORGE_API is 2, and this ChainForge has",
+        ),
+        (registers("x", head="CHAINFORGE_API = '1'"), "ValueError: CHAINFORGE_API is '1'"),
+        ("raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})", "Mute: (its message cannot be"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("import os\nos._exit(0)", "SystemExit: os._exit(0)"),
+        ("input()", "EOFError"),
+        ("'\udce9'", "SyntaxError: "),
+    ],
+)
+def test_whatever_is_wrong_with_a_plugin_is_told_of_it_alone(folder: Path, code: str, complaint: str) -> None:
+    (folder / "bad.py").write_text(code, encoding="utf-8", errors="surrogateescape")
+    plugins = load_plugins(folder)
+    assert plugins.names("rewards") == ["first", "last"]
+    assert plugins.broken[f"{folder.as_posix()}/bad.py"].startswith(complaint)
+
+
+def test_a_plugin_says_in_which_encoding_it_is_written(folder: Path) -> None:
+    (folder / "bom.py").write_bytes(b"\xef\xbb\xbf" + registers("bom").encode())
+    latin = registers("latin", head="# -*- coding: latin-1 -*-\nWORD = 'caf\xe9'")
+    (folder / "latin.py").write_bytes(latin.encode("latin-1"))
+    plugins = load_plugins(folder)
+    assert plugins.names("rewards") == ["bom", "first", "last", "latin"]
+    digests = {digest_module(plugins.pick("rewards", name).module) for name in ("bom", "latin")}
+    assert len(digests) == 2
+
+
+def test_an_expression_may_be_a_thousand_terms_deep_and_one_too_deep_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "deep.py").write_text(registers("deep", head="SUM = " + "+".join(["1"] * 1500)))
+    module = load_plugins(folder).pick("rewards", "deep").module
+    assert digest_module(module)
+    (folder / "deep.py").write_text("SUM = " + "+".join(["1"] * 100_000))  # as edited afterwards
+    with pytest.raises(ChainForgeError, match=r"deep\.py: its code cannot be read: (Recursion|Memory)Error"):
+        digest_module(module)
+
+
+def test_what_a_plugin_prints_is_not_taken_for_a_result(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "loud.py").write_text(registers("loud", head="import os\nprint('a')\nos.system('echo b')"))
+    assert "loud" in load_plugins(folder).names("rewards")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert {"a", "b"} <= set(err.split())
+
+
+def test_two_files_that_claim_a_name_are_both_named_where_it_is_selected(folder: Path) -> None:
+    (folder / "mine.py").write_text(registers("first"))
+    plugins = load_plugins(folder)
+    with pytest.raises(ChainForgeError) as caught:
+        plugins.pick("rewards", "first")
+    assert all(f"{folder.as_posix()}/{name}.py" in caught.value.problem for name in ("a_first", "mine"))
+    assert "override=True" in caught.value.fix
+    assert plugins.pick("rewards", "last")
+
+
+@pytest.mark.parametrize("name", ["a_before", "b_after"])
+def test_who_asks_to_override_takes_the_place_whatever_the_order(folder: Path, name: str) -> None:
+    (folder / f"{name}.py").write_text(registers("first", ", override=True"))
+    plugins = load_plugins(folder)
+    assert plugins.broken == {}
+    entry = plugins.pick("rewards", "first")
+    assert entry.source == f"{folder.as_posix()}/{name}.py"
+    assert entry.component(completions=["a"]) == [0.5]
+
+
+@pytest.mark.parametrize("line", ["from helper import x", "from .helper import x", "import helper"])
+def test_a_file_that_imports_a_file_beside_it_is_told_the_rule(folder: Path, line: str) -> None:
+    (folder / "helper.py").write_text("x = 1\n")
+    (folder / "user.py").write_text(registers("user", head=line))
+    told = load_plugins(folder).broken[f"{folder.as_posix()}/user.py"]
+    assert "files of" in told
+    assert "cannot import each other: put the code into this file, or make a package" in told
+
+
+class Odd:
+    """Factories and what they make."""
+
+    @staticmethod
+    def raises(*, path: str = "") -> object:
+        raise KeyError("no such thing")
+
+    @staticmethod
+    def exits() -> object:
+        raise SystemExit(0)
+
+    @staticmethod
+    def needs(path: str) -> object:
+        return path
+
+    @staticmethod
+    def nothing() -> object:
+        return object()
+
+    class NoSignature:
+        __signature__ = "none"
+
+    @staticmethod
+    def annotated(*, path: object() = None) -> object:  # type: ignore[valid-type]
+        return path
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "complaint"),
+    [
+        ("raises", {}, "cannot be made with these settings: KeyError: 'no such thing'"),
+        ("exits", {}, "cannot be made with these settings: SystemExit: 0"),
+        ("needs", {}, "takes 'path' by its place"),
+        ("nothing", {}, "makes object, which has no `generate`"),
+        ("NoSignature", {}, "its settings cannot be read: TypeError"),
+        ("annotated", {"path": 1}, "path cannot be checked against its annotation"),
+    ],
+)
+def test_a_factory_that_cannot_make_what_it_should_is_told_by_name(
+    name: str, settings: dict[str, Any], complaint: str
+) -> None:
+    entry = Entry("teachers", "odd", getattr(Odd, name), {}, "plugins/odd.py", sys)
+    with pytest.raises(ChainForgeError) as caught:
+        made(entry, settings)
+    assert str(caught.value).startswith("teacher 'odd' (plugins/odd.py)")
+    assert complaint in caught.value.problem
+
+
+def good(id: Any = "a", messages: Any = None, answer: Any = "1", columns: Any = None) -> Prompt:
+    turn: Any = ({"role": "user", "content": "1?"},)
+    return Prompt(id, "s", turn if messages is None else messages, answer, columns or {})
+
+
+def half_way() -> Iterator[Prompt]:
+    yield good()
+    raise GeneratorExit
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (lambda: None, "gives NoneType, not prompts"),
+        (lambda: [{}], "train prompt 1: expected a Prompt, found {}"),
+        (half_way, "raised after 1 train prompts: GeneratorExit"),
+        (lambda: [good(), good(id=5)], "train prompt 2: field 'id' must be a string, found 5"),
+        (lambda: [good(id="")], "field 'id' is empty"),
+        (lambda: [good(messages="text")], "field 'messages' must be a list"),
+        (lambda: [good(answer=1)], "field 'answer' must be a string or null, found 1"),
+        (lambda: [good(columns={"a": object()})], "field 'columns' holds what JSON cannot"),
+        (lambda: [good(columns={5: 1})], "a column is called 5, which is no text"),
+    ],
+)
+def test_a_source_that_gives_anything_but_prompts_is_told_by_name(
+    given: Callable[[], Any], complaint: str
+) -> None:
+    entry = Entry("prompt_sources", "odd", lambda *, split, n, seed: given(), {}, "plugins/odd.py", sys)
+    with pytest.raises(ChainForgeError) as caught:
+        list(prompts_from(entry, {}, split="train", n=9, seed=1))
+    assert "prompt source 'odd' (plugins/odd.py)" in caught.value.problem
+    assert complaint in caught.value.problem
+
+
+def test_a_source_that_never_ends_gives_as_many_as_were_asked_for() -> None:
+    endless = lambda *, split, n, seed: map(good, map(str, itertools.count()))  # noqa: E731
+    entry = Entry("prompt_sources", "odd", endless, {}, "plugins/odd.py", sys)
+    assert [p.id for p in prompts_from(entry, {}, split="eval", n=3, seed=1)] == ["0", "1", "2"]

@@ -59,7 +59,7 @@ def described(entry: Entry, choices: list[Selected]) -> dict[str, Any]:
         "role": entry.role,
         "version": place.get("version"),
         "from": place.get("source") or place["distribution"],
-        "source": entry.source,
+        "source": entry.source + (f", instead of {entry.instead_of}" if entry.instead_of else ""),
         "used_by": users(choices, entry.role, entry.name),
     }
 

@@ -4,8 +4,6 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from chainforge.errors import ChainForgeError, described, unknown
 from chainforge.plugins.entry import Entry
 
@@ -56,6 +54,8 @@ def _known(entry: Entry) -> dict[str, inspect.Parameter]:
 
 
 def _value(entry: Entry, parameter: inspect.Parameter, value: Any) -> Any:
+    from pydantic import TypeAdapter, ValidationError  # not where plugins are only tried
+
     annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
     try:
         return TypeAdapter(annotation).validate_python(value)

@@ -1,7 +1,10 @@
 """Collecting traces: every prompt answered as often as asked, in the order of the prompts."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from fakes import make_step, prompt
@@ -64,3 +67,42 @@ def test_a_teacher_that_answers_too_seldom_or_too_often_is_an_error() -> None:
         collect(Fake(lose=1), PROMPTS, 1, STEP, Work())
     with pytest.raises(ChainForgeError, match="gave 2 answers to 'p3', not 1"):
         collect(Fake(repeat=1), PROMPTS, 1, STEP, Work())
+
+
+class Says(Fake):
+    """Gives what it is told to."""
+
+    def __init__(self, given: Callable[[], Any]) -> None:
+        super().__init__()
+        self.given = given
+
+    def generate(self, prompts: Sequence[Prompt], *, n: int, seed: int) -> Any:
+        return self.given()
+
+
+def trace(prompt_id: str = "p3", **changes: Any) -> Trace:
+    return replace(Trace(prompt_id, "r", "42", "stop", "fake"), **changes)
+
+
+def leaves() -> Iterator[Trace]:
+    yield trace()
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (lambda: None, "gives NoneType, not traces"),
+        (lambda: [{}], "trace 1: expected a Trace, found {}"),
+        (lambda: [trace(reasoning=None)], "trace 1: field 'reasoning' must be a string, found None"),
+        (lambda: [trace(finish="banana")], "field 'finish' must be one of"),
+        (leaves, "raised SystemExit: 0"),
+        (lambda: itertools.repeat(trace()), "gave 2 answers to 'p3', not 1"),
+    ],
+)
+def test_a_teacher_that_gives_anything_but_the_traces_asked_for_is_an_error(
+    given: Callable[[], Any], complaint: str
+) -> None:
+    with pytest.raises(ChainForgeError) as caught:
+        collect(Says(given), PROMPTS, 1, STEP, Work(), "teacher 'odd' (plugins/odd.py)")
+    assert complaint in caught.value.problem
