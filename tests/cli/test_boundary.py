@@ -92,7 +92,7 @@ def test_a_message_obeys_nobody(character: str) -> None:
     ],
 )
 def test_an_output_that_takes_nothing_is_told(redirect: str, code: int, said: str, root: Path) -> None:
-    line = f"{' '.join(CHAINFORGE)} settings {redirect}"
+    line = f"{' '.join(CHAINFORGE)} profile list {redirect}"
     result = subprocess.run(["bash", "-c", line], cwd=root, capture_output=True, text=True)
     assert result.returncode == code
     assert said in result.stderr
