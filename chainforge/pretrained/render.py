@@ -59,7 +59,7 @@ def render_chat(
 
 
 def _ends(work: Callable[[], None]) -> bool:
-    """Whether it ends within LIMIT_S. It runs in a thread of its own, which is ended then: on any platform."""
+    """Whether it ends within LIMIT_S. It runs in a thread of its own, which is ended then."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(LIMIT_S)
