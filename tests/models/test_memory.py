@@ -36,7 +36,13 @@ def test_other_errors_stay_what_they_are(error: BaseException) -> None:
 
 def test_sampling_says_what_to_lower() -> None:
     with pytest.raises(ChainForgeError, match=r"memory for sampling\n  -> lower runtime\.rollout_rows"):
-        sample(qwen2(), [Request([1], [1])], SamplingSettings(max_new_tokens=10**15), eos_id=0, max_rows=4)
+        sample(
+            qwen2(),
+            [Request([1], [1])],
+            SamplingSettings().model_copy(update={"max_new_tokens": 10**15}),
+            eos_id=0,
+            max_rows=4,
+        )
 
 
 def test_training_says_what_to_lower() -> None:
