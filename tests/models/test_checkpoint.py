@@ -154,8 +154,9 @@ def test_an_interruption_leaves_the_old_folder_and_nothing_else(
 
 
 def test_what_a_killed_run_left_behind_is_cleared_away(tmp_path: Path) -> None:
-    (tmp_path / "model.partial").mkdir()
-    (tmp_path / "model.partial/leftover").write_text("x")
+    killed = tmp_path / ".model.chainforge-999999999-0123abcd.partial"  # no process has that number
+    killed.mkdir()
+    (killed / "leftover").write_text("x")
     with whole_folder(tmp_path / "model") as folder:
         (folder / "a").write_text("1")
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["model", "model/a"]
