@@ -39,9 +39,9 @@ class NoFloat64(TorchFunctionMode):
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_the_same_tokens_are_drawn(monkeypatch: pytest.MonkeyPatch, settings: SamplingSettings) -> None:
-    usual = sample(qwen2(), REQUESTS, settings, eos_id=0, max_rows=3)
+    usual = sample(qwen2(), REQUESTS, settings, eos_ids=[0], max_rows=3)
     monkeypatch.setattr(drawing, "NO_FLOAT64", {"cpu"})
-    assert sample(qwen2(), REQUESTS, settings, eos_id=0, max_rows=3) == usual
+    assert sample(qwen2(), REQUESTS, settings, eos_ids=[0], max_rows=3) == usual
 
 
 def test_what_is_exact_is_on_a_device_that_can() -> None:
@@ -58,8 +58,8 @@ def test_a_gpu_that_refuses_float64_draws_the_same(
     monkeypatch: pytest.MonkeyPatch, settings: SamplingSettings
 ) -> None:
     model = qwen2().to("cuda")
-    usual = sample(model, REQUESTS, settings, eos_id=0, max_rows=3)
+    usual = sample(model, REQUESTS, settings, eos_ids=[0], max_rows=3)
     monkeypatch.setattr(drawing, "NO_FLOAT64", {"cuda"})
     with NoFloat64("cuda"):
-        found = sample(model, REQUESTS, settings, eos_id=0, max_rows=3)
+        found = sample(model, REQUESTS, settings, eos_ids=[0], max_rows=3)
     assert [[s.token_ids for s in each] for each in found] == [[s.token_ids for s in each] for each in usual]
