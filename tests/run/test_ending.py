@@ -131,6 +131,7 @@ ENDS = {
     "import ctypes; ctypes.CDLL(None)._exit(0)": "ended without a word",
     "import ctypes; ctypes.string_at(0)": "-> where it was: logs/step.traceback.txt",
     "import os; os.abort()": "-> where it was: logs/step.traceback.txt",
+    "import os; os._exit(3)": "ended without a word",
     "import os; os._exit(0)": "Left: os._exit was called",
     "1 / 0": "ZeroDivisionError: division by zero",
     "import atexit, os; atexit.register(lambda: os._exit(0)); raise SystemError": "SystemError",
