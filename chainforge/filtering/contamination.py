@@ -1,7 +1,7 @@
 """Problems that the evaluation asks too: the same text, a shared run of words, a short one in a longer."""
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
@@ -29,13 +29,15 @@ class Benchmarks:
         """The prompts of all evaluation files. One of fewer than `size` words is looked for as a whole."""
         questions: set[str] = set()
         runs: set[str] = set()
-        shorts: defaultdict[str, list[str]] = defaultdict(list)
+        shorts: dict[str, dict[int, dict[str, list[str]]]] = {}
         for prompts in files:
             questions.update(map(plain_question, prompts))
             runs |= telling_runs(prompts, size) if size else set()
         for question in sorted(questions) if size else ():
             if is_short(question, size or 0):
-                shorts[" ".join(words(question))].append(question.strip("?!.:= "))
+                its = words(question)
+                alike = shorts.setdefault(its[0], {}).setdefault(len(its), {}).setdefault(" ".join(its), [])
+                alike.append(question.strip("?!.:= "))
         return cls(frozenset(questions), frozenset(runs), size, shorts)
 
     def finds(self, prompt: Prompt) -> Literal["contaminated_exact", "contaminated_ngram"] | None:
@@ -44,15 +46,17 @@ class Benchmarks:
             return "contaminated_exact"
         if self.size and not self.runs.isdisjoint(runs_of(prompt, self.size)):
             return "contaminated_ngram"
-        return "contaminated_ngram" if self.holds_short(prompt) else None
+        return "contaminated_ngram" if self.shorts and self.holds_short(prompt) else None
 
     def holds_short(self, prompt: Prompt) -> bool:
         """Whether a short problem of the evaluation stands in this prompt, its signs included."""
-        lengths = {run.count(" ") + 1 for run in self.shorts}
         for text in asked(prompt):
-            inside = {run for length in lengths for run in ngrams(text, length) if run in self.shorts}
+            found, inside = words(text), set[str]()
+            for place, word in enumerate(found):
+                for length, runs in self.shorts[word].items() if word in self.shorts else ():
+                    inside.update(runs.get(" ".join(found[place : place + length]), ()))
             plain = closed_up(text) if inside else ""
-            if any(stands_in(short, plain) for run in inside for short in self.shorts[run]):
+            if any(stands_in(short, plain) for short in inside):
                 return True
         return False
 
