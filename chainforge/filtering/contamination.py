@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -20,25 +20,25 @@ class Benchmarks:
     questions: frozenset[str] = frozenset()
     runs: frozenset[str] = frozenset()
     size: int | None = None
-    shorts: Mapping[str, Sequence[str]] = field(
-        default_factory=dict
-    )  # words -> the texts that have just these
+    lengths: Mapping[str, Set[int]] = field(default_factory=dict)  # of short problems, by their first word
+    shorts: Mapping[str, Sequence[str]] = field(default_factory=dict)  # words -> the texts of just these
 
     @classmethod
     def of(cls, files: Iterable[Sequence[Prompt]], size: int | None) -> Self:
         """The prompts of all evaluation files. One of fewer than `size` words is looked for as a whole."""
         questions: set[str] = set()
         runs: set[str] = set()
-        shorts: dict[str, dict[int, dict[str, list[str]]]] = {}
+        lengths: dict[str, set[int]] = {}
+        shorts: dict[str, list[str]] = {}
         for prompts in files:
             questions.update(map(plain_question, prompts))
             runs |= telling_runs(prompts, size) if size else set()
         for question in sorted(questions) if size else ():
             if is_short(question, size or 0):
                 its = words(question)
-                alike = shorts.setdefault(its[0], {}).setdefault(len(its), {}).setdefault(" ".join(its), [])
-                alike.append(question.strip("?!.:= "))
-        return cls(frozenset(questions), frozenset(runs), size, shorts)
+                lengths.setdefault(its[0], set()).add(len(its))
+                shorts.setdefault(" ".join(its), []).append(question.strip("?!.:= "))
+        return cls(frozenset(questions), frozenset(runs), size, lengths, shorts)
 
     def finds(self, prompt: Prompt) -> Literal["contaminated_exact", "contaminated_ngram"] | None:
         """How the evaluation asks this, if it does."""
@@ -53,8 +53,8 @@ class Benchmarks:
         for text in asked(prompt):
             found, inside = words(text), set[str]()
             for place, word in enumerate(found):
-                for length, runs in self.shorts[word].items() if word in self.shorts else ():
-                    inside.update(runs.get(" ".join(found[place : place + length]), ()))
+                for length in self.lengths.get(word, ()):
+                    inside.update(self.shorts.get(" ".join(found[place : place + length]), ()))
             plain = closed_up(text) if inside else ""
             if any(stands_in(short, plain) for short in inside):
                 return True

@@ -40,7 +40,7 @@ def test_sampling_says_what_to_lower() -> None:
             qwen2(),
             [Request([1], [1])],
             SamplingSettings().model_copy(update={"max_new_tokens": 10**15}),
-            eos_id=0,
+            eos_ids=[0],
             max_rows=4,
         )
 
