@@ -74,6 +74,7 @@ def state_of(top: Path) -> dict[str, tuple[int, int, bytes]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_driver_sees_what_changes(finished: Finished, tmp_path: Path) -> None:
     clone = copy_clone(finished.clone, tmp_path / "project")
     before = state_of(tmp_path)
