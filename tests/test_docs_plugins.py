@@ -14,6 +14,7 @@ from fakes import ROOT, TEXTS, prompt, response
 from fresh import Fresh, make_project
 from ruamel.yaml import YAML
 
+from chainforge.claims import NOTED
 from chainforge.jsonl import write_records, write_rows
 from chainforge.lock import make_lock
 from chainforge.plugins import load_plugins
@@ -102,6 +103,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
     write_rows(made.folder / "data/eval/qwen_rl_ckpt_final/reasoning.jsonl", rows)
     accepted = [Example(p.id, p.messages, response("A. " * i), "toy") for i, p in enumerate(asked)]
     write_records(made.folder / "data/rejection/accepted.jsonl", accepted)
+    noted = ("data/rejection/accepted.jsonl", "data/eval/qwen_rl_ckpt_final/reasoning.jsonl")
+    made.write(NOTED.as_posix(), "\n".join(noted))  # as the steps themselves note what they make
     return made
 
 
