@@ -120,7 +120,7 @@ def test_answers_that_the_cache_has_lost_are_told_plainly(grid: Clone, tmp_path:
 
 def test_an_edited_setting_that_has_not_run_is_told(grid: Clone, tmp_path: Path) -> None:
     clone = copy_clone(grid, tmp_path / "copy")
-    clone.put("sft_refine.num_epochs", 3.0)
+    clone.put("grpo_reasoning.num_rl_steps", 7)
     said = compare(clone, "HEAD")
-    assert re.search(r"sft_refine\.num_epochs +1\.0 → 3\.0", said)
-    assert "Careful, workspace: other settings or inputs than now made qwen_sft_ckpt_stage3" in said
+    assert re.search(r"grpo_reasoning\.num_rl_steps +\d+ → 7", said)
+    assert "Careful, workspace: other settings or inputs than now made qwen_rl_ckpt_stage2" in said
