@@ -20,7 +20,8 @@ class Benchmarks:
     questions: frozenset[str] = frozenset()
     runs: frozenset[str] = frozenset()
     size: int | None = None
-    shorts: Mapping[str, Sequence[str]] = field(
+    # First word -> number of words -> the words -> the texts that have just these.
+    shorts: Mapping[str, Mapping[int, Mapping[str, Sequence[str]]]] = field(default_factory=dict)
         default_factory=dict
     )  # words -> the texts that have just these
 
