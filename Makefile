@@ -24,7 +24,7 @@ SMOLLM2 ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test test-all test-quick pins lint fix results exp-show clean bench bench-sft bench-techniques bench-vllm
+.PHONY: help run setup setup-dev test test-all test-quick check-gpu pins lint fix results exp-show clean bench bench-sft bench-techniques bench-vllm
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -38,13 +38,16 @@ setup: $(VENV)/.run-ready .dvc/config ## Make .venv with pinned dependencies
 setup-dev: $(VENV)/.dev-ready .dvc/config
 
 test: setup-dev ## Set up and run the tests (8 minutes on two cores)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not long"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not long and not gpu"
 
 test-all: setup-dev ## The same, and the long chains of kills and re-runs (an hour)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not gpu"
+
+check-gpu: setup-dev ## The tests that need CUDA
+	$(BIN)/pytest -m gpu
 
 test-quick: setup-dev ## The quick tests (under a minute)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not long and not peer"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not long and not peer and not gpu"
 
 lint: setup-dev ## Check format, lint and types
 	$(BIN)/ruff format --check .

@@ -47,8 +47,8 @@ def test_totals_are_the_sums_of_the_lines_and_tokens_times_prices(tmp_path: Path
         async with session.get(f"{served.root}/mock/ledger") as reply:
             return await reply.json()
 
-    told, served = with_server(careful(faults=SCRIPT, ledger=tmp_path / "new" / "ledger.jsonl"), story)
-    lines = [json.loads(line) for line in (tmp_path / "new" / "ledger.jsonl").read_text().splitlines()]
+    told, served = with_server(careful(faults=SCRIPT, ledger=tmp_path / "ledger.jsonl"), story)
+    lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     assert told == served.ledger.totals().as_json()
     assert lines == [entry.as_json() for entry in served.ledger.entries]
     assert sorted(line["number"] for line in lines) == list(range(1, 201))

@@ -88,7 +88,7 @@ def test_a_script_that_makes_no_sense_is_an_error(text: str, complaint: str) -> 
     [
         ("rate: {hang: 1}", "did you mean 'rates'"),
         ("[hang]", "not a mapping"),
-        ("rates: {hang", "it must be a YAML file"),
+        ("rates: {hang", "line 1: not YAML"),
         ("attempts: -1", "none of them is below 0"),
     ],
 )
