@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chainforge.config.yaml_text import parse_yaml
+from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
 from chainforge.graph import VARIABLE, GraphStep, Output, filled, read_graph
 
@@ -98,9 +98,7 @@ def recorded_paths() -> set[Path]:
         return set()
     fix = "bring back the one of the last commit: git checkout dvc.lock"
     try:
-        loaded = parse_yaml(DVC_LOCK, DVC_LOCK.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ChainForgeError(f"{DVC_LOCK} is not UTF-8: {error}", fix) from error
+        loaded = parse_yaml(DVC_LOCK.read_bytes(), str(DVC_LOCK))
     except ChainForgeError as error:
         raise ChainForgeError(error.problem, fix) from error
     if loaded is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from chainforge.config.yaml_text import parse_yaml
+from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
 
 LOCK = "plugins.lock.json"
@@ -60,7 +60,7 @@ def read_stanzas(path: Path) -> Mapping[str, Stanza]:
 
 @cache
 def _stanzas(path: Path, text: str) -> Mapping[str, Stanza]:
-    loaded = parse_yaml(path, text)
+    loaded = parse_yaml(text, str(path))
     stages = loaded.get("stages") if isinstance(loaded, Mapping) else None
     if not isinstance(stages, Mapping) or not stages:
         raise ChainForgeError(

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from chainforge.config.yaml_text import parse_yaml
+from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
 
 PARAMS = Path("params.yaml")
@@ -62,7 +62,7 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
 
 @cache
 def _read(path: Path, text: str) -> dict[str, Any]:
-    params = parse_yaml(path, text)
+    params = parse_yaml(text, str(path))
     if not isinstance(params, dict):
         raise ChainForgeError(f"{path} holds no settings", "chainforge profile use tiny writes a whole one")
     return params

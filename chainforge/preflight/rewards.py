@@ -7,7 +7,7 @@ from typing import Any
 
 from chainforge.claims import DVC_LOCK
 from chainforge.config.verbs import VERBS
-from chainforge.config.yaml_text import parse_yaml
+from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
 from chainforge.graph import GraphStep, dependencies, param, settings_of
 from chainforge.hookspecs import RewardOptions
@@ -59,7 +59,7 @@ def _columns(path: Path) -> Iterator[str]:
 def _are_current() -> bool:
     """Whether the prompts that are there are those of the present settings, as far as dvc.lock tells."""
     try:
-        recorded: Any = parse_yaml(DVC_LOCK, DVC_LOCK.read_text(encoding="utf-8"))
+        recorded: Any = parse_yaml(DVC_LOCK.read_bytes(), str(DVC_LOCK))
         values = recorded["stages"]["prompts"]["params"]["params.yaml"]
         return bool(values["prompts"] == param("prompts"))
     except (OSError, ValueError, KeyError, TypeError, ChainForgeError):

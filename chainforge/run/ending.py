@@ -118,11 +118,8 @@ def forbid_leaving() -> Callable[[], None]:
 
     def guarded(name: str) -> Callable[..., Any]:
         def leave(*arguments: Any, **options: Any) -> Any:
-            failing = name == "_exit" and arguments[:1] not in (
-                (),
-                (0,),
-            )  # no success; the watcher says the rest
-            if os.getpid() != owner or failing:
+            fails = name == "_exit" and arguments[:1] not in ((), (0,))  # the watcher tells of it
+            if os.getpid() != owner or fails:
                 return before[name](*arguments, **options)
             raise Left(f"os.{name} was called, which would end the step's own process")
 
