@@ -36,11 +36,10 @@ def install(folder: Path) -> None:
 
 def main() -> None:
     """`python -m stages.VERB STEP` of the stand-in graph."""
-    from ruamel.yaml import YAML
-
+    from chainforge.claims import claim
     from chainforge.config.loading import load_settings
     from chainforge.config.verbs import VERBS
-    from chainforge.graph import GRAPH, VARIABLE, _expand, param, read_graph
+    from chainforge.graph import outputs, param, read_graph
     from chainforge.inputs import inputs_of
     from chainforge.plugins import load_plugins
 
@@ -51,15 +50,9 @@ def main() -> None:
     mark = inputs_of(name, settings, load_plugins()).fingerprint
     if name == "report":  # reads more than a training step: its own sections are not all that it watches
         mark += json.dumps([param("checkpoints"), param("evaluate")["reward"]])
-    stages = YAML(typ="safe", pure=True).load(GRAPH.read_text(encoding="utf-8"))["stages"]
-    (stanza,) = [
-        body for key, stanza in stages.items() for found, body in _expand(key, stanza) if found == name
-    ]
-    for kind in ("outs", "metrics", "plots"):
-        for out in stanza.get(kind, []):
-            declared = out if isinstance(out, str) else next(iter(out))
-            path = Path(VARIABLE.sub(lambda match: str(param(match[1])), declared))
-            write(path if path.suffix else path / "weights", mark)
+    claim(step)
+    for path in outputs(step):
+        write(path if path.suffix else path / "weights", mark)
 
 
 def write(path: Path, mark: str) -> None:
