@@ -77,7 +77,10 @@ def test_every_make_target_that_the_pages_name_exists(command: str) -> None:
 def test_every_chainforge_command_that_the_pages_name_exists(command: str) -> None:
     group: click.Command = cli
     for word in command.split():
-        if not isinstance(group, click.Group) or (word.startswith("-") and group.invoke_without_command):
+        if word.startswith("-") and isinstance(group, click.Group):
+            assert any(word in option.opts for option in group.params), f"there is no option {word}"
+            return
+        if not isinstance(group, click.Group):
             break
         assert word in group.commands, f"there is no command {word}"
         group = group.commands[word]
