@@ -90,7 +90,9 @@ def accounts_agree(run: Run) -> None:
     """The journal and the ledger are about the same money."""
     assert run.paid.spent == run.ledger.delivered_usd
     assert run.ledger.billed_undelivered_usd <= run.paid.possibly
-    assert run.paid.sent.total() == run.ledger.requests
+    unheard = run.paid.sent.total() - run.ledger.requests  # given up before the server had them
+    assert unheard >= 0
+    assert unheard == 0 or run.stopped is not None
 
 
 def write_prompts(path: Path, n: int) -> Path:

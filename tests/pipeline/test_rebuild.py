@@ -147,6 +147,7 @@ ROWS: dict[str, tuple[Edit, set[str]]] = {
         setting("filter_general.prompts", "data/prompts/general_eval.jsonl"),
         follows("filter_general"),
     ),
+    "base_model": (setting("base_model.mlp", 48), follows("sft_cold_start", "sft_refine")),
     "sft": (setting("sft.weight_decay", 0.2), follows(*SFT)),
     "sft_cold_start": (setting("sft_cold_start.num_epochs", 3.0), follows("sft_cold_start")),
     "sft_refine": (setting("sft_refine.num_epochs", 3.0), follows("sft_refine")),
