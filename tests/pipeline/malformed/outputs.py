@@ -28,7 +28,7 @@ CASES = [
             tried=f"{how}: the output of SFT is {place}",
             spoil=both(folder("../outside", "mine.txt"), put("sft_cold_start.output", place)),
             command=command,
-            says="output",
+            says="" if how == "dvc repro" else "output",
             quick=place in ("..", ".git") and how == "lock",
         )
         for place in PLACES

@@ -134,7 +134,10 @@ CASES = [
     ),
     Case(
         tried="a student less",
-        spoil=take_out("students.qwen_student_cold_start"),
+        spoil=both(
+            put("checkpoints", ["qwen_sft_ckpt", "qwen_student_cold_start"]),
+            take_out("students.qwen_student_cold_start"),
+        ),
         says="qwen_student_cold_start",
     ),
     Case(
