@@ -12,10 +12,13 @@ from chainforge.hookspecs import ApiTeacher
 from chainforge.run.progress import say
 from chainforge.run.stopping import Stopping
 from chainforge.teachers import record
+from chainforge.teachers.agenda import agenda
 from chainforge.teachers.collector import Collector
 from chainforge.teachers.journal import Journal
 from chainforge.teachers.paid import Paid, final_answers, read_paid
 from chainforge.teachers.question import Question
+from chainforge.teachers.stops import unknown_finish
+from chainforge.teachers.traces import unknown_finishes
 
 COPIED_AT_ONCE = 500  # answers of another journal, of which there may be more than memory holds
 Watch = Callable[[Collector], None]
@@ -41,15 +44,15 @@ def answer_all(
     check_budget(teacher, settings)
     if not teacher.thinks:
         say(WITHOUT_THOUGHT)
-    left = {question.fingerprint for question in questions} - read_paid(folder).finals.keys()
-    if left and not settings.reuse:
+    check_finishes(teacher, questions, folder, before := read_paid(folder))
+    if agenda(questions, before, settings).asks and not settings.reuse:
         asyncio.run(open_once(teacher))
     stopping = Stopping()
-    with Journal(folder) as journal, stopping.listening():
+    with Journal(folder) as journal, stopping.listening(twice=True):
         paid = read_paid(folder)
 
         async def ask() -> None:
-            if any(question.fingerprint not in paid.finals for question in questions):
+            if agenda(questions, paid, settings).asks:
                 table = teacher.prices.table if teacher.prices else None
                 await journal.write(record.run(about, teacher.identity, table))
             for reused in settings.reuse:
@@ -67,13 +70,22 @@ def answer_all(
             await collector.collect(questions)
 
         asyncio.run(ask())
-        return read_paid(folder)
+    check_finishes(teacher, questions, folder, after := read_paid(folder))
+    return after
 
 
 async def open_once(teacher: ApiTeacher) -> None:
     """Raise ChainForgeError where the teacher cannot be asked, for want of a key: nothing is written yet."""
     async with teacher.client(connections=1):
         pass
+
+
+def check_finishes(teacher: ApiTeacher, questions: Sequence[Question], folder: Path, paid: Paid) -> None:
+    """Raise CollectionStopped where a fifth of the answers ended with a word that nobody knows."""
+    answered = {question.fingerprint for question in questions} & paid.finals.keys()
+    words = unknown_finishes(teacher, folder, paid, answered)
+    if words.total() > len(answered) / 5 and words.total() >= min(2, len(answered)):
+        raise unknown_finish(words, f"{len(answered):,}")
 
 
 def check_budget(teacher: ApiTeacher, settings: CollectorSettings) -> None:

@@ -1,9 +1,9 @@
 """How many calls may be in flight: more while all goes well, fewer when the provider refuses.
 
-Doubles from a small start until refusals follow, as TCP does. From then on, it takes a share off when they do, and
-comes back to where that was quickly, then on by one per round trip (additive increase, multiplicative decrease;
-Chiu and Jain 1989; coming back as CUBIC does, RFC 9438). A few refusals among many answers follow no load: they
-cost the place of the call that was refused, until the next answer.
+Doubles from a small start until refusals follow, as TCP does. From then on, it takes a share off when they
+do, comes back quickly to where that was, then grows by one per round trip (additive increase, multiplicative
+decrease: Chiu and Jain 1989; coming back as CUBIC does, RFC 9438). A few refusals among many answers follow
+no load: each costs the place of the call that was refused, until the next answer.
 """
 
 import random
@@ -64,8 +64,8 @@ class Limit:
     def refused(self, in_flight: int, now: float, retry_after_s: float | None = None) -> None:
         """The provider said "too many" (429, 503), with so many others still in flight.
 
-        Those are what it could take: not one more is sent until one of them is done. Where refusals follow the
-        load, a share is taken off at most once per round trip.
+        Those are what it could take: not one more is sent until one of them is done. Where refusals follow
+        the load, a share is taken off at most once per round trip.
         """
         self.bad_in_a_row += 1
         if self.bad_in_a_row == 1:

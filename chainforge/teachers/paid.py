@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
+from chainforge.teachers.finishes import finish_of
 from chainforge.teachers.journal import Record, read_at, read_journal
 
 
@@ -14,7 +15,8 @@ class Paid:
     """`finals` has the place of each question's answer by fingerprint, `sent` how often it was asked.
 
     `spent` is what answers cost; `flying` the most that each call without an end can have cost, by
-    fingerprint and attempt; `lost` the same of calls that broke.
+    fingerprint and attempt; `lost` the same of calls that broke. `unanswered` has (cause, what was said) of
+    questions that were given up, `unknown` those whose answer ended with a word that nobody knew.
     """
 
     finals: dict[str, int] = field(default_factory=dict)
@@ -23,6 +25,8 @@ class Paid:
     spent: Decimal = Decimal(0)
     lost: Decimal = Decimal(0)
     broken: int = 0  # calls that `lost` is about
+    unanswered: dict[str, tuple[str, str]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
     run: Record | None = None  # the newest line of that kind
 
     @property
@@ -41,17 +45,30 @@ class Paid:
             self.sent[key[0]] += 1
             self.flying[key] = Decimal(record["most_usd"])
             return
+        if kind == "answer" and record["final"]:
+            self._answered(key[0], offset, record)
         if record.get("reused"):  # asked elsewhere; a call of this journal may be in flight all the same
-            self.finals[key[0]] = offset
             return
         most = self.flying.pop(key, Decimal(0))
         if kind == "answer":
             self.spent += Decimal(record["cost_usd"])
-            if record["final"]:
-                self.finals[key[0]] = offset
-        elif record["billed"]:
-            self.lost += most
-            self.broken += 1
+            if beyond := Decimal(record.get("possibly_usd", 0)):
+                self._lose(beyond)
+            return
+        if record["billed"]:
+            self._lose(most)
+        if record["final"]:
+            self.unanswered[key[0]] = (record["cause"], record["message"])
+
+    def _answered(self, fingerprint: str, offset: int, record: Record) -> None:
+        self.finals[fingerprint] = offset
+        self.unanswered.pop(fingerprint, None)
+        if finish_of(record.get("finish", "stop")) is None:
+            self.unknown.add(fingerprint)
+
+    def _lose(self, most: Decimal) -> None:
+        self.lost += most
+        self.broken += 1
 
 
 def read_paid(folder: Path) -> Paid:
