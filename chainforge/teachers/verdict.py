@@ -66,8 +66,8 @@ def on_failure(
 ) -> Verdict:
     """Refusals skip the question; the others are asked again.
 
-    Where a refusal may be everybody's, for want of a key, a model or money, the question is asked once more at
-    the end. `its_own` is whether it was refused before while others are answered, `passed` whether it is told
+    Where a refusal may be everybody's, for want of a key, a model or money, the question is asked again at the
+    end. `its_own` is whether it was refused before while others are answered, `passed` whether it is told
     to wait again and again while others are.
     """
     if isinstance(failure, TimeoutError):
@@ -78,7 +78,7 @@ def on_failure(
     match failure.status:
         case 429:
             return Verdict("skip" if passed else "again", "busy")
-        case None | 408 | 409:
+        case None | 408 | 409 | 425:
             return again_or_skip("cut" if failure.partial else "failed", tries)
         case status if status >= 500:
             return again_or_skip("failed", tries)
@@ -98,7 +98,7 @@ def refusal_of(failure: CallFailed) -> str:
             return "model"
         case 400 if "model" in str(failure).casefold() and "exist" in str(failure).casefold():
             return "model"
-        case None | 408 | 409 | 429:
+        case None | 408 | 409 | 425 | 429:
             return ""
         case status:
             return "refused" if status < 500 else ""

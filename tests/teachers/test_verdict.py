@@ -31,6 +31,7 @@ NONE: Counter[str] = Counter()
         (refusal(422), "skip", "refused"),
         (refusal(408), "again", "failed"),
         (refusal(409), "again", "failed"),
+        (refusal(425), "again", "failed"),
         (refusal(429), "again", "busy"),
         *((refusal(status), "again", "failed") for status in (500, 502, 503, 504, 520, 529)),
         (broken("connection reset"), "again", "failed"),
