@@ -16,6 +16,7 @@ from chainforge.teachers.answers import answer_all
 from chainforge.teachers.display import display
 from chainforge.teachers.question import questions
 from chainforge.teachers.traces import traces_of
+from chainforge.teachers.usable import names_of
 
 
 def collect_api(
@@ -35,7 +36,7 @@ def collect_api(
     traces = list(traces_of(teacher, asked, folder, paid))
     if without := sum(question.fingerprint not in paid.finals for question in asked):
         say(f"{without:,} of {len(asked):,} questions have no answer: see chainforge collect status {folder}")
-    account = account_of(folder, {question.fingerprint for question in asked})
+    account = account_of(folder, names_of(paid, asked))
     return traces, calls_json(account, settings.teacher.plugin, dict(teacher.identity))
 
 

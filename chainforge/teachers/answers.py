@@ -14,8 +14,10 @@ from chainforge.run.stopping import Stopping
 from chainforge.teachers import record
 from chainforge.teachers.collector import Collector
 from chainforge.teachers.journal import Journal
-from chainforge.teachers.paid import Paid, final_answers, read_paid
+from chainforge.teachers.paid import Paid, final_answers
 from chainforge.teachers.question import Question
+from chainforge.teachers.reserve import reserve_for
+from chainforge.teachers.usable import read_answers, unused
 
 COPIED_AT_ONCE = 500  # answers of another journal, of which there may be more than memory holds
 Watch = Callable[[Collector], None]
@@ -41,19 +43,22 @@ def answer_all(
     check_budget(teacher, settings)
     if not teacher.thinks:
         say(WITHOUT_THOUGHT)
-    left = {question.fingerprint for question in questions} - read_paid(folder).finals.keys()
+    before = read_answers(folder, teacher, questions)
+    left = {question.fingerprint for question in questions} - before.finals.keys()
+    for sentence in unused(folder, before, teacher, questions) if left else ():
+        say(sentence)
     if left and not settings.reuse:
         asyncio.run(open_once(teacher))
     stopping = Stopping()
-    with Journal(folder) as journal, stopping.listening():
-        paid = read_paid(folder)
+    reserve = reserve_for(min(len(left), settings.concurrency), teacher.max_tokens)
+    with Journal(folder, reserve) as journal, stopping.listening():
+        paid = read_answers(folder, teacher, questions)
 
         async def ask() -> None:
             if any(question.fingerprint not in paid.finals for question in questions):
-                table = teacher.prices.table if teacher.prices else None
-                await journal.write(record.run(about, teacher.identity, table))
+                await journal.write(record.run(about, teacher.identity, teacher.prices))
             for reused in settings.reuse:
-                await take_over(Path(reused), questions, paid, journal)
+                await take_over(Path(reused), teacher, questions, paid, journal)
             collector = Collector(
                 teacher,
                 journal,
@@ -67,7 +72,7 @@ def answer_all(
             await collector.collect(questions)
 
         asyncio.run(ask())
-        return read_paid(folder)
+        return read_answers(folder, teacher, questions)
 
 
 async def open_once(teacher: ApiTeacher) -> None:
@@ -93,12 +98,14 @@ def check_budget(teacher: ApiTeacher, settings: CollectorSettings) -> None:
         )
 
 
-async def take_over(folder: Path, questions: Sequence[Question], paid: Paid, journal: Journal) -> None:
+async def take_over(
+    folder: Path, teacher: ApiTeacher, questions: Sequence[Question], paid: Paid, journal: Journal
+) -> None:
     """Copy answers of another journal into this one; they were paid for there."""
     wanted = {q.fingerprint: q for q in questions if q.fingerprint not in paid.finals}
     if not wanted:
         return  # whatever became of that folder
-    other = read_paid(folder)
+    other = read_answers(folder, teacher, wanted.values())
     if other.run is None:
         raise ChainForgeError(f"there is no journal in {folder}", "correct collector.reuse (--reuse)")
     found = [key for key in wanted if key in other.finals]
@@ -106,6 +113,7 @@ async def take_over(folder: Path, questions: Sequence[Question], paid: Paid, jou
     while some := list(islice(answers, COPIED_AT_ONCE)):
         copies = (
             {**answer, **record.about(wanted[key], 0), "cost_usd": "0", "reused": True}
+            | {"max_tokens": other.cut.get(other.older.get(key, key), answer.get("max_tokens"))}
             for key, answer in some
         )
         await asyncio.gather(*map(journal.write, copies))

@@ -79,7 +79,8 @@ class Exchange:
         prices = self.teacher.prices or FREE
         cost = prices.cost(reply.usage, window := prices.window(sent))
         line = record.answer(about, sent, reply, answer, cost=cost, window=window, verdict=verdict)
-        await self.journal.write(line | {"messages": question.messages})
+        more = {"messages": question.messages, "max_tokens": call.max_tokens}
+        await self.journal.write(line | more)
         return Outcome(verdict=verdict, cost=cost, latency_s=latency_s, output_tokens=reply.usage.output)
 
     async def _failed(
