@@ -9,8 +9,31 @@ from typing import Any
 from chainforge.records import Message
 
 LONGEST_MESSAGE = 500
-# A gateway lost patience, or lost what came: the model behind it may have written its answer all the same.
-GATEWAY_GAVE_UP = frozenset({408, 502, 504, 520, 522, 524})
+TURNED_AWAY = frozenset({503, 529})  # before any work; the second is Anthropic's
+# What error codes and types in words mean, by a part of them; the first that fits.
+SAID: Mapping[str, int] = {
+    "ratelimit": 429,
+    "toomany": 429,
+    "throttl": 429,
+    "overload": 503,
+    "unavailable": 503,
+    "apikey": 401,
+    "authentication": 401,
+    "unauthorized": 401,
+    "insufficientquota": 402,  # OpenAI's, with the status 429
+    "balance": 402,
+    "billing": 402,
+    "permission": 403,
+    "forbidden": 403,
+    "accessdenied": 403,
+    "notfound": 404,
+    "invalidrequest": 400,
+    "badrequest": 400,
+    "contextlength": 400,
+    "timeout": 504,
+    "internal": 500,
+    "servererror": 500,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +108,36 @@ class CallFailed(Exception):
 
 
 def refusal(status: int, message: str, retry_after: str = "") -> CallFailed:
-    """An HTTP error in place of an answer; `retry_after` is that header, empty if there is none."""
+    """An HTTP error in place of an answer; `retry_after` is that header, empty if there is none.
+
+    A server that broke, or gave up, may have written an answer all the same, and charge for it: every 5xx but
+    those that turn a call away, and 408.
+    """
     return CallFailed(
         message,
         status=status,
         retry_after=seconds_of(retry_after, datetime.now(UTC)),
-        billed=status in GATEWAY_GAVE_UP,
+        billed=status == 408 or (status >= 500 and status not in TURNED_AWAY),
     )
+
+
+def status_of(error: object) -> int | None:
+    """The HTTP status that an error object in a provider's JSON amounts to, by its code or its type.
+
+    >>> status_of({"code": 429, "message": "slow down"})
+    429
+    >>> status_of({"type": "invalid_request_error", "code": "invalid_api_key"})
+    401
+    >>> status_of({"message": "it broke"}) is None
+    True
+    """
+    if not isinstance(error, Mapping):
+        return None
+    said = [str(error[name]) for name in ("code", "status", "status_code", "type") if error.get(name)]
+    numbers = (int(word) for word in said if word.isascii() and word.isdecimal() and len(word) == 3)
+    plain = ["".join(filter(str.isalpha, word)).casefold() for word in said]
+    words = (status for word in plain for part, status in SAID.items() if part in word)
+    return next((number for number in numbers if 400 <= number < 600), None) or next(words, None)
 
 
 def seconds_of(retry_after: str, now: datetime) -> float | None:

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chainforge.calls import Call, CallFailed, refusal
-from chainforge.chat_answer import add, choice_of, defect, read_chat
+from chainforge.calls import Call, CallFailed, refusal, status_of
+from chainforge.chat_answer import add, choice_of, defect, error_in, read_chat
 from chainforge.secrets import without_key
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ class ChatClient:
             refused = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
             raise self._broken(f"no connection: {error.__cause__ or error}", parts, not refused) from None
         except (openai.OpenAIError, ValueError) as error:  # ValueError: what is not JSON
-            raise self._broken(f"not an answer: {error}", parts) from None
+            raise self._broken(f"not an answer: {error}", parts, said=getattr(error, "body", None)) from None
         if problem := defect(answer):
-            raise self._broken(problem, answer)
+            raise self._broken(problem, answer, said=error_in(answer))
         return answer
 
     def _request(self, call: Call) -> dict[str, Any]:
@@ -118,31 +118,43 @@ class ChatClient:
     async def _streamed(self, call: Call, parts: dict[str, Any]) -> Any:
         """The answer that the chunks make up, in the form of one that came whole."""
         assert call.on_text is not None
-        message: dict[str, Any] = {"role": "assistant", "content": ""}
-        choice: dict[str, Any] = {"index": 0, "finish_reason": None, "message": message}
         create: Any = self._sdk.chat.completions.create  # its overloads know no dict of arguments
         chunks = await create(**self._request(call), **self._stream)
+        choices: dict[int, dict[str, Any]] = {}  # by index: samples are never merged
         async for chunk in chunks:
             said = chunk.to_dict(warnings=False)
             parts |= {key: said[key] for key in ("id", "model", "system_fingerprint") if key in said}
             if usage := said.get("usage"):
                 parts["usage"] = usage
             for piece in said.get("choices") or []:
-                parts["choices"] = [choice]
+                if (number := int(piece.get("index") or 0)) not in choices:
+                    choices[number] = begun(number)
+                    parts["choices"] = [choices[known] for known in sorted(choices)]
+                choice = choices[number]
                 choice["finish_reason"] = piece.get("finish_reason") or choice["finish_reason"]
-                call.on_text(add(message, piece.get("delta") or {}))
+                call.on_text(add(choice["message"], piece.get("delta") or {}))
         return self._clean(parts)
 
     def _refusal(self, error: "openai.APIStatusError") -> CallFailed:
         message = self._clean(f"{error.status_code}: {reason(error)}")
-        return refusal(error.status_code, message, error.response.headers.get("retry-after", ""))
+        poor = error.status_code == 429 and status_of(error.body) == 402  # OpenAI's `insufficient_quota`
+        status = 402 if poor else error.status_code
+        return refusal(status, message, error.response.headers.get("retry-after", ""))
 
-    def _broken(self, problem: str, came: Any, billed: bool = True) -> CallFailed:
+    def _broken(self, problem: str, came: Any, billed: bool = True, said: object = None) -> CallFailed:
+        """`said` is the error that the provider wrote inside a 200: it counts like a status."""
         partial = self._clean(came) if choice_of(came) else None
+        if partial is None and (status := status_of(said)):
+            return refusal(status, self._clean(problem))
         return CallFailed(self._clean(problem), billed=billed, partial=partial)
 
     def _clean(self, said: Any) -> Any:
         return without_key(self._api.key, said)
+
+
+def begun(number: int) -> dict[str, Any]:
+    """A choice of which nothing has come yet."""
+    return {"index": number, "finish_reason": None, "message": {"role": "assistant", "content": ""}}
 
 
 def reason(error: "openai.APIStatusError") -> str:

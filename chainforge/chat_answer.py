@@ -48,17 +48,19 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def defect(answer: Any) -> str | None:
-    """Why this JSON is not a whole answer: it needs a choice, its finish reason, and the usage in numbers."""
+    """Why this JSON is not a whole answer: it needs a choice, and the reason why that ended."""
     if not isinstance(answer, Mapping):
         return "the answer is not a JSON object"
     if error := answer.get("error"):
         return f"an error instead of an answer: {json.dumps(error)}"
     if not (choice := choice_of(answer)):
         return "an answer without choices"
-    if not choice.get("finish_reason"):
-        return "an answer without finish_reason: it was cut"
-    counts = [_number(answer.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")]
-    return "an answer without usage" if None in counts else None
+    return None if choice.get("finish_reason") else "an answer without finish_reason: it was cut"
+
+
+def error_in(answer: Any) -> Any:
+    """What a provider wrote in place of an answer: its `error`, or all of it."""
+    return answer.get("error") or answer if isinstance(answer, Mapping) else None
 
 
 def choice_of(answer: Any) -> Mapping[str, Any] | None:
@@ -78,21 +80,30 @@ def read_chat(answer: Mapping[str, Any]) -> Reply:
         content=content,
         source=source,
         finish=str(choice["finish_reason"]),
-        usage=read_usage(answer["usage"]),
+        usage=read_usage(answer.get("usage")),
         model=str(answer.get("model") or "unknown"),
         synthetic=str(answer.get("system_fingerprint")) == SYNTHETIC,
     )
 
 
-def read_usage(usage: Mapping[str, Any]) -> Usage:
-    """Tokens as DeepSeek counts them (`prompt_cache_hit_tokens`), or as OpenAI does (`cached_tokens`)."""
+def read_usage(usage: Any) -> Usage:
+    """Tokens as DeepSeek counts them (`prompt_cache_hit_tokens`), or as OpenAI does (`cached_tokens`).
+
+    Reasoning that is not among the `completion_tokens` is added: where there is more of it than of those, or
+    where `total_tokens` says so. What is not said is 0.
+    """
     cached = _count(usage, "prompt_tokens_details", "cached_tokens")
     hit = _count(usage, "prompt_cache_hit_tokens") or cached
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    reasoning = _count(usage, "completion_tokens_details", "reasoning_tokens") or _count(
+        usage, "reasoning_tokens"
+    )
+    apart = reasoning if reasoning > completion else 0
     return Usage(
         hit=hit,
-        miss=max(_count(usage, "prompt_tokens") - hit, 0),
-        output=_count(usage, "completion_tokens"),
-        reasoning=_count(usage, "completion_tokens_details", "reasoning_tokens"),
+        miss=max(prompt - hit, 0),
+        output=max(completion + apart, _count(usage, "total_tokens") - prompt),
+        reasoning=reasoning,
     )
 
 
