@@ -1,4 +1,4 @@
-"""The body of an answer as it comes, whole or streamed, well-formed or not: what was paid for is read if it can be.
+"""The body of an answer as it comes, whole or streamed, well-formed or not: what was paid for is read.
 
 Servers put a byte order mark, a log line or a second object around the JSON, stream though nobody asked, send
 one piece where a stream was asked for, or announce more bytes than they have.
@@ -72,7 +72,7 @@ class Body:
                 self._odd.append(piece)
 
     def _try_event(self) -> None:
-        """Take what was said in `data:` lines so far, if it is whole: some servers leave no line between two."""
+        """Take what the `data:` lines so far say, if it is whole: some servers leave no line between two."""
         if self._data.strip() == "[DONE]":
             self._data = ""
             return
