@@ -24,11 +24,13 @@ __all__ = ["ChatApi", "ChatClient", "read_chat"]
 
 CONNECT_S = 30.0
 LABEL = "X-Client-Request-Id"
+LIMITS = ("max_tokens", "max_completion_tokens")  # the same limit; the server's name for it is found out
 
 
 @dataclass(frozen=True, slots=True)
 class ChatApi:
-    """Where and how to ask. `parameters` are the request without messages, seed and stream."""
+    """Where and how to ask. `parameters` are the request without messages, seed and stream; one that is None is
+    not sent, `max_tokens` included."""
 
     url: str
     key: str
@@ -124,8 +126,10 @@ class ChatClient:
         body.end()
 
     def _request(self, call: Call) -> dict[str, Any]:
-        body = {key: value for key, value in self._api.parameters.items() if key != "max_tokens"}
-        body[self._limit] = call.max_tokens
+        given = self._api.parameters
+        body = {key: value for key, value in given.items() if value is not None and key not in LIMITS}
+        if given.get(self._limit, call.max_tokens) is not None:
+            body[self._limit] = call.max_tokens
         if self._api.seeded:
             body["seed"] = call.seed
         return {

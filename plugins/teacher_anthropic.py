@@ -21,6 +21,7 @@ import chainforge as cf
 if TYPE_CHECKING:
     import anthropic
 
+ODD = (TypeError, AttributeError, RecursionError)  # what JSON of another shape than expected leads to
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "refusal": "content_filter"}
 
 
@@ -39,6 +40,7 @@ class Anthropic:
     seeded = False
 
     def __post_init__(self) -> None:
+        cf.refuse_keys({"base_url": self.base_url, "key_env": self.key_env, "extra_body": self.extra_body})
         if not 0 <= self.thinking_tokens < self.max_tokens:
             raise cf.ChainForgeError(
                 f"thinking_tokens is {self.thinking_tokens}, max_tokens {self.max_tokens}",
@@ -59,7 +61,8 @@ class Anthropic:
     def parameters(self) -> Mapping[str, Any]:
         """The request without messages."""
         thinking = {"thinking": {"type": "enabled", "budget_tokens": self.thinking_tokens}}
-        return {"max_tokens": self.max_tokens} | (thinking if self.thinks else {}) | self.extra_body
+        asked = {"max_tokens": self.max_tokens} | (thinking if self.thinks else {}) | self.extra_body
+        return {name: value for name, value in asked.items() if value is not None}
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -130,7 +133,7 @@ class Client:
             cause = error.__cause__ or error
             sent = type(cause).__name__ not in ("ConnectError", "ConnectTimeout")
             raise self._broken(f"no connection: {cause!r}", said, billed=sent) from None
-        except (anthropic.AnthropicError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (anthropic.AnthropicError, ValueError, LookupError, *ODD) as error:
             raise self._broken(f"not an answer: {error!r}", said) from None  # JSON of any other shape
         if problem := defect(said):
             raise self._broken(problem, said)
@@ -151,7 +154,8 @@ class Client:
             extra_headers={"X-Client-Request-Id": call.label},
         )
         if "event-stream" not in (kind := events.response.headers.get("content-type", "")):
-            raise ValueError(f"{kind}: {(await events.response.aread())[:200]!r}")
+            text = cf.without_key(self._key, (await events.response.aread()).decode(errors="replace"))
+            raise cf.CallFailed(f"{kind}: {text[:200]!r}", raw_text=text)
         async for event in events:
             came = absorb(said, event.to_dict(warnings=False))
             if call.on_text:

@@ -11,6 +11,7 @@ from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
 from chainforge.run.progress import say
 from chainforge.run.stopping import Stopping
+from chainforge.secrets import refuse_keys
 from chainforge.teachers import record
 from chainforge.teachers.collector import Collector
 from chainforge.teachers.journal import Journal
@@ -40,6 +41,7 @@ def answer_all(
     `about` is the teacher's plugin and settings, for the record. Raises CollectionStopped where not all could
     be asked, and ChainForgeError where nobody said what it may cost.
     """
+    refuse_keys(about)
     check_budget(teacher, settings)
     if not teacher.thinks:
         say(WITHOUT_THOUGHT)
