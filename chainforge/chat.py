@@ -29,8 +29,8 @@ LIMITS = ("max_tokens", "max_completion_tokens")  # the same limit; the server's
 
 @dataclass(frozen=True, slots=True)
 class ChatApi:
-    """Where and how to ask. `parameters` are the request without messages, seed and stream; one that is None is
-    not sent, `max_tokens` included."""
+    """Where and how to ask. `parameters` are the request without messages, seed and stream; one that is None
+    is not sent, `max_tokens` included."""
 
     url: str
     key: str

@@ -19,7 +19,7 @@ OF_A_KEY = re.compile(
     re.IGNORECASE,
 )
 LIKE_A_KEY = re.compile(
-    r"(Bearer |Basic |sk-|pk-|gsk_|hf_|AIza|xai-|ghp_|github_pat_|AKIA|eyJ)[\w.~+/=-]{8,}"
+    r"(?<![\w-])((Bearer|Basic) \S{8,}|(sk-|pk-|gsk_|hf_|AIza|xai-|ghp_|github_pat_|AKIA|eyJ)[\w.~+=-]{16,})"
 )
 SHORTEST = 8  # characters of a secret: `any` or `1`, for servers that do not look, are in many an answer
 
@@ -62,7 +62,7 @@ def _crossed_out(key: str, said: Any) -> Any:
 def refuse_keys(settings: Mapping[str, Any], where: str = "teacher") -> None:
     """Raise ChainForgeError that names a setting which holds a key: settings are written down, keys never.
 
-    One is known by its name (`api_key`), by its look (`sk-…`), as a part of a URL (`user:password@`, `?key=`), or
+    One is known by its name (`api_key`), by its look (`sk-…`), by its place in a URL (`user:word@`, `?key=`), or
     as the value of a variable of the environment that is named as keys are.
     """
     known = {
@@ -77,7 +77,7 @@ def refuse_keys(settings: Mapping[str, Any], where: str = "teacher") -> None:
             what = f"the value of {inside}" if inside else "a key"
             raise ChainForgeError(
                 f"{path} holds {what}: settings are kept in files, where no key belongs",
-                "set it in the environment, name the variable in teacher.key_env, and take it out of the settings",
+                "take it out there; set it in the environment, and name that variable in teacher.key_env",
             )
 
 

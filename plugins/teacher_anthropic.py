@@ -21,7 +21,7 @@ import chainforge as cf
 if TYPE_CHECKING:
     import anthropic
 
-ODD = (TypeError, AttributeError, RecursionError)  # what JSON of another shape than expected leads to
+ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # JSON of another shape
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "refusal": "content_filter"}
 
 
@@ -62,7 +62,7 @@ class Anthropic:
         """The request without messages."""
         thinking = {"thinking": {"type": "enabled", "budget_tokens": self.thinking_tokens}}
         asked = {"max_tokens": self.max_tokens} | (thinking if self.thinks else {}) | self.extra_body
-        return {name: value for name, value in asked.items() if value is not None}
+        return {k: v for k, v in asked.items() if v is not None}
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -90,10 +90,8 @@ class Anthropic:
             yield Client(self, sdk, key)
 
     def read(self, answer: Mapping[str, Any]) -> cf.Reply:
-        blocks = answer["content"]
+        blocks, usage, finish = answer["content"], answer["usage"], answer["stop_reason"]
         reasoning = "".join(b["thinking"] for b in blocks if b["type"] == "thinking").strip()
-        usage, finish = answer["usage"], answer["stop_reason"]
-        written = usage.get("cache_creation_input_tokens") or 0
         return cf.Reply(
             reasoning=reasoning,
             content="".join(b["text"] for b in blocks if b["type"] == "text").strip(),
@@ -101,7 +99,7 @@ class Anthropic:
             finish=FINISHES.get(finish, str(finish)),
             usage=cf.Usage(
                 hit=usage.get("cache_read_input_tokens") or 0,
-                miss=(usage.get("input_tokens") or 0) + written,
+                miss=(usage.get("input_tokens") or 0) + (usage.get("cache_creation_input_tokens") or 0),
                 output=usage["output_tokens"],
             ),
             model=str(answer.get("model") or self.model),
@@ -133,7 +131,7 @@ class Client:
             cause = error.__cause__ or error
             sent = type(cause).__name__ not in ("ConnectError", "ConnectTimeout")
             raise self._broken(f"no connection: {cause!r}", said, billed=sent) from None
-        except (anthropic.AnthropicError, ValueError, LookupError, *ODD) as error:
+        except (anthropic.AnthropicError, *ODD) as error:
             raise self._broken(f"not an answer: {error!r}", said) from None  # JSON of any other shape
         if problem := defect(said):
             raise self._broken(problem, said)

@@ -66,9 +66,9 @@ HIDDEN = "2718281828x"
         ({"extra_body": {"provider": {"Authorization": HIDDEN}}}, "extra_body.provider.Authorization"),
         ({"extra_body": {"headers": [{"x-api-key": HIDDEN}]}}, "extra_body.headers.x-api-key"),
         ({"extra_body": {"x": f"Bearer {HIDDEN}"}}, "extra_body.x"),
-        ({"extra_body": {"x": f"sk-{HIDDEN}"}}, "extra_body.x"),
+        ({"extra_body": {"x": f"sk-{HIDDEN * 2}"}}, "extra_body.x"),
         ({"extra_body": {"x": f"a {HIDDEN * 2} b"}}, "extra_body.x"),
-        ({"key_env": f"sk-{HIDDEN}"}, "key_env"),
+        ({"key_env": f"sk-{HIDDEN * 2}"}, "key_env"),
     ],
 )
 def test_a_setting_that_holds_a_key_is_named_and_not_shown(
