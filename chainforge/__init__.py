@@ -12,7 +12,7 @@ from chainforge.prices import FREE, Prices
 from chainforge.reasoning import split_reasoning
 from chainforge.records import Completion, Example, Message, Prompt, Trace, check_messages, from_json
 from chainforge.response import Parsed, TagFormat, tag_format
-from chainforge.secrets import secret, without_key
+from chainforge.secrets import refuse_keys, secret, without_key
 
 try:
     __version__ = version("chainforge-r1")
@@ -51,6 +51,7 @@ __all__ = [
     "read_answer",
     "read_rows",
     "refusal",
+    "refuse_keys",
     "render_chat",
     "same_answer",
     "secret",

@@ -86,7 +86,7 @@ class CallFailed(Exception):
 
     `status` is the HTTP status of a refusal, None where the connection or the body failed. `retry_after` is
     what the provider asked for, in seconds. `billed` is whether it may have cost money all the same.
-    `partial` is what had arrived.
+    `partial` is what had arrived, `raw_text` a body that could not be read, as it came.
     """
 
     def __init__(
@@ -97,12 +97,14 @@ class CallFailed(Exception):
         retry_after: float | None = None,
         billed: bool = True,
         partial: Mapping[str, Any] | None = None,
+        raw_text: str | None = None,
     ) -> None:
         super().__init__(" ".join(message.split())[:LONGEST_MESSAGE])
         self.status = status
         self.retry_after = retry_after
         self.billed = billed
         self.partial = partial
+        self.raw_text = raw_text
 
 
 def refusal(status: int, message: str, retry_after: str = "") -> CallFailed:

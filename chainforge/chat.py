@@ -1,8 +1,8 @@
 """OpenAI's chat API, for plugins of teachers that speak it: one call, one whole answer or CallFailed.
 
-The `openai` client does the talking, with its own retries off. What it hides, as measured: a body of blank
-lines is a bare JSONDecodeError, an error in a 200 passes for an answer, and a stream that is cut ends as if
-it were whole.
+The `openai` client sends and waits, with its own retries off. What comes is read here (chat_body.py), because
+the client hides what was paid for: a body of blank lines is a bare JSONDecodeError, an error in a 200 passes
+for an answer, a stream that is cut ends as if it were whole, and of a body that is cut nothing is left.
 API: https://platform.openai.com/docs/api-reference/chat
 """
 
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from chainforge.calls import Call, CallFailed, refusal, status_of
-from chainforge.chat_answer import add, choice_of, defect, error_in, read_chat
+from chainforge.chat_answer import choice_of, defect, error_in, read_chat
+from chainforge.chat_body import Body
 from chainforge.secrets import without_key
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ __all__ = ["ChatApi", "ChatClient", "read_chat"]
 
 CONNECT_S = 30.0
 LABEL = "X-Client-Request-Id"
+LIMITS = ("max_tokens", "max_completion_tokens")  # the same limit; the server's name for it is found out
 
 
 @dataclass(frozen=True, slots=True)
 class ChatApi:
-    """Where and how to ask. `parameters` are the request without messages, seed and stream."""
+    """Where and how to ask. `parameters` are the request without messages, seed and stream; one that is None
+    is not sent, `max_tokens` included."""
 
     url: str
     key: str
@@ -83,25 +86,50 @@ class ChatClient:
 
     async def _once(self, call: Call) -> Mapping[str, Any]:
         import openai
+        from httpx2 import HTTPError
 
-        parts: dict[str, Any] = {}  # of a streamed answer
-        answer: Mapping[str, Any]
+        body, trouble, sent = Body(call.on_text), "", True
         try:
-            answer = await (self._streamed(call, parts) if call.on_text else self._whole(call))
+            await self._fill(body, call)
         except openai.APIStatusError as error:
             raise self._refusal(error) from None
-        except openai.APIConnectionError as error:
-            refused = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
-            raise self._broken(f"no connection: {error.__cause__ or error}", parts, not refused) from None
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: what is not JSON
-            raise self._broken(f"not an answer: {error}", parts, said=getattr(error, "body", None)) from None
-        if problem := defect(answer):
-            raise self._broken(problem, answer, said=error_in(answer))
-        return answer
+        except (openai.OpenAIError, HTTPError, OSError) as error:
+            cause = error.__cause__ or error
+            sent = type(cause).__name__ not in ("ConnectError", "ConnectTimeout")
+            trouble = f"no connection: {cause or type(cause).__name__}"
+            body.end()
+        return self._read(body, trouble, sent)
+
+    def _read(self, body: Body, trouble: str, sent: bool) -> Mapping[str, Any]:
+        """The whole answer that came, even where the connection broke behind it. Raises CallFailed."""
+        try:
+            answer = body.answer()
+        except ValueError as error:
+            problem = f"not an answer: {error}" if body.text else "an empty body, without an answer"
+            raise self._broken(trouble or problem, None, sent, text=body.text) from None
+        problem = defect(answer) or ("an event of the stream cannot be read" if body.is_broken else None)
+        if body.error is not None and not problem:
+            problem = f"an error among the events: {json.dumps(body.error)}"
+        if problem:
+            said = error_in(answer) if body.error is None else body.error
+            raise self._broken(trouble or problem, answer, sent, said=said, text=body.text)
+        whole: Mapping[str, Any] = self._clean(answer)
+        return whole
+
+    async def _fill(self, body: Body, call: Call) -> None:
+        """Ask, and take in what comes, byte by byte: what came before a break was paid for, too."""
+        create: Any = self._sdk.chat.completions.with_streaming_response.create
+        stream = self._stream if call.on_text else {}
+        async with create(**self._request(call), **stream) as response:
+            async for came in response.iter_bytes():
+                body.feed(came)
+        body.end()
 
     def _request(self, call: Call) -> dict[str, Any]:
-        body = {key: value for key, value in self._api.parameters.items() if key != "max_tokens"}
-        body[self._limit] = call.max_tokens
+        given = self._api.parameters
+        body = {key: value for key, value in given.items() if value is not None and key not in LIMITS}
+        if given.get(self._limit, call.max_tokens) is not None:
+            body[self._limit] = call.max_tokens
         if self._api.seeded:
             body["seed"] = call.seed
         return {
@@ -111,50 +139,24 @@ class ChatClient:
             "extra_headers": {LABEL: call.label},
         }
 
-    async def _whole(self, call: Call) -> Any:
-        response = await self._sdk.chat.completions.with_raw_response.create(**self._request(call))
-        return self._clean(json.loads(response.text))
-
-    async def _streamed(self, call: Call, parts: dict[str, Any]) -> Any:
-        """The answer that the chunks make up, in the form of one that came whole."""
-        assert call.on_text is not None
-        create: Any = self._sdk.chat.completions.create  # its overloads know no dict of arguments
-        chunks = await create(**self._request(call), **self._stream)
-        choices: dict[int, dict[str, Any]] = {}  # by index: samples are never merged
-        async for chunk in chunks:
-            said = chunk.to_dict(warnings=False)
-            parts |= {key: said[key] for key in ("id", "model", "system_fingerprint") if key in said}
-            if usage := said.get("usage"):
-                parts["usage"] = usage
-            for piece in said.get("choices") or []:
-                if (number := int(piece.get("index") or 0)) not in choices:
-                    choices[number] = begun(number)
-                    parts["choices"] = [choices[known] for known in sorted(choices)]
-                choice = choices[number]
-                choice["finish_reason"] = piece.get("finish_reason") or choice["finish_reason"]
-                call.on_text(add(choice["message"], piece.get("delta") or {}))
-        return self._clean(parts)
-
     def _refusal(self, error: "openai.APIStatusError") -> CallFailed:
         message = self._clean(f"{error.status_code}: {reason(error)}")
         poor = error.status_code == 429 and status_of(error.body) == 402  # OpenAI's `insufficient_quota`
         status = 402 if poor else error.status_code
         return refusal(status, message, error.response.headers.get("retry-after", ""))
 
-    def _broken(self, problem: str, came: Any, billed: bool = True, said: object = None) -> CallFailed:
+    def _broken(
+        self, problem: str, came: Any, billed: bool = True, said: object = None, text: str = ""
+    ) -> CallFailed:
         """`said` is the error that the provider wrote inside a 200: it counts like a status."""
+        problem, text = self._clean(problem), self._clean(text)
         partial = self._clean(came) if choice_of(came) else None
         if partial is None and (status := status_of(said)):
-            return refusal(status, self._clean(problem))
-        return CallFailed(self._clean(problem), billed=billed, partial=partial)
+            return refusal(status, problem)
+        return CallFailed(problem, billed=billed, partial=partial, raw_text=text or None)
 
     def _clean(self, said: Any) -> Any:
         return without_key(self._api.key, said)
-
-
-def begun(number: int) -> dict[str, Any]:
-    """A choice of which nothing has come yet."""
-    return {"index": number, "finish_reason": None, "message": {"role": "assistant", "content": ""}}
 
 
 def reason(error: "openai.APIStatusError") -> str:

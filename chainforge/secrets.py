@@ -5,11 +5,22 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from chainforge.errors import ChainForgeError
+from chainforge.nesting import shallow
 
 NONE = "none"  # for servers that want no key, and clients that want one
 USUAL = re.compile(r"(^|_)(API_?KEY|KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?$", re.IGNORECASE)
+# Names under which a key is handed to a server, as a field of JSON or of a URL's query.
+OF_A_KEY = re.compile(
+    r"(^|[_.-])(x?-?api[_-]?keys?|secrets?|passwords?|passwd|authorization|credentials?|bearer"
+    r"|(access|auth|refresh|session|id|bearer|security)[_-]?token)$|^(key|token|auth|sig|signature|code|pw|pwd)$",
+    re.IGNORECASE,
+)
+LIKE_A_KEY = re.compile(
+    r"(?<![\w-])((Bearer|Basic) \S{8,}|(sk-|pk-|gsk_|hf_|AIza|xai-|ghp_|github_pat_|AKIA|eyJ)[\w.~+=-]{16,})"
+)
 SHORTEST = 8  # characters of a secret: `any` or `1`, for servers that do not look, are in many an answer
 
 
@@ -32,13 +43,64 @@ def without_key(key: str, said: Any) -> Any:
     """A text, or JSON, with the key crossed out in every string. Too short a key is no secret, and stays."""
     if len(key) < SHORTEST:
         return said
+    try:
+        return _crossed_out(key, said)
+    except RecursionError:
+        return _crossed_out(key, shallow(said))
+
+
+def _crossed_out(key: str, said: Any) -> Any:
     if isinstance(said, str):
         return said.replace(key, "[key]")
     if isinstance(said, Mapping):
-        return {without_key(key, name): without_key(key, value) for name, value in said.items()}
+        return {_crossed_out(key, name): _crossed_out(key, value) for name, value in said.items()}
     if isinstance(said, list):
-        return [without_key(key, value) for value in said]
+        return [_crossed_out(key, value) for value in said]
     return said
+
+
+def refuse_keys(settings: Mapping[str, Any], where: str = "teacher") -> None:
+    """Raise ChainForgeError that names a setting which holds a key: settings are written down, keys never.
+
+    One is known by its name (`api_key`), by its look (`sk-…`), by its place in a URL (`user:word@`, `?key=`), or
+    as the value of a variable of the environment that is named as keys are.
+    """
+    known = {
+        value: name
+        for name, value in os.environ.items()
+        if USUAL.search(name) and len(value) >= SHORTEST and not value.isdecimal()
+    }
+    for path, text in _strings(settings, where):
+        name = path.rpartition(".")[2]
+        inside = next((variable for value, variable in known.items() if value in text), "")
+        if inside or LIKE_A_KEY.search(text) or (OF_A_KEY.search(name) and text) or _url_has_key(text):
+            what = f"the value of {inside}" if inside else "a key"
+            raise ChainForgeError(
+                f"{path} holds {what}: settings are kept in files, where no key belongs",
+                "take it out there; set it in the environment, and name that variable in teacher.key_env",
+            )
+
+
+def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """(where, text) of every string; what lies below a name of a key is that key."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _strings(inner, f"{path}.{str(name).replace('.', '_')}")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner, path)
+
+
+def _url_has_key(text: str) -> bool:
+    if "://" not in text:
+        return False
+    try:
+        url = urlsplit(text.strip())
+    except ValueError:
+        return True  # nobody knows what it holds, and it is no URL
+    return "@" in url.netloc or any(OF_A_KEY.search(name) for name, _ in parse_qsl(url.query))
 
 
 def environment_without_keys(named: Collection[str] = (), keep: Collection[str] = ()) -> dict[str, str]:

@@ -21,6 +21,7 @@ import chainforge as cf
 if TYPE_CHECKING:
     import anthropic
 
+ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # JSON of another shape
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "refusal": "content_filter"}
 
 
@@ -39,6 +40,7 @@ class Anthropic:
     seeded = False
 
     def __post_init__(self) -> None:
+        cf.refuse_keys({"base_url": self.base_url, "key_env": self.key_env, "extra_body": self.extra_body})
         if not 0 <= self.thinking_tokens < self.max_tokens:
             raise cf.ChainForgeError(
                 f"thinking_tokens is {self.thinking_tokens}, max_tokens {self.max_tokens}",
@@ -59,7 +61,8 @@ class Anthropic:
     def parameters(self) -> Mapping[str, Any]:
         """The request without messages."""
         thinking = {"thinking": {"type": "enabled", "budget_tokens": self.thinking_tokens}}
-        return {"max_tokens": self.max_tokens} | (thinking if self.thinks else {}) | self.extra_body
+        asked = {"max_tokens": self.max_tokens} | (thinking if self.thinks else {}) | self.extra_body
+        return {k: v for k, v in asked.items() if v is not None}
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -87,10 +90,8 @@ class Anthropic:
             yield Client(self, sdk, key)
 
     def read(self, answer: Mapping[str, Any]) -> cf.Reply:
-        blocks = answer["content"]
+        blocks, usage, finish = answer["content"], answer["usage"], answer["stop_reason"]
         reasoning = "".join(b["thinking"] for b in blocks if b["type"] == "thinking").strip()
-        usage, finish = answer["usage"], answer["stop_reason"]
-        written = usage.get("cache_creation_input_tokens") or 0
         return cf.Reply(
             reasoning=reasoning,
             content="".join(b["text"] for b in blocks if b["type"] == "text").strip(),
@@ -98,7 +99,7 @@ class Anthropic:
             finish=FINISHES.get(finish, str(finish)),
             usage=cf.Usage(
                 hit=usage.get("cache_read_input_tokens") or 0,
-                miss=(usage.get("input_tokens") or 0) + written,
+                miss=(usage.get("input_tokens") or 0) + (usage.get("cache_creation_input_tokens") or 0),
                 output=usage["output_tokens"],
             ),
             model=str(answer.get("model") or self.model),
@@ -130,7 +131,7 @@ class Client:
             cause = error.__cause__ or error
             sent = type(cause).__name__ not in ("ConnectError", "ConnectTimeout")
             raise self._broken(f"no connection: {cause!r}", said, billed=sent) from None
-        except (anthropic.AnthropicError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (anthropic.AnthropicError, *ODD) as error:
             raise self._broken(f"not an answer: {error!r}", said) from None  # JSON of any other shape
         if problem := defect(said):
             raise self._broken(problem, said)
@@ -151,7 +152,8 @@ class Client:
             extra_headers={"X-Client-Request-Id": call.label},
         )
         if "event-stream" not in (kind := events.response.headers.get("content-type", "")):
-            raise ValueError(f"{kind}: {(await events.response.aread())[:200]!r}")
+            text = cf.without_key(self._key, (await events.response.aread()).decode(errors="replace"))
+            raise cf.CallFailed(f"{kind}: {text[:200]!r}", raw_text=text)
         async for event in events:
             came = absorb(said, event.to_dict(warnings=False))
             if call.on_text:

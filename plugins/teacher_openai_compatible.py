@@ -104,9 +104,10 @@ class OpenAICompatible:
     top_p: float | None = None
     send_seed: bool | None = None  # one per sample; only some providers take it
     usd_per_million: dict[str, float] | None = None  # {hit, miss, output} where the preset has no price
-    extra_body: dict[str, Any] = field(default_factory=dict)  # more of the request, as the provider wants it
+    extra_body: dict[str, Any] = field(default_factory=dict)  # more of the request; null leaves a field out
 
     def __post_init__(self) -> None:
+        cf.refuse_keys({"base_url": self.base_url, "key_env": self.key_env, "extra_body": self.extra_body})
         if self.preset not in PRESETS:
             raise cf.ChainForgeError(
                 f"there is no preset called {self.preset!r}", f"known: {', '.join(PRESETS)}"
@@ -153,7 +154,7 @@ class OpenAICompatible:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The request without messages and seed."""
+        """The request without messages and seed; what is None is left out of it."""
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
         reason = PRESETS[self.preset].reason(self.thinking, self.effort)
         return {k: v for k, v in sampling.items() if v is not None} | dict(reason) | self.extra_body
@@ -162,7 +163,8 @@ class OpenAICompatible:
     def identity(self) -> Mapping[str, Any]:
         elsewhere = f"@{urlsplit(self.base_url).hostname}" if self.base_url else ""
         provider = f"{self.preset}{elsewhere}"
-        return {"provider": provider, "model": self.served, "parameters": dict(self.parameters)}
+        sent = {name: value for name, value in self.parameters.items() if value is not None}
+        return {"provider": provider, "model": self.served, "parameters": sent}
 
     def client(self, *, connections: int) -> AbstractAsyncContextManager[cf.ApiClient]:
         """Raises ChainForgeError where the key is missing."""

@@ -27,7 +27,7 @@ SLOW_TO_IMPORT = {"torch", "transformers", "tokenizers", "safetensors"}
 
 # What each part of chainforge/ may import of the others. A new part needs a line.
 GROUND = {"records", "errors"}
-CALLS = {"calls", "prices", "reasoning", "secrets"}
+CALLS = {"calls", "nesting", "prices", "reasoning", "secrets"}
 FLOOR = GROUND | CALLS | {"algorithms", "answer", "config", "defuse", "hookspecs", "jsonl", "outputs"}
 FLOOR |= {"containment", "response"}
 WALLS = {"models", "rollout", "run", "report", "scoring"}
@@ -42,9 +42,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "calls": GROUND,
     "prices": GROUND | {"calls"},
     "reasoning": GROUND,
-    "secrets": GROUND,
-    "chat": {"calls", "chat_answer", "secrets"},
+    "nesting": set(),
+    "secrets": GROUND | {"nesting"},
+    "chat": {"calls", "chat_answer", "chat_body", "secrets"},
     "chat_answer": {"calls", "reasoning"},
+    "chat_body": {"chat_answer", "nesting"},
     "jsonl": GROUND | {"outputs"},
     "outputs": set(),
     "config": GROUND | {"response"},

@@ -20,9 +20,10 @@ from chainforge.teachers.account import account_of, calls_json
 from chainforge.teachers.answers import WITHOUT_THOUGHT, answer_all
 from chainforge.teachers.display import display
 from chainforge.teachers.estimate import estimate
-from chainforge.teachers.paid import Paid, read_paid
+from chainforge.teachers.paid import Paid
 from chainforge.teachers.traces import traces_of
 from chainforge.teachers.unanswered import unanswered
+from chainforge.teachers.usable import names_of, read_answers
 
 
 class Budget(click.ParamType[float | str]):
@@ -125,8 +126,7 @@ def collect(ctx: click.Context, /, **options: Any) -> None:
         )
     if plan.traces:
         write_records(plan.traces, traces_of(plan.teacher, plan.questions, plan.folder, paid))
-        asked = {question.fingerprint for question in plan.questions}
-        account = account_of(plan.folder, asked)
+        account = account_of(plan.folder, names_of(paid, plan.questions))
         write_json(
             plan.folder / "calls.json",
             calls_json(account, plan.about["plugin"], dict(plan.teacher.identity)),
@@ -160,7 +160,7 @@ def settings_with(options: dict[str, Any]) -> CollectorSettings:
 
 
 def say_estimate(plan: Plan) -> None:
-    paid = read_paid(plan.folder)
+    paid = read_answers(plan.folder, plan.teacher, plan.questions)
     found = estimate(plan.teacher, plan.questions, paid)
     click.echo(f"{plan.title}: {found.questions:,} questions, {found.left:,} not answered yet")
     click.echo(f"  prompt    about {found.prompt_tokens:>15,} tokens")

@@ -19,7 +19,7 @@ from chainforge.records import Prompt
 from chainforge.run.inputs import differences
 from chainforge.run.step import open_step
 from chainforge.teachers.paid import read_paid
-from chainforge.teachers.question import Question, questions
+from chainforge.teachers.question import Question, asked_of, questions
 
 TEACHERS = ("deepseek", "openrouter", "vllm", "sglang", "generic", "anthropic")
 OF_FILES = ("teacher", "model", "base_url", "effort", "max_tokens", "assignments", "retry_truncated")
@@ -97,7 +97,7 @@ def refuse_another_teacher(folder: Path, teacher: ApiTeacher) -> None:
     before = read_paid(folder).run
     if before is None:
         return
-    changed = list(differences(before["identity"], dict(teacher.identity)))
+    changed = list(differences(asked_of(before["identity"]), asked_of(teacher.identity)))
     if changed:
         what = ", ".join(f"{key} {old} -> {new}" for key, old, new in changed)
         raise ChainForgeError(

@@ -17,6 +17,7 @@ from chainforge.teachers.display import display
 from chainforge.teachers.question import questions
 from chainforge.teachers.traces import traces_of
 from chainforge.teachers.unanswered import unanswered
+from chainforge.teachers.usable import names_of
 
 
 def collect_api(
@@ -36,7 +37,7 @@ def collect_api(
     traces = list(traces_of(teacher, asked, folder, paid))
     for line in unanswered(asked, paid):
         say(line)
-    account = account_of(folder, {question.fingerprint for question in asked})
+    account = account_of(folder, names_of(paid, asked))
     return traces, calls_json(account, settings.teacher.plugin, dict(teacher.identity))
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from chainforge.teachers.journal import read_journal
+from chainforge.teachers.line import TOKENS
 from chainforge.teachers.paid import Paid
-
-TOKENS = ("hit", "miss", "output", "reasoning")
 
 
 @dataclass(slots=True)
@@ -34,8 +33,9 @@ def account_of(folder: Path, about: Collection[str] | None = None) -> Account:
     account = Account()
     for offset, record in read_journal(folder):
         kind = record["kind"]
-        if kind == "run":
-            if record["price_table"]:
+        if kind in ("run", "written_off"):
+            account.paid.add(offset, record)
+            if kind == "run" and record["price_table"]:
                 account.price_tables.add(record["price_table"])
             continue
         if about is not None and record["fingerprint"] not in about:

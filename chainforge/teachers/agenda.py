@@ -19,10 +19,8 @@ class Agenda:
     kept: int
     left_out: int
 
-    @property
-    def asks(self) -> bool:
-        """Whether there is anything to ask."""
-        return bool(self.first or self.last)
+    def __len__(self) -> int:
+        return len(self.first) + len(self.last)
 
 
 def agenda(questions: Sequence[Question], paid: Paid, settings: CollectorSettings) -> Agenda:

@@ -11,14 +11,17 @@ from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
 from chainforge.run.progress import say
 from chainforge.run.stopping import Stopping
+from chainforge.secrets import refuse_keys
 from chainforge.teachers import record
 from chainforge.teachers.agenda import agenda
 from chainforge.teachers.collector import Collector
 from chainforge.teachers.journal import Journal
-from chainforge.teachers.paid import Paid, final_answers, read_paid
+from chainforge.teachers.paid import Paid, final_answers
 from chainforge.teachers.question import Question
+from chainforge.teachers.reserve import reserve_for
 from chainforge.teachers.stops import unknown_finish
 from chainforge.teachers.traces import unknown_finishes
+from chainforge.teachers.usable import read_answers, unused
 
 COPIED_AT_ONCE = 500  # answers of another journal, of which there may be more than memory holds
 Watch = Callable[[Collector], None]
@@ -41,22 +44,27 @@ def answer_all(
     `about` is the teacher's plugin and settings, for the record. Raises CollectionStopped where not all could
     be asked, and ChainForgeError where nobody said what it may cost.
     """
+    refuse_keys(about)
     check_budget(teacher, settings)
     if not teacher.thinks:
         say(WITHOUT_THOUGHT)
-    check_finishes(teacher, questions, folder, before := read_paid(folder))
-    if agenda(questions, before, settings).asks and not settings.reuse:
+    before = read_answers(folder, teacher, questions)
+    check_finishes(teacher, questions, folder, before)
+    left = agenda(questions, before, settings)
+    for sentence in unused(folder, before, teacher, questions) if left else ():
+        say(sentence)
+    if left and not settings.reuse:
         asyncio.run(open_once(teacher))
     stopping = Stopping()
-    with Journal(folder) as journal, stopping.listening(twice=True):
-        paid = read_paid(folder)
+    reserve = reserve_for(min(len(left), settings.concurrency), teacher.max_tokens)
+    with Journal(folder, reserve) as journal, stopping.listening(twice=True):
+        paid = read_answers(folder, teacher, questions)
 
         async def ask() -> None:
-            if agenda(questions, paid, settings).asks:
-                table = teacher.prices.table if teacher.prices else None
-                await journal.write(record.run(about, teacher.identity, table))
+            if agenda(questions, paid, settings):
+                await journal.write(record.run(about, teacher.identity, teacher.prices))
             for reused in settings.reuse:
-                await take_over(Path(reused), questions, paid, journal)
+                await take_over(Path(reused), teacher, questions, paid, journal)
             collector = Collector(
                 teacher,
                 journal,
@@ -70,7 +78,7 @@ def answer_all(
             await collector.collect(questions)
 
         asyncio.run(ask())
-    check_finishes(teacher, questions, folder, after := read_paid(folder))
+    check_finishes(teacher, questions, folder, after := read_answers(folder, teacher, questions))
     return after
 
 
@@ -105,12 +113,14 @@ def check_budget(teacher: ApiTeacher, settings: CollectorSettings) -> None:
         )
 
 
-async def take_over(folder: Path, questions: Sequence[Question], paid: Paid, journal: Journal) -> None:
+async def take_over(
+    folder: Path, teacher: ApiTeacher, questions: Sequence[Question], paid: Paid, journal: Journal
+) -> None:
     """Copy answers of another journal into this one; they were paid for there."""
     wanted = {q.fingerprint: q for q in questions if q.fingerprint not in paid.finals}
     if not wanted:
         return  # whatever became of that folder
-    other = read_paid(folder)
+    other = read_answers(folder, teacher, wanted.values())
     if other.run is None:
         raise ChainForgeError(f"there is no journal in {folder}", "correct collector.reuse (--reuse)")
     found = [key for key in wanted if key in other.finals]
@@ -118,6 +128,7 @@ async def take_over(folder: Path, questions: Sequence[Question], paid: Paid, jou
     while some := list(islice(answers, COPIED_AT_ONCE)):
         copies = (
             {**answer, **record.about(wanted[key], 0), "cost_usd": "0", "reused": True}
+            | {"max_tokens": other.cut.get(other.older.get(key, key), answer.get("max_tokens"))}
             for key, answer in some
         )
         await asyncio.gather(*map(journal.write, copies))

@@ -85,7 +85,8 @@ class Exchange:
         line = record.answer(
             about, sent, reply, answer, cost=cost, beyond=beyond, window=window, verdict=verdict
         )
-        await self.journal.write(line | {"messages": question.messages})
+        more = {"messages": question.messages, "max_tokens": call.max_tokens}
+        await self.journal.write(line | more)
         tokens = reply.usage.output
         return Outcome(verdict=verdict, cost=cost, lost=beyond, latency_s=latency_s, output_tokens=tokens)
 

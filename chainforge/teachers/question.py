@@ -1,8 +1,9 @@
 """One sample of one prompt, and the fingerprint by which its answer is found again."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -12,11 +13,15 @@ from chainforge.reasoning import without_reasoning
 from chainforge.records import Message, Prompt
 
 LABEL_PART = 200  # characters of a prompt's id in a label
+# Parameters that change no answer which ended by itself: how long it may be, how long it may take, for whom.
+LIMITS = frozenset({"max_tokens", "max_completion_tokens", "timeout"})
+NO_MATTER = LIMITS | {"user", "user_id", "safety_identifier", "prompt_cache_key"}
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`fingerprint` is a digest of all that the answer depends on: teacher, parameters, messages, sample."""
+    """`fingerprint` is a digest of all that a finished answer depends on: provider, model, parameters,
+    messages, sample."""
 
     prompt_id: str
     sample: int
@@ -44,14 +49,31 @@ def questions(
     The seed belongs to the fingerprint only where the teacher sends it: elsewhere samples are exchangeable,
     and a new seed is no reason to pay again.
     """
-    identity = dict(teacher.identity) | ({"seed": seed} if teacher.seeded else {})
+    identity = asked_of(teacher.identity)
+    own = {"seed": seed} if teacher.seeded else {}
     first = () if instruction is None else (Message(role="system", content=instruction),)
     for prompt in prompts:
         messages = tuple(map(whole, (*first, *without_reasoning(prompt.messages))))
         for sample in range(samples):
-            about = {"teacher": identity, "messages": messages, "sample": sample}
-            text = orjson.dumps(about, option=orjson.OPT_SORT_KEYS)
-            yield Question(prompt.id, sample, messages, hashlib.sha256(text).hexdigest()[:32], seed)
+            name = fingerprint(identity | own, messages, sample)
+            yield Question(prompt.id, sample, messages, name, seed)
+
+
+def asked_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a teacher's identity a finished answer depends on: neither the server's host nor any limit."""
+    asked = dict(identity)
+    if isinstance(provider := asked.get("provider"), str):
+        asked["provider"] = provider.partition("@")[0]
+    if isinstance(parameters := asked.get("parameters"), Mapping):
+        asked["parameters"] = {name: v for name, v in parameters.items() if name not in NO_MATTER}
+    return asked
+
+
+def fingerprint(identity: Mapping[str, Any], messages: Sequence[Message], sample: int) -> str:
+    """The digest. Journals of schema 1 have it of the whole identity."""
+    about = {"teacher": identity, "messages": messages, "sample": sample}
+    text = orjson.dumps(about, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:32]
 
 
 def whole(message: Message) -> Message:

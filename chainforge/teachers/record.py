@@ -8,17 +8,17 @@ from decimal import Decimal
 from typing import Any
 
 from chainforge.calls import CallFailed, Reply
-from chainforge.prices import Window
+from chainforge.prices import Prices, Window
+from chainforge.teachers.line import SCHEMA
 from chainforge.teachers.question import Question
 from chainforge.teachers.verdict import Verdict
 
-SCHEMA = 1
 About = Mapping[str, Any]
 Line = dict[str, Any]
 
 
-def run(teacher: Mapping[str, Any], identity: Mapping[str, Any], price_table: str | None) -> Line:
-    """Who asks, and how: `teacher` is the plugin and its settings."""
+def run(teacher: Mapping[str, Any], identity: Mapping[str, Any], prices: Prices | None) -> Line:
+    """Who asks, how and for how much: `teacher` is the plugin and its settings."""
     return {
         "kind": "run",
         "schema": SCHEMA,
@@ -26,8 +26,15 @@ def run(teacher: Mapping[str, Any], identity: Mapping[str, Any], price_table: st
         "at": stamp(datetime.now(UTC)),
         "teacher": dict(teacher),
         "identity": dict(identity),
-        "price_table": price_table,
+        "price_table": prices.table if prices else None,
+        "usd_per_million": told(prices) if prices else None,
     }
+
+
+def told(prices: Prices) -> Line:
+    """A price list, sums as text."""
+    usd = {kind: str(getattr(prices, kind)) for kind in ("hit", "miss", "output", "peak_factor")}
+    return usd | {"peak_hours": [list(hours) for hours in prices.peak_hours]}
 
 
 def about(question: Question, attempt: int) -> About:
@@ -90,7 +97,13 @@ def failed(about: About, failure: CallFailed, verdict: Verdict) -> Line:
         "message": str(failure),
         "billed": failure.billed,
         "partial": failure.partial,
+        "raw_text": failure.raw_text,
     }
+
+
+def written_off(billed: Decimal) -> Line:
+    """What was possibly paid until now was not, but for so many USD."""
+    return {"kind": "written_off", "at": stamp(datetime.now(UTC)), "billed_usd": str(billed)}
 
 
 def stamp(at: datetime) -> str:

@@ -66,8 +66,8 @@ def on_failure(
 ) -> Verdict:
     """Refusals skip the question; the others are asked again.
 
-    Where a refusal may be everybody's, for want of a key, a model or money, the question is asked again at the
-    end. `its_own` is whether it was refused before while others are answered, `passed` whether it is told
+    Where a refusal may be everybody's, for want of a key, a model or money, the question is asked again in
+    the end. `its_own` is whether it was refused before while others are answered, `passed` whether it is told
     to wait again and again while others are.
     """
     if isinstance(failure, TimeoutError):

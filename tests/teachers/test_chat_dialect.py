@@ -214,6 +214,19 @@ def test_a_request_says_all_and_only_what_it_should() -> None:
     assert seen[0].headers["authorization"] == f"Bearer {KEY}"
 
 
+@pytest.mark.parametrize("removed", ["max_tokens", "temperature"])
+def test_a_parameter_that_is_none_is_not_sent(removed: str) -> None:
+    seen: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200, json=answer())
+
+    ask(handler, parameters={"temperature": 0.5, "max_tokens": 99} | {removed: None})
+    whole = {"model": "toy-1", "messages": [MESSAGE], "temperature": 0.5, "max_tokens": 99}
+    assert json.loads(seen[0].content) == {name: value for name, value in whole.items() if name != removed}
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chainforge.errors import ChainForgeError
-from chainforge.teachers.journal import NAME, TORN, Journal, line_of, read_at, read_journal
+from chainforge.nesting import load_json
+from chainforge.teachers.journal import NAME, Journal, read_at, read_journal
+from chainforge.teachers.line import SCHEMA, SUM, read_line, write_line
+from chainforge.teachers.reserve import reserve_for
+from chainforge.teachers.torn import TORN
 
-RECORDS = [{"kind": "sent", "number": n, "text": "ü\n" * n} for n in range(5)]
+ABOUT = {"fingerprint": "f", "prompt_id": "p", "sample": 0}
+RECORDS = [
+    {"kind": "sent", **ABOUT, "attempt": n, "most_usd": "0.1", "number": n, "text": "ü\n" * n}
+    for n in range(5)
+]
 halves = st.lists(st.text() | st.sampled_from(["\ud83d", "\ude00"])).map("".join)
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | halves,
@@ -57,17 +66,16 @@ def test_every_awaited_record_is_on_the_disk_and_writers_share_an_fsync(
 ) -> None:
     async def writer(journal: Journal, number: int) -> None:
         for line in range(4):
-            await journal.write({"kind": "sent", "writer": number, "line": line})
-            assert (
-                f'"writer":{number},"line":{line}}}'.encode() in (tmp_path / NAME).read_bytes()[: syncs[-1]]
-            )
+            await journal.write({"kind": "sent", **ABOUT, "attempt": line, "most_usd": "1", "writer": number})
+            on_disk = (tmp_path / NAME).read_bytes()[: syncs[-1]]
+            assert f'"attempt":{line},"most_usd":"1","writer":{number},"crc32"'.encode() in on_disk
 
     async def all_write() -> None:
         with Journal(tmp_path) as journal:
             await asyncio.gather(*(writer(journal, number) for number in range(100)))
 
     asyncio.run(all_write())
-    found = [(record["writer"], record["line"]) for record in read(tmp_path)]
+    found = [(record["writer"], record["attempt"]) for record in read(tmp_path)]
     assert sorted(found) == [(number, line) for number in range(100) for line in range(4)]
     for number in range(100):
         assert [line for writer, line in found if writer == number] == [0, 1, 2, 3]
@@ -78,7 +86,7 @@ def test_a_last_line_torn_anywhere_is_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "whole", *RECORDS)
     whole = (tmp_path / "whole" / NAME).read_bytes()
     start = whole.rindex(b"\n", 0, -1) + 1
-    for cut in range(start, len(whole)):
+    for cut in range(start, len(whole) - 1):
         folder = tmp_path / str(cut)
         folder.mkdir()
         (folder / NAME).write_bytes(whole[:cut])
@@ -88,6 +96,16 @@ def test_a_last_line_torn_anywhere_is_set_aside(tmp_path: Path) -> None:
         assert (folder / NAME).read_bytes() == whole
         torn = (folder / TORN).read_bytes() if cut > start else b"\n"
         assert torn == whole[start:cut] + b"\n"
+
+
+def test_a_last_line_that_lacks_its_end_alone_is_kept(tmp_path: Path) -> None:
+    write(tmp_path, *RECORDS)
+    whole = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(whole[:-1])
+    assert read(tmp_path) == RECORDS
+    write(tmp_path)
+    assert (tmp_path / NAME).read_bytes() == whole
+    assert not (tmp_path / TORN).exists()
 
 
 @pytest.mark.parametrize("size", [10, 1 << 16, (1 << 16) + 1, 200_000])
@@ -113,7 +131,9 @@ def test_damage_within_is_an_error_that_names_the_line(damage: str, line: int, t
     lines = (tmp_path / NAME).read_text().splitlines(keepends=True)
     lines[line - 1] = damage + "\n"
     (tmp_path / NAME).write_text("".join(lines))
-    with pytest.raises(ChainForgeError, match=rf"journal\.jsonl, line {line}: damaged: .*\n  -> .*by hand"):
+    with pytest.raises(
+        ChainForgeError, match=rf"journal\.jsonl, line {line}: damaged: .*\n  -> .*delete that one line"
+    ):
         read(tmp_path)
 
 
@@ -156,7 +176,9 @@ def test_a_second_writer_is_told_who_is_first(tmp_path: Path) -> None:
 
 def test_a_journal_that_cannot_be_opened_is_not_held(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
-    with pytest.raises(OSError, match="Is a directory"):
+    with pytest.raises(
+        ChainForgeError, match=r"journal\.jsonl: the journal cannot be opened: Is a directory"
+    ):
         Journal(tmp_path).__enter__()
     (tmp_path / NAME).rmdir()
     write(tmp_path, RECORDS[0])
@@ -251,9 +273,10 @@ def test_when_all_is_cancelled_what_waits_is_written(
 @settings(max_examples=20)
 @given(st.dictionaries(halves, any_json))
 def test_whatever_a_provider_writes_is_one_line_that_can_be_read(raw: dict[str, Any]) -> None:
-    line = line_of({"kind": "answer", "raw": raw})
+    line = write_line({"kind": "answer", "raw": raw})
     assert line.count(b"\n") == 1
     assert orjson.loads(line)["kind"] == "answer"
+    assert SUM.search(line[:-1])
 
 
 def test_halves_of_a_character_are_joined_and_lonely_ones_replaced() -> None:
@@ -264,11 +287,164 @@ def test_halves_of_a_character_are_joined_and_lonely_ones_replaced() -> None:
         "big": 10**30,
         "bigger": 10**400,
     }
-    kept = orjson.loads(line_of(said))
+    kept = plain(write_line(said))
     assert kept == {"kind": "answer", "text": "😀 and \ufffd", "nan": None, "big": 1e30, "bigger": None}
 
 
 @given(st.dictionaries(st.text(), st.text() | st.integers(-(2**53), 2**53) | st.lists(st.text())))
 def test_what_is_ordinary_is_kept_as_it_is(raw: dict[str, Any]) -> None:
     record = {"kind": "answer", "raw": raw}
-    assert json.loads(line_of(record)) == record
+    assert plain(write_line(record)) == record
+
+
+def plain(line: bytes) -> Any:
+    """What a line says, without its checksum."""
+    return {name: value for name, value in orjson.loads(line).items() if name != "crc32"}
+
+
+ANSWER = {
+    "kind": "answer",
+    **ABOUT,
+    "attempt": 0,
+    "final": True,
+    "cause": "answered",
+    "at": "2026-11-15T00:00:00.000Z",
+    "model": "toy",
+    "finish": "stop",
+    "reasoning_source": None,
+    "synthetic": False,
+    "usage": {"hit": 0, "miss": 10, "output": 20, "reasoning": 5},
+    "cost_usd": "0.1",
+    "raw": {"choices": ["ü"]},
+}
+FAILED = {
+    "kind": "failed",
+    **ABOUT,
+    "attempt": 1,
+    "final": False,
+    "cause": "cut",
+    "billed": True,
+    "message": "",
+}
+RUN = {"kind": "run", "schema": SCHEMA, "teacher": {}, "identity": {}, "price_table": None}
+KINDS = [RUN, RECORDS[1], ANSWER, FAILED, {"kind": "written_off", "billed_usd": "0"}]
+
+
+@given(record=st.sampled_from(KINDS), data=st.data())
+def test_one_flipped_bit_is_never_the_same_line(record: dict[str, Any], data: st.DataObject) -> None:
+    line = bytearray(write_line(record))
+    bit = data.draw(st.integers(0, 8 * len(line) - 9))  # not of the line's end
+    line[bit // 8] ^= 1 << bit % 8
+    try:
+        found, has_sum = read_line(bytes(line))
+    except ValueError:
+        return
+    assert not has_sum, found
+
+
+@pytest.mark.parametrize("record", KINDS, ids=lambda record: str(record["kind"]))
+def test_a_flipped_bit_anywhere_is_an_error_of_the_journal(record: dict[str, Any], tmp_path: Path) -> None:
+    write(tmp_path, RUN, record)
+    path, whole = tmp_path / NAME, (tmp_path / NAME).read_bytes()
+    assert read(tmp_path) == [RUN, record]
+    start = whole.index(b"\n") + 1
+    for place in range(start, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(ChainForgeError, match=r"line [23]"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("record", KINDS, ids=lambda record: str(record["kind"]))
+def test_a_missing_field_is_named(record: dict[str, Any], tmp_path: Path) -> None:
+    needed = [name for name in record if name not in ("schema", "number", "text")]
+    for name in needed:
+        lacking = {key: value for key, value in record.items() if key != name}
+        (tmp_path / NAME).write_bytes(write_line(lacking))
+        with pytest.raises(ChainForgeError, match=rf"line 1: damaged: .*{name}"):
+            read(tmp_path)
+        for odd in (7.5, [None], "7x"):
+            (tmp_path / NAME).write_bytes(write_line(record | {name: odd}))
+            with suppress(ChainForgeError):
+                read(tmp_path)
+
+
+def test_lines_of_an_older_version_are_read_and_those_of_a_later_one_say_so(tmp_path: Path) -> None:
+    old = [RUN | {"schema": 1}, RECORDS[0], ANSWER]
+    (tmp_path / NAME).write_text("".join(json.dumps(record) + "\n" for record in old))
+    assert read(tmp_path) == old
+    write(tmp_path, RUN, FAILED)
+    assert read(tmp_path) == [*old, RUN, FAILED]
+    for newer in (RUN | {"schema": SCHEMA + 1}, {"kind": "bill"}):
+        folder = tmp_path / str(newer["kind"])
+        write(folder, newer)
+        with pytest.raises(
+            ChainForgeError, match=r"line 1: (?!damaged).*version.*\n  -> install that version"
+        ):
+            read(folder)
+
+
+def test_a_line_without_a_checksum_among_others_is_damage(tmp_path: Path) -> None:
+    write(tmp_path, RUN)
+    with (tmp_path / NAME).open("a") as file:
+        file.write(json.dumps(ANSWER) + "\n")
+    with pytest.raises(ChainForgeError, match="line 2: damaged: its checksum is missing"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("levels", [10, 100, 300, 600, 5_000, 200_000])
+def test_json_nested_however_deep_is_a_line_that_can_be_read(levels: int, tmp_path: Path) -> None:
+    raw = load_json('{"text": "kept [{", "deep": ' + "[" * levels + "]" * levels + ', "more": 1}')
+    assert (raw["text"], raw["more"]) == ("kept [{", 1)
+    write(tmp_path, ANSWER | {"raw": raw})
+    assert read(tmp_path)[0]["raw"] == raw
+
+
+class SmallDisk:
+    """`os.write` and the like on a disk that has so many bytes in all, this folder's files alone."""
+
+    def __init__(self, folder: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.size = folder, size
+        self._write = os.write
+        monkeypatch.setattr(os, "write", self.write)
+        monkeypatch.setattr(os, "posix_fallocate", self.fallocate)
+
+    def left(self) -> int:
+        return self.size - sum(path.stat().st_size for path in self.folder.iterdir())
+
+    def write(self, file: int, data: Any) -> int:
+        fits = data[: max(self.left(), 0)]
+        if not fits:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._write(file, fits)
+
+    def fallocate(self, file: int, start: int, size: int) -> None:
+        if size > self.left() + os.fstat(file).st_size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(file, size)
+
+
+@pytest.mark.parametrize("spare", [0, 1, 10_000, 30_000])
+def test_a_full_disk_loses_no_answer_under_way(
+    spare: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 calls are in flight when the last byte is used up; their answers are as long as they can be."""
+    reserve = reserve_for(64, 1000)
+    disk = SmallDisk(tmp_path, reserve + 40_000, monkeypatch)
+    long = ANSWER | {"raw": {"text": "\u4e2d" * 2500}}  # 1,000 tokens of Chinese, and some
+
+    async def collect() -> None:
+        with Journal(tmp_path, reserve) as journal:
+            for n in range(64):
+                await journal.write(RECORDS[0] | {"fingerprint": str(n)})
+            disk.size -= max(disk.left() - spare, 0)
+            answers = [journal.write(long | {"fingerprint": str(n)}) for n in range(64)]
+            await asyncio.gather(*answers)
+            with pytest.raises(ChainForgeError, match=r"no room is left.*\n  -> make room"):
+                await journal.write(RECORDS[0] | {"fingerprint": "65"})
+
+    asyncio.run(collect())
+    kept = [record["fingerprint"] for record in read(tmp_path) if record["kind"] == "answer"]
+    assert kept == [str(n) for n in range(64)]
+    with pytest.raises(ChainForgeError, match=r"no room on the disk for the answers.*in flight"):
+        Journal(tmp_path, reserve).__enter__()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [NAME, "lock", "lock.owner"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chainforge.plugins import load_plugins
 from chainforge.records import Message, Prompt
 from chainforge.teachers import record
-from chainforge.teachers.journal import line_of
+from chainforge.teachers.line import write_line
 from chainforge.teachers.question import Question, questions
 
 any_text = st.lists(st.text() | st.sampled_from(["\ud83d", "\ude00", "a/b"])).map(
@@ -42,14 +42,26 @@ def test_a_fingerprint_is_that_of_teacher_parameters_messages_and_sample() -> No
     variants = [
         one(**identified()),
         one(**identified(model="toy-2")),
-        one(**identified(provider="toy@other.test")),
-        one(**identified(parameters={"max_tokens": 10})),
+        one(**identified(provider="other")),
         one(**identified(parameters={"max_tokens": 9, "effort": "low"})),
         one("6*8?", **identified()),
         one(sample=1, **identified()),
     ]
     assert len({question.fingerprint for question in variants}) == len(variants)
     assert one(prompt_id="another", **identified()).fingerprint == variants[0].fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"provider": "toy@other.test"},
+        {"parameters": {"max_tokens": 10}},
+        {"parameters": {"max_completion_tokens": 10, "timeout": 600, "user": "me"}},
+        {"parameters": {}},
+    ],
+)
+def test_what_cannot_have_changed_a_finished_answer_is_not_in_it(change: dict[str, Any]) -> None:
+    assert one(**identified(**change)).fingerprint == one(**identified()).fingerprint
 
 
 def test_the_order_of_settings_means_nothing() -> None:
@@ -81,7 +93,7 @@ def test_an_instruction_comes_first_and_counts() -> None:
     assert told.fingerprint != plain.fingerprint
 
 
-def test_neither_key_nor_port_nor_path_belongs_to_a_fingerprint(
+def test_neither_key_nor_server_nor_length_belongs_to_a_fingerprint(
     root: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def served_by(**settings: Any) -> str:
@@ -90,8 +102,8 @@ def test_neither_key_nor_port_nor_path_belongs_to_a_fingerprint(
     before = served_by(base_url="http://gpu1:8000/v1")
     monkeypatch.setenv("VLLM_API_KEY", "sk-secret")
     assert served_by(base_url="https://gpu1:9999/v2", key_env="OTHER") == before
-    assert served_by(base_url="http://gpu2:8000/v1") != before
-    assert served_by(base_url="http://gpu1:8000/v1", max_tokens=9) != before
+    assert served_by(base_url="http://gpu2:8000/v1", max_tokens=9) == before
+    assert openai_compatible(root, preset="sglang", model="m", base_url="http://gpu1:8000/v1") != before
     assert served_by(base_url="http://gpu1:8000/v1", extra_body={"min_p": 0.1}) != before
 
 
@@ -129,7 +141,7 @@ def test_any_text_can_be_asked_labelled_and_written(
     head, name, sample, tail = label.split("/")
     assert (int(head), sample, int(tail)) == (seed, "0", attempt)
     assert len(name) <= 200
-    assert orjson.loads(line_of(record.about(question, attempt)))["attempt"] == attempt
+    assert orjson.loads(write_line(record.about(question, attempt)))["attempt"] == attempt
 
 
 @given(content=any_text, other=any_text)
