@@ -26,13 +26,13 @@ from chainforge.teachers.stops import (
     given_up,
     hopeless,
     refused,
+    silence,
+    unreached,
 )
 from chainforge.teachers.tally import Tally
 from chainforge.teachers.verdict import LAST
 
 TICK_S = 0.1
-PATIENCE_S = 900.0  # without one answer, while calls fail
-UNREACHED_S = 30.0  # while there has never been a connection: a mistake in the address, or no network
 
 
 class Collector:
@@ -83,14 +83,8 @@ class Collector:
             return
         async with self._teacher.client(connections=self.settings.concurrency) as client:
             exchange = Exchange(
-                self._teacher,
-                client,
-                self._journal,
-                self.settings,
-                self._retry_truncated,
-                self.tally.text_came,
-                self._refusals.its_own,
-                self._passed_over,
+                *(self._teacher, client, self._journal, self.settings, self._retry_truncated),
+                *(self.tally.text_came, self._refusals.its_own, self._passed_over),
             )
             try:
                 while (goes_on := self._goes_on() and bool(self._queue)) or self.flying:
@@ -107,24 +101,20 @@ class Collector:
 
     def _goes_on(self) -> bool:
         """Whether to send more, or only to wait for what is in flight."""
-        silent_s, problem = time.monotonic() - self._answered_at, self.tally.problem
+        why: CollectionStopped | None = None
         if self._queue and (reason := self._stopping.reason):
-            self._stop(CollectionStopped("signal", f"stopped ({reason})"))
-        elif self.limit.bad_in_a_row >= OUTAGE and silent_s > max(PATIENCE_S, self.settings.deadline_s):
-            why = f"no answer for {silent_s:.0f} s, in spite of asking again: {problem}"
-            self._stop(CollectionStopped("outage", why))
-        elif problem and not self._reached and silent_s > UNREACHED_S:
-            self._stop(
-                CollectionStopped("outage", f"nobody could be reached for {silent_s:.0f} s: {problem}")
-            )
+            why = CollectionStopped("signal", f"stopped ({reason})")
         elif whom := self._refusals.everybody(len(self.flying)):
-            self._stop(refused(whom, self.tally))
-        elif hopelessly := hopeless(self.tally, len(self.flying)):
-            self._stop(hopelessly)
+            why = refused(whom, self.tally)
+        self.stopped = self.stopped or why or self._silence() or hopeless(self.tally, len(self.flying))
         return not (self.stopped or self._crash)
 
-    def _stop(self, why: CollectionStopped) -> None:
-        self.stopped = self.stopped or why
+    def _silence(self) -> CollectionStopped | None:
+        silent_s = time.monotonic() - self._answered_at
+        gone = self.limit.bad_in_a_row >= OUTAGE
+        return (None if self._reached else unreached(self.tally, silent_s)) or (
+            silence(self.tally, silent_s, self.settings.deadline_s) if gone else None
+        )
 
     def _send(self, exchange: Exchange) -> None:
         """Send what is due, as far as the limit, the budget and the hour allow."""
@@ -140,7 +130,7 @@ class Collector:
                 self._queue.put(job, now)
                 self.tally.waiting_for = "the budget: the calls in flight may use it up"
                 if not self.flying:
-                    self._stop(budget_reached(self.budget, most))
+                    self.stopped = self.stopped or budget_reached(self.budget, most)
                 return
             self.budget.reserve(most)
             self._refusals.sending(job)

@@ -18,10 +18,10 @@ from chainforge.errors import ChainForgeError
 from chainforge.prices import Prices, Window
 from chainforge.run.stopping import Stopping
 from chainforge.teachers import answers, journal
-from chainforge.teachers.collector import PATIENCE_S, UNREACHED_S, Collector
+from chainforge.teachers.collector import Collector
 from chainforge.teachers.journal import append
 from chainforge.teachers.paid import Paid, read_paid
-from chainforge.teachers.stops import CollectionStopped
+from chainforge.teachers.stops import PATIENCE_S, UNREACHED_S, CollectionStopped
 
 RECOVERABLE: dict[str, Step] = {
     "408": refusal(408),
