@@ -10,6 +10,7 @@ from chainforge.config.collector import CollectorSettings
 from chainforge.hookspecs import ApiTeacher
 from chainforge.prices import FREE
 from chainforge.run.stopping import Stopping
+from chainforge.teachers import stops
 from chainforge.teachers.agenda import agenda
 from chainforge.teachers.budget import Budget
 from chainforge.teachers.exchange import Exchange, Outcome, tokens_for
@@ -19,16 +20,7 @@ from chainforge.teachers.paid import Paid
 from chainforge.teachers.question import Question
 from chainforge.teachers.queue import Job, Queue
 from chainforge.teachers.refusals import Refusals
-from chainforge.teachers.stops import (
-    CollectionStopped,
-    budget_reached,
-    fruitless,
-    given_up,
-    hopeless,
-    refused,
-    silence,
-    unreached,
-)
+from chainforge.teachers.stops import CollectionStopped
 from chainforge.teachers.tally import Tally
 from chainforge.teachers.verdict import LAST
 
@@ -96,7 +88,7 @@ class Collector:
                     await self._something_happens()
             finally:
                 await self._abandon()
-        if ending := self._crash or self.stopped or fruitless(self.tally):
+        if ending := self._crash or self.stopped or stops.fruitless(self.tally):
             raise ending
 
     def _goes_on(self) -> bool:
@@ -105,15 +97,15 @@ class Collector:
         if self._queue and (reason := self._stopping.reason):
             why = CollectionStopped("signal", f"stopped ({reason})")
         elif whom := self._refusals.everybody(len(self.flying)):
-            why = refused(whom, self.tally)
-        self.stopped = self.stopped or why or self._silence() or hopeless(self.tally, len(self.flying))
+            why = stops.refused(whom, self.tally)
+        self.stopped = self.stopped or why or self._silence() or stops.hopeless(self.tally, len(self.flying))
         return not (self.stopped or self._crash)
 
     def _silence(self) -> CollectionStopped | None:
         silent_s = time.monotonic() - self._answered_at
         gone = self.limit.bad_in_a_row >= OUTAGE
-        return (None if self._reached else unreached(self.tally, silent_s)) or (
-            silence(self.tally, silent_s, self.settings.deadline_s) if gone else None
+        return (None if self._reached else stops.unreached(self.tally, silent_s)) or (
+            stops.silence(self.tally, silent_s, self.settings.deadline_s) if gone else None
         )
 
     def _send(self, exchange: Exchange) -> None:
@@ -130,7 +122,7 @@ class Collector:
                 self._queue.put(job, now)
                 self.tally.waiting_for = "the budget: the calls in flight may use it up"
                 if not self.flying:
-                    self.stopped = self.stopped or budget_reached(self.budget, most)
+                    self.stopped = self.stopped or stops.budget_reached(self.budget, most)
                 return
             self.budget.reserve(most)
             self._refusals.sending(job)
@@ -199,7 +191,7 @@ class Collector:
         """Only after a second Ctrl-C, or a bug, is anything still in flight here."""
         lost = [most for job, most in self.flying.values() if not job.landed]
         if self._stopping.at_once and (self.flying or self._queue):
-            self.stopped = given_up(len(lost), sum(lost, Decimal(0)))
+            self.stopped = stops.given_up(len(lost), sum(lost, Decimal(0)))
         for task in self.flying:
             task.cancel()
         await asyncio.gather(*self.flying, return_exceptions=True)
