@@ -380,17 +380,13 @@ def test_without_a_key_that_can_be_one_nothing_is_written(
 def healthy(folder: Path, seed: int, twin: bool = True) -> Path:
     """A folder as some history leaves it: faults, a second run, more samples, prompts with the same text."""
     dice = random.Random(seed)
-    odd: list[Any] = [
-        refusal(500),
-        broken("cut", choices=[]),
-        answer(reasoning=""),
-        answer("", finish="length"),
-    ]
+    odd: list[Any] = [refusal(500), broken("cut", choices=[]), answer("", finish="length")]
     teacher = teacher_of_the_options()
     asked = [*prompts(dice.randint(1, 6)), Prompt("twin", "toy", prompts(1)[0].messages)][
         : None if twin else -1
     ]
     teacher.steps = {prompt.id: dice.choices(odd, k=dice.randint(0, 3)) for prompt in asked[1:]}
+    teacher.steps["twin"] = [answer(reasoning="")]
     teacher.chance = lambda call: answer(dice.choice(["42", f"to {call.label}"]), output=dice.randint(1, 99))
     samples = dice.randint(1, 3)
     if dice.random() < 0.5:
