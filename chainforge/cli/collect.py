@@ -17,12 +17,14 @@ from chainforge.config.collector import CollectorSettings, collector_settings
 from chainforge.config.loading import PARAMS
 from chainforge.jsonl import write_records
 from chainforge.outputs import sha256_of, write_json
+from chainforge.run.progress import say
 from chainforge.teachers.account import account_of, calls_json
 from chainforge.teachers.answers import WITHOUT_THOUGHT, answer_all
 from chainforge.teachers.display import display
 from chainforge.teachers.estimate import estimate
 from chainforge.teachers.paid import Paid
 from chainforge.teachers.traces import traces_of
+from chainforge.teachers.unanswered import unanswered
 from chainforge.teachers.usable import names_of, read_answers
 
 
@@ -84,6 +86,9 @@ class Budget(click.ParamType[float | str]):
 @click.option("--retry-truncated", is_flag=True, help="With --problems: once more, with twice the tokens.")
 @click.option("--stream", is_flag=True, default=None, help="Stream the answers, to watch them come.")
 @click.option(
+    "--retry-refused", is_flag=True, default=None, help="Ask again what the provider refused before."
+)
+@click.option(
     "--reuse", type=Place(), multiple=True, metavar="DIR", help="Take answers of this journal, too."
 )
 @click.option("--dry-run", is_flag=True, help="Count, and say what it can cost; needs no key.")
@@ -103,7 +108,7 @@ def collect(ctx: click.Context, /, **options: Any) -> None:
     chainforge collect status collected/hard
 
     Exit codes: 3 key refused, 4 no balance, 5 no such model, 6 budget used up, 7 requests refused,
-    8 no reasoning in the answers, 9 provider out of reach, 130 stopped.
+    8 no reasoning in the answers, 9 provider out of reach, 10 unknown finish reasons, 130 stopped.
     """
     if ctx.invoked_subcommand:
         return
@@ -133,7 +138,9 @@ def collect(ctx: click.Context, /, **options: Any) -> None:
 
 
 def say_result(plan: Plan, paid: Paid, as_json: bool) -> None:
-    """The last line."""
+    """The last lines."""
+    for line in unanswered(plan.questions, paid):
+        say(line)
     asked, file = len(plan.questions), str(plan.traces or plan.folder)
     answered = sum(question.fingerprint in paid.finals for question in plan.questions)
     if as_json:

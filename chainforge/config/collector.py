@@ -14,7 +14,8 @@ class CollectorSettings(Settings):
     """Section `collector`: not watched by `dvc repro`."""
 
     budget_usd: AtLeast0 | Literal["none"] | None = None
-    """USD that the journal of a step may ever cost, never passed; none: no cap; null: paid teachers stop."""
+    """USD that each step's journal may ever cost, never passed: two steps may cost twice as much; none: no
+    cap; null: paid teachers stop."""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Most calls in flight; fewer where the provider refuses more."""
     deadline_s: Seconds = 1800.0
@@ -23,6 +24,8 @@ class CollectorSettings(Settings):
     """Wait while the provider's higher price is on."""
     stream: bool = False
     """Stream answers, to watch them come; costs ten times the processor time."""
+    retry_refused: bool = False
+    """Ask again, last of all, what the provider refused while it answered other questions."""
     reuse: list[str] = Field(default_factory=list)
     """Folders of other journals, whose answers are taken instead of asking again."""
 

@@ -16,6 +16,7 @@ from chainforge.teachers.answers import answer_all
 from chainforge.teachers.display import display
 from chainforge.teachers.question import questions
 from chainforge.teachers.traces import traces_of
+from chainforge.teachers.unanswered import unanswered
 from chainforge.teachers.usable import names_of
 
 
@@ -34,8 +35,8 @@ def collect_api(
         again = settings.retry_truncated
         paid = answer_all(teacher, asked, folder, collector, about=about, retry_truncated=again, watch=watch)
     traces = list(traces_of(teacher, asked, folder, paid))
-    if without := sum(question.fingerprint not in paid.finals for question in asked):
-        say(f"{without:,} of {len(asked):,} questions have no answer: see chainforge collect status {folder}")
+    for line in unanswered(asked, paid):
+        say(line)
     account = account_of(folder, names_of(paid, asked))
     return traces, calls_json(account, settings.teacher.plugin, dict(teacher.identity))
 

@@ -1,4 +1,4 @@
-"""Asked to stop, by Ctrl-C, SIGTERM or the death of dvc: note it, and let the work be saved first."""
+"""Asked to stop, by Ctrl-C, SIGTERM, SIGHUP or the death of dvc: note it, and let the work be saved first."""
 
 import os
 import signal
@@ -13,16 +13,20 @@ import psutil
 from chainforge.errors import ChainForgeError
 from chainforge.run.ending import interrupt
 
+SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
+
 
 class Stopped(ChainForgeError):
     """The step was asked to stop, and stopped where it can go on."""
 
 
 class Stopping:
-    """`reason` is why the step should stop, once it should."""
+    """`reason` is why the step should stop, once it should; `at_once`, that it was asked to twice."""
 
     def __init__(self) -> None:
+        self.at_once = False
         self._signal: str | None = None
+        self._twice = False
         self._parents = _parents_up_to_dvc()
 
     @property
@@ -33,12 +37,18 @@ class Stopping:
         return self._signal
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch the first SIGINT or SIGTERM; the second one ends the process as usual. Main thread only."""
+    def listening(self, *, twice: bool = False) -> Iterator[None]:
+        """Catch the first SIGINT, SIGTERM or SIGHUP; the next one ends the process as usual.
+
+        Main thread only. With `twice`, the second is caught, too: for who looks at `at_once` often. Under
+        nohup, SIGHUP is nothing.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._twice = twice
+        heard = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield
         finally:
@@ -46,11 +56,17 @@ class Stopping:
                 signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self._signal = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with suppress(OSError, ValueError):  # stderr may be closed
-            os.write(sys.stderr.fileno(), b"\nstopping as soon as the work is saved; again to stop at once\n")
+        self.at_once = self._signal is not None
+        self._signal = self._signal or SIGNALS[number]
+        if self.at_once or not self._twice:
+            for heard in SIGNALS:
+                if signal.getsignal(heard) == self._note:
+                    signal.signal(heard, interrupt if heard == signal.SIGINT else signal.SIG_DFL)
+        if not self.at_once:
+            with suppress(OSError, ValueError):  # stderr may be closed
+                os.write(
+                    sys.stderr.fileno(), b"\nstopping as soon as the work is saved; again to stop at once\n"
+                )
 
 
 def _parents_up_to_dvc() -> dict[psutil.Process, int]:

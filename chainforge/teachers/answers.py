@@ -13,11 +13,14 @@ from chainforge.run.progress import say
 from chainforge.run.stopping import Stopping
 from chainforge.secrets import refuse_keys
 from chainforge.teachers import record
+from chainforge.teachers.agenda import agenda
 from chainforge.teachers.collector import Collector
 from chainforge.teachers.journal import Journal
 from chainforge.teachers.paid import Paid, final_answers
 from chainforge.teachers.question import Question
 from chainforge.teachers.reserve import reserve_for
+from chainforge.teachers.stops import unknown_finish
+from chainforge.teachers.traces import unknown_finishes
 from chainforge.teachers.usable import read_answers, unused
 
 COPIED_AT_ONCE = 500  # answers of another journal, of which there may be more than memory holds
@@ -46,18 +49,19 @@ def answer_all(
     if not teacher.thinks:
         say(WITHOUT_THOUGHT)
     before = read_answers(folder, teacher, questions)
-    left = {question.fingerprint for question in questions} - before.finals.keys()
+    check_finishes(teacher, questions, folder, before)
+    left = agenda(questions, before, settings)
     for sentence in unused(folder, before, teacher, questions) if left else ():
         say(sentence)
     if left and not settings.reuse:
         asyncio.run(open_once(teacher))
     stopping = Stopping()
     reserve = reserve_for(min(len(left), settings.concurrency), teacher.max_tokens)
-    with Journal(folder, reserve) as journal, stopping.listening():
+    with Journal(folder, reserve) as journal, stopping.listening(twice=True):
         paid = read_answers(folder, teacher, questions)
 
         async def ask() -> None:
-            if any(question.fingerprint not in paid.finals for question in questions):
+            if agenda(questions, paid, settings):
                 await journal.write(record.run(about, teacher.identity, teacher.prices))
             for reused in settings.reuse:
                 await take_over(Path(reused), teacher, questions, paid, journal)
@@ -74,13 +78,22 @@ def answer_all(
             await collector.collect(questions)
 
         asyncio.run(ask())
-        return read_answers(folder, teacher, questions)
+    check_finishes(teacher, questions, folder, after := read_answers(folder, teacher, questions))
+    return after
 
 
 async def open_once(teacher: ApiTeacher) -> None:
     """Raise ChainForgeError where the teacher cannot be asked, for want of a key: nothing is written yet."""
     async with teacher.client(connections=1):
         pass
+
+
+def check_finishes(teacher: ApiTeacher, questions: Sequence[Question], folder: Path, paid: Paid) -> None:
+    """Raise CollectionStopped where a fifth of the answers ended with a word that nobody knows."""
+    answered = {question.fingerprint for question in questions} & paid.finals.keys()
+    words = unknown_finishes(teacher, folder, paid, answered)
+    if words.total() > len(answered) / 5 and words.total() >= min(2, len(answered)):
+        raise unknown_finish(words, f"{len(answered):,}")
 
 
 def check_budget(teacher: ApiTeacher, settings: CollectorSettings) -> None:

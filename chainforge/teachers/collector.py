@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -10,6 +10,7 @@ from chainforge.config.collector import CollectorSettings
 from chainforge.hookspecs import ApiTeacher
 from chainforge.prices import FREE
 from chainforge.run.stopping import Stopping
+from chainforge.teachers.agenda import agenda
 from chainforge.teachers.budget import Budget
 from chainforge.teachers.exchange import Exchange, Outcome, tokens_for
 from chainforge.teachers.journal import Journal
@@ -17,8 +18,17 @@ from chainforge.teachers.limit import OUTAGE, Limit, backoff, held
 from chainforge.teachers.paid import Paid
 from chainforge.teachers.question import Question
 from chainforge.teachers.queue import Job, Queue
-from chainforge.teachers.stops import CollectionStopped, budget_reached, hopeless
+from chainforge.teachers.refusals import Refusals
+from chainforge.teachers.stops import (
+    CollectionStopped,
+    budget_reached,
+    fruitless,
+    given_up,
+    hopeless,
+    refused,
+)
 from chainforge.teachers.tally import Tally
+from chainforge.teachers.verdict import LAST
 
 TICK_S = 0.1
 PATIENCE_S = 900.0  # without one answer, while calls fail
@@ -48,7 +58,7 @@ class Collector:
         self.limit = Limit(settings.concurrency, base_s)
         self.budget = Budget(cap, paid.spent, paid.possibly)
         self.tally = Tally(0)
-        self.flying: set[asyncio.Task[None]] = set()
+        self.flying: dict[asyncio.Task[None], tuple[Job, Decimal]] = {}  # with the most that each can cost
         self.stopped: CollectionStopped | None = None
         self._teacher, self._journal, self._paid = teacher, journal, paid
         self.priced = teacher.prices is not None
@@ -58,19 +68,18 @@ class Collector:
         self._ended = asyncio.Event()
         self._answered_at = time.monotonic()
         self._reached = False
-        self._problem = ""  # the newest
         self._crash: BaseException | None = None
 
-    async def collect(self, questions: Iterable[Question]) -> None:
+    async def collect(self, questions: Sequence[Question]) -> None:
         """Return when every question has its answer or was skipped.
 
         Raises CollectionStopped where that cannot be, once the calls in flight are over.
         """
-        asked = {question.fingerprint: question for question in questions}
-        left = [Job(q, self._paid.sent[key]) for key, q in asked.items() if key not in self._paid.finals]
-        self._queue = Queue(left)
-        self.tally = Tally(len(asked), kept=len(asked) - len(left))
-        if not left:
+        plan = agenda(questions, self._paid, self.settings)
+        self._queue = Queue(plan.first, plan.last)
+        self._refusals = Refusals(plan.total, known=plan.kept > 0)
+        self.tally = Tally(plan.total, kept=plan.kept, left_out=plan.left_out)
+        if not self._queue:
             return
         async with self._teacher.client(connections=self.settings.concurrency) as client:
             exchange = Exchange(
@@ -80,31 +89,38 @@ class Collector:
                 self.settings,
                 self._retry_truncated,
                 self.tally.text_came,
+                self._refusals.its_own,
+                self._passed_over,
             )
             try:
                 while (goes_on := self._goes_on() and bool(self._queue)) or self.flying:
+                    if self._stopping.at_once:
+                        break
                     if goes_on:
                         self._send(exchange)
                     self._watch(self)
                     await self._something_happens()
             finally:
                 await self._abandon()
-        if ending := self._crash or self.stopped:
+        if ending := self._crash or self.stopped or fruitless(self.tally):
             raise ending
 
     def _goes_on(self) -> bool:
         """Whether to send more, or only to wait for what is in flight."""
-        silent_s = time.monotonic() - self._answered_at
+        silent_s, problem = time.monotonic() - self._answered_at, self.tally.problem
         if self._queue and (reason := self._stopping.reason):
             self._stop(CollectionStopped("signal", f"stopped ({reason})"))
         elif self.limit.bad_in_a_row >= OUTAGE and silent_s > max(PATIENCE_S, self.settings.deadline_s):
-            problem = f"no answer for {silent_s:.0f} s, in spite of asking again: {self._problem}"
-            self._stop(CollectionStopped("outage", problem))
-        elif self._problem and not self._reached and silent_s > UNREACHED_S:
-            problem = f"nobody could be reached for {silent_s:.0f} s: {self._problem}"
-            self._stop(CollectionStopped("outage", problem))
-        elif why := hopeless(self.tally, self._problem):
-            self._stop(why)
+            why = f"no answer for {silent_s:.0f} s, in spite of asking again: {problem}"
+            self._stop(CollectionStopped("outage", why))
+        elif problem and not self._reached and silent_s > UNREACHED_S:
+            self._stop(
+                CollectionStopped("outage", f"nobody could be reached for {silent_s:.0f} s: {problem}")
+            )
+        elif whom := self._refusals.everybody(len(self.flying)):
+            self._stop(refused(whom, self.tally))
+        elif hopelessly := hopeless(self.tally, len(self.flying)):
+            self._stop(hopelessly)
         return not (self.stopped or self._crash)
 
     def _stop(self, why: CollectionStopped) -> None:
@@ -118,7 +134,7 @@ class Collector:
             self.tally.waiting_for = "off-peak hours"
             self._answered_at = now
             return
-        while self.limit.room(len(self.flying), now) > 0 and (job := self._queue.pop(now)):
+        while self.limit.room(len(self.flying), now) > 0 and (job := self._next(now)):
             most = self._prices.most(job.question.messages, tokens_for(self._teacher, job))
             if not self.budget.fits(most):
                 self._queue.put(job, now)
@@ -127,39 +143,55 @@ class Collector:
                     self._stop(budget_reached(self.budget, most))
                 return
             self.budget.reserve(most)
+            self._refusals.sending(job)
             task = asyncio.create_task(self._ask(exchange, job, most))
-            self.flying.add(task)
+            self.flying[task] = (job, most)
             task.add_done_callback(self._landed)
+
+    def _next(self, now: float) -> Job | None:
+        if self._refusals.held:
+            self.tally.waiting_for = "the calls in flight: the newest were all refused"
+            return None
+        return self._queue.pop(now, idle=not self.flying, far=self._refusals.doubtful)
 
     async def _ask(self, exchange: Exchange, job: Job, most: Decimal) -> None:
         self.tally.requests += 1
         outcome = await exchange(job, most)
         self.budget.settle(most, cost=outcome.cost, lost=outcome.lost)
-        self.tally.ended(outcome.verdict, outcome.output_tokens)
-        others, now = sum(not task.done() for task in self.flying) - 1, time.monotonic()
+        self.tally.ended(outcome.verdict, outcome.output_tokens, outcome.problem)
+        others, now, cause = self._others(), time.monotonic(), outcome.verdict.cause
         if not outcome.problem:
             self.limit.answered(outcome.latency_s, others)
+            self._refusals.answered(job)
             self._answered_at = now
         elif outcome.overload:
             self.limit.refused(others, now, outcome.retry_after_s)
-        elif outcome.verdict.cause != "refused":
+        elif cause in LAST or cause == "refused":
+            self._refusals.refused(job, cause, outcome.problem)
+        else:
             self.limit.failed(others, now)
-        self._problem = outcome.problem or self._problem
         self._reached |= outcome.reached
         job.attempt += 1
-        if outcome.verdict.action == "stop":
-            self._stop(CollectionStopped(outcome.verdict.cause, f"the provider says: {outcome.problem}"))
-        elif outcome.verdict.action == "again":
+        if outcome.verdict.action == "again":
             self._again(job, outcome)
 
     def _again(self, job: Job, outcome: Outcome) -> None:
         job.tries[outcome.verdict.cause] += 1
-        after_s = outcome.retry_after_s
-        wait_s = backoff(job.tries.total(), self._base_s) if after_s is None else held(after_s)
+        if outcome.verdict.cause in LAST:
+            self._queue.put_last(job)
+            return
+        wait_s = max(backoff(job.tries.total() - 1, self._base_s), held(outcome.retry_after_s or 0.0))
         self._queue.put(job, time.monotonic() + wait_s)
 
+    def _passed_over(self, job: Job) -> bool:
+        alone = self._queue.only_waits and not self._others()
+        return self._refusals.passed_over(job, time.monotonic() - self._answered_at if alone else 0.0)
+
+    def _others(self) -> int:
+        return sum(not task.done() for task in self.flying) - 1
+
     def _landed(self, task: asyncio.Task[None]) -> None:
-        self.flying.discard(task)
+        self.flying.pop(task, None)
         self._ended.set()
         if not task.cancelled() and (error := task.exception()):
             self._crash = self._crash or error
@@ -175,6 +207,9 @@ class Collector:
 
     async def _abandon(self) -> None:
         """Only after a second Ctrl-C, or a bug, is anything still in flight here."""
+        lost = [most for job, most in self.flying.values() if not job.landed]
+        if self._stopping.at_once and (self.flying or self._queue):
+            self.stopped = given_up(len(lost), sum(lost, Decimal(0)))
         for task in self.flying:
             task.cancel()
         await asyncio.gather(*self.flying, return_exceptions=True)

@@ -14,14 +14,15 @@ from chainforge.prices import FREE
 from chainforge.teachers import record
 from chainforge.teachers.journal import Journal
 from chainforge.teachers.queue import Job
-from chainforge.teachers.verdict import Verdict, on_answer, on_failure
+from chainforge.teachers.seen import is_possible
+from chainforge.teachers.verdict import Verdict, on_answer, on_failure, refusal_of
 
 OVERLOAD = (429, 503, 529)  # the last is Anthropic's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a call ended. In USD, `cost` is what its answer costs, `lost` the most that a lost one may have.
+    """How a call ended. In USD, `cost` is what its answer costs, `lost` the most that was paid besides.
 
     `latency_s` and `output_tokens` are about an answer, the last four about a call that failed; `reached` is
     False where there was no connection at all.
@@ -48,10 +49,12 @@ class Exchange:
     settings: CollectorSettings
     retry_truncated: bool
     on_text: Callable[[int], None]
+    its_own: Callable[[Job, str], bool]  # whether a question alone is refused
+    passed_over: Callable[[Job], bool]  # whether one is told to wait again and again while others are not
 
     async def __call__(self, job: Job, most: Decimal) -> Outcome:
         """Ask once. `most` is what that can cost."""
-        question, attempt = job.question, job.attempt
+        question, attempt, job.landed = job.question, job.attempt, False
         about, sent = record.about(question, attempt), datetime.now(UTC)
         await self.journal.write(record.sent(about, sent, most))
         call = Call(
@@ -67,7 +70,7 @@ class Exchange:
                 answer = await self.client.ask(call)
         except (CallFailed, TimeoutError) as failure:
             return await self._failed(job, about, most, failure)
-        latency_s = time.monotonic() - start
+        latency_s, job.landed = time.monotonic() - start, True
         try:
             reply = self.teacher.read(answer)
         except Exception as bug:  # of the plugin: the run ends, but what was paid for is kept
@@ -78,17 +81,26 @@ class Exchange:
         verdict = on_answer(reply, job.tries, thinks=thinks, retry_truncated=again)
         prices = self.teacher.prices or FREE
         cost = prices.cost(reply.usage, window := prices.window(sent))
-        line = record.answer(about, sent, reply, answer, cost=cost, window=window, verdict=verdict)
+        beyond = Decimal(0) if is_possible(reply, question.messages) else max(most - cost, Decimal(0))
+        line = record.answer(
+            about, sent, reply, answer, cost=cost, beyond=beyond, window=window, verdict=verdict
+        )
         more = {"messages": question.messages, "max_tokens": call.max_tokens}
         await self.journal.write(line | more)
-        return Outcome(verdict=verdict, cost=cost, latency_s=latency_s, output_tokens=reply.usage.output)
+        tokens = reply.usage.output
+        return Outcome(verdict=verdict, cost=cost, lost=beyond, latency_s=latency_s, output_tokens=tokens)
 
     async def _failed(
         self, job: Job, about: record.About, most: Decimal, failure: CallFailed | TimeoutError
     ) -> Outcome:
-        verdict = on_failure(failure, job.tries)
         if isinstance(failure, TimeoutError):
+            verdict = on_failure(failure, job.tries)
             failure = CallFailed(f"no answer within {self.settings.deadline_s:g} s")
+        else:
+            own = self.its_own(job, refusal_of(failure))
+            passed = failure.status == 429 and self.passed_over(job)
+            verdict = on_failure(failure, job.tries, its_own=own, passed=passed)
+        job.landed = True
         await self.journal.write(record.failed(about, failure, verdict))
         return Outcome(
             verdict=verdict,

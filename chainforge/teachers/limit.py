@@ -1,7 +1,9 @@
 """How many calls may be in flight: more while all goes well, fewer when the provider refuses.
 
-Doubles from a small start until the first refusal, as TCP does, then adds one per round trip and takes a
-share off at a refusal (additive increase, multiplicative decrease; Chiu and Jain 1989).
+Doubles from a small start until refusals follow, as TCP does. From then on, it takes a share off when they
+do, comes back quickly to where that was, then grows by one per round trip (additive increase, multiplicative
+decrease: Chiu and Jain 1989; coming back as CUBIC does, RFC 9438). A few refusals among many answers follow
+no load: each costs the place of the call that was refused, until the next answer.
 """
 
 import random
@@ -13,6 +15,10 @@ DECREASE = 0.85
 LONGEST_HOLD_S = 60.0
 LONGEST_RETRY_AFTER_S = 120.0
 OUTAGE = 8  # failures in a row, at least, that mean that nobody is there
+STRAY = 0.03  # of the calls: so few refusals say nothing about the load
+FAR_ASTRAY = 0.1  # of the calls: so many are never taken for strays
+LIGHT = 0.8  # of the load at which calls were refused: what is refused below has another reason
+MEMORY = 200  # calls that a share is about
 
 
 class Limit:
@@ -27,7 +33,12 @@ class Limit:
         self._grown_at = 0.0
         self._cut_at = -1.0
         self._round_trip_s = 1.0
-        self._fine = 0.0  # so many at a time may well be taken again, when a refusal of all of them is over
+        self._fine = 0.0  # worked before: recovered by one per answer, once a refusal of everybody is over
+        self._level = 0.0  # in flight when the provider began to refuse
+        self._top = 0.0  # where refusals followed the load
+        self._all = Share(MEMORY)  # as if none was refused before
+        self._light = Share()  # of the calls under a light load
+        self._humbled = False  # cut since the last answer
         self.bad_in_a_row = 0
 
     def room(self, in_flight: int, now: float) -> int:
@@ -35,34 +46,40 @@ class Limit:
         if now < self.open_at:
             return 0
         full = in_flight >= int(self.value)
-        well = self._doubling and not self.bad_in_a_row
+        well = self._doubling and self.bad_in_a_row < 3
         if well and full and now - self._grown_at >= DOUBLES_EVERY_S:
             self.value, self._grown_at = min(2 * self.value, self._most), now
         return int(self.value) - in_flight
 
     def answered(self, latency_s: float, in_flight: int) -> None:
         """A whole answer came, after so long, with so many others still in flight."""
-        self.bad_in_a_row = 0
+        self.bad_in_a_row, self._humbled = 0, False
         self._round_trip_s += 0.2 * (latency_s - self._round_trip_s)
+        self._count(0, in_flight)
         if not self._doubling and in_flight + 1 >= int(self.value):
-            more = 1.0 if self.value < self._fine else 1 / self.value
+            back = max(0.0, self._top - self.value) / 2
+            more = 1.0 if self.value < self._fine else (1 + back) / self.value
             self.value = min(self.value + more, self._most)
 
     def refused(self, in_flight: int, now: float, retry_after_s: float | None = None) -> None:
         """The provider said "too many" (429, 503), with so many others still in flight.
 
-        Those are what it could take: not one more is sent until one of them is done. Below that, a share is
-        taken off at most once per round trip.
+        Those are what it could take: not one more is sent until one of them is done. Where refusals follow
+        the load, a share is taken off at most once per round trip.
         """
-        self._doubling = False
         self.bad_in_a_row += 1
-        if now - self._cut_at >= self._round_trip_s:
-            self._cut_at = now
-            self.value *= DECREASE
-            if self.bad_in_a_row == 1:
-                self._fine = max(min(self.value, in_flight), self._fine / 2)
+        if self.bad_in_a_row == 1:
+            self._level = min(self.value, in_flight)
+        self._count(1, in_flight)
+        if (
+            self._all.share <= max(STRAY, min(2 * self._light.share, FAR_ASTRAY))
+            and self.bad_in_a_row < OUTAGE
+        ):
+            self._fine = max(self._fine, self.value)
+        else:
+            self._cut(in_flight, now)
         self.value = max(1.0, min(self.value, in_flight))
-        if retry_after_s is not None:
+        if retry_after_s is not None and self.bad_in_a_row > 1:
             self._hold(now + held(retry_after_s))
         if in_flight == 0:
             self._hold(now + backoff(self.bad_in_a_row, self._base_s))
@@ -75,8 +92,38 @@ class Limit:
             if in_flight == 0:
                 self._hold(now + backoff(self.bad_in_a_row - OUTAGE + 1, self._base_s))
 
+    def _cut(self, in_flight: int, now: float) -> None:
+        self._doubling = False
+        if now - self._cut_at < self._round_trip_s:
+            return
+        self._cut_at = now
+        self.value *= DECREASE
+        if self._humbled or self.bad_in_a_row >= OUTAGE:
+            return  # the same news once more
+        self._humbled = True
+        self._fine = max(DECREASE * self._level, self._fine / 2)
+        if self._all.share > FAR_ASTRAY or in_flight + 1 > self._top:
+            self._top, self._light = in_flight + 1.0, Share()
+
+    def _count(self, refused: int, in_flight: int) -> None:
+        self._all.add(refused)
+        if in_flight < LIGHT * self._top:
+            self._light.add(refused)
+
     def _hold(self, until: float) -> None:
         self.open_at = max(self.open_at, until)
+
+
+class Share:
+    """How many of the last calls were refused, the older ones counting less and less."""
+
+    def __init__(self, calls: int = 0) -> None:
+        self.share, self._calls = 0.0, calls
+
+    def add(self, refused: int) -> None:
+        """One more call: 1 if it was refused, else 0."""
+        self._calls = min(self._calls + 1, MEMORY)
+        self.share += (refused - self.share) / self._calls
 
 
 def held(retry_after_s: float) -> float:

@@ -21,7 +21,8 @@ class Paid:
     By fingerprint, too: `cut` has the max_tokens of answers that ended for want of them; `under` who was
     asked, as a key of `teachers`; `older` an earlier version's fingerprint, under which the answer is found.
     `spent` is what answers cost; `flying` the most that each call without an end can have cost, by
-    fingerprint and attempt; `lost` the same of calls that broke.
+    fingerprint and attempt; `lost` the same of calls that broke. `unanswered` has (cause, what was said) of
+    questions that were given up, `unknown` those whose answer ended with a word that nobody knew.
     """
 
     finals: dict[str, int] = field(default_factory=dict)
@@ -36,6 +37,8 @@ class Paid:
     written_off: Decimal = Decimal(0)
     answers: int = 0
     broken: int = 0  # calls that `lost` is about
+    unanswered: dict[str, tuple[str, str]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
     run: Record | None = None  # the newest line of that kind
     _teacher: str = ""
 
@@ -69,16 +72,27 @@ class Paid:
         if record["kind"] == "answer":
             self.spent += Decimal(record["cost_usd"])
             self.answers += 1
+            if beyond := Decimal(record.get("possibly_usd", 0)):
+                self._lose(beyond)
             if record["final"]:
                 self._final(offset, record)
-        elif record["billed"]:
-            self.lost += most
-            self.broken += 1
+            return
+        if record["billed"]:
+            self._lose(most)
+        if record["final"]:
+            self.unanswered[record["fingerprint"]] = (record["cause"], record["message"])
+
+    def _lose(self, most: Decimal) -> None:
+        self.lost += most
+        self.broken += 1
 
     def _final(self, offset: int, record: Record) -> None:
         name = record["fingerprint"]
         self.finals[name], self.under[name] = offset, self._teacher
         self.cut.pop(name, None)
+        self.unanswered.pop(name, None)
+        if finish_of(record.get("finish", "stop")) is None:
+            self.unknown.add(name)
         if finish_of(record.get("finish", "")) == "length":
             self.cut[name] = record.get("max_tokens") or max(
                 limit_of(self.teachers.get(self._teacher, {})), record["usage"]["output"]

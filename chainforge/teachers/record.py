@@ -69,10 +69,11 @@ def answer(
     raw: Mapping[str, Any],
     *,
     cost: Decimal,
+    beyond: Decimal,
     window: Window,
     verdict: Verdict,
 ) -> Line:
-    """What came back, as it came."""
+    """What came back, as it came. It may have cost `beyond` more, where its usage cannot be true."""
     now = datetime.now(UTC)
     return {
         "kind": "answer",
@@ -88,6 +89,7 @@ def answer(
         "synthetic": reply.synthetic,
         "usage": asdict(reply.usage),
         "cost_usd": str(cost),
+        **({"possibly_usd": str(beyond)} if beyond else {}),
         "price_window": window,
         "raw": dict(raw),
     }

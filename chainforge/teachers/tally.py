@@ -12,17 +12,23 @@ JUDGED = 50  # answers: what the first so many are like, the others will be
 
 @dataclass(slots=True)
 class Tally:
-    """`done` of `total` questions have their answer, `kept` of them from before. Monotonic seconds."""
+    """`done` of `total` questions have their answer, `kept` of them from before. Monotonic seconds.
+
+    `left_out` were refused before, and are not asked again.
+    """
 
     total: int
     kept: int = 0
+    left_out: int = 0
     answers: int = 0
     silent: int = 0  # of the first JUDGED answers, those without reasoning
+    unknown: Counter[str] = field(default_factory=Counter)  # of the same, finishes that nobody knows
     requests: int = 0
     skipped: int = 0
     causes: Counter[str] = field(default_factory=Counter)  # of every call that ended
     retries: Counter[str] = field(default_factory=Counter)  # of those, asked again
     finished: int = 0
+    problem: str = ""  # the newest
     waiting_for: str = ""  # the budget, the hour, …; empty while nothing is in the way
     started: float = field(default_factory=time.monotonic)
     characters: int = 0  # streamed so far, of calls in flight and past
@@ -33,14 +39,17 @@ class Tally:
         """Questions that have their answer."""
         return self.kept + self.finished
 
-    def ended(self, verdict: Verdict, tokens: int) -> None:
-        """One more call is over; an answer has output tokens."""
+    def ended(self, verdict: Verdict, tokens: int, problem: str = "") -> None:
+        """One more call is over: an answer has output tokens, anything else a problem."""
+        self.problem = problem or self.problem
         self.causes[verdict.cause] += 1
         self.retries[verdict.cause] += verdict.action == "again"
         self.skipped += verdict.action == "skip"
         self.finished += verdict.action == "keep"
         self.answers += verdict.answered
         self.silent += verdict.cause == "no_reasoning" and self.answers <= JUDGED
+        if verdict.word and self.answers <= JUDGED:
+            self.unknown[verdict.word] += 1
         if verdict.answered:
             self._recent.append((time.monotonic(), tokens, int(verdict.action == "keep")))
 
@@ -59,4 +68,4 @@ class Tally:
     def eta_s(self) -> float | None:
         """Seconds until the last answer at the pace of the last minute; None before there is one."""
         pace = self.rates()[1]
-        return (self.total - self.done - self.skipped) / pace if pace else None
+        return (self.total - self.done - self.skipped - self.left_out) / pace if pace else None

@@ -1,6 +1,7 @@
 """What a journal says, as traces and as an account: pure functions of it, the same bytes every time."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from chainforge.calls import Reply
@@ -53,3 +54,11 @@ def trace(prompt_id: str, reply: Reply) -> Trace:
     """A finish that nobody knows is an error: never training data."""
     finish = finish_of(reply.finish) or "error"
     return Trace(prompt_id, reply.reasoning, reply.content, finish, reply.model)
+
+
+def unknown_finishes(teacher: ApiTeacher, folder: Path, paid: Paid, asked: Collection[str]) -> Counter[str]:
+    """The words with which answers ended and that nobody knows, as the teacher is set now."""
+    odd = sorted(paid.unknown.intersection(asked))
+    answers = final_answers(folder, paid, iter(odd)) if odd else ()
+    said = (teacher.read(answer["raw"]).finish for answer in answers)
+    return Counter(word for word in said if finish_of(word) is None)

@@ -13,13 +13,23 @@ Action = Literal["keep", "again", "skip", "stop"]
 TRIES: Mapping[str, int] = {"failed": 6, "cut": 3, "deadline": 2, "no_reasoning": 1, "truncated": 1}
 
 
+UNKNOWN = "unknown finish"
+LAST = frozenset(
+    {"key", "forbidden", "balance", "model"}
+)  # causes: asked once more, when nothing else is left
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`cause` is counted, says which limit of tries applies, and names the reason to stop."""
+    """`cause` is counted, says which limit of tries applies, and names the reason to stop.
+
+    `word` is the finish of an answer where nobody knows what it means.
+    """
 
     action: Action
     cause: str
     answered: bool = False
+    word: str = ""
 
 
 def on_answer(reply: Reply, tries: Mapping[str, int], *, thinks: bool, retry_truncated: bool) -> Verdict:
@@ -30,7 +40,7 @@ def on_answer(reply: Reply, tries: Mapping[str, int], *, thinks: bool, retry_tru
     cause = cause_of(reply, thinks)
     asks_again = cause in ("cut", "no_reasoning") or (cause == "truncated" and retry_truncated)
     action: Action = "again" if asks_again and tries.get(cause, 0) < TRIES[cause] else "keep"
-    return Verdict(action, cause, answered=True)
+    return Verdict(action, cause, answered=True, word=reply.finish if cause == UNKNOWN else "")
 
 
 def cause_of(reply: Reply, thinks: bool) -> str:
@@ -44,29 +54,54 @@ def cause_of(reply: Reply, thinks: bool) -> str:
             return "cut"
         case "content_filter":
             return "content_filter"
-    return reply.finish
+    return UNKNOWN
 
 
-def on_failure(failure: CallFailed | TimeoutError, tries: Mapping[str, int]) -> Verdict:
-    """Refusals that will not pass stop the run or skip the question; the others are asked again."""
+def on_failure(
+    failure: CallFailed | TimeoutError,
+    tries: Mapping[str, int],
+    *,
+    its_own: bool = False,
+    passed: bool = False,
+) -> Verdict:
+    """Refusals skip the question; the others are asked again.
+
+    Where a refusal may be everybody's, for want of a key, a model or money, the question is asked again in
+    the end. `its_own` is whether it was refused before while others are answered, `passed` whether it is told
+    to wait again and again while others are.
+    """
     if isinstance(failure, TimeoutError):
         return again_or_skip("deadline", tries)
+    cause = refusal_of(failure)
+    if cause in LAST:
+        return Verdict("skip", "refused") if its_own else Verdict("again", cause)
     match failure.status:
-        case 401 | 403:
-            return Verdict("stop", "key")
-        case 402:
-            return Verdict("stop", "balance")
-        case 404:
-            return Verdict("stop", "model")
-        case 400 if "model" in str(failure).casefold() and "exist" in str(failure).casefold():
-            return Verdict("stop", "model")
         case 429:
-            return Verdict("again", "busy")
-        case None | 408 | 409:
+            return Verdict("skip" if passed else "again", "busy")
+        case None | 408 | 409 | 425:
             return again_or_skip("cut" if failure.partial else "failed", tries)
         case status if status >= 500:
             return again_or_skip("failed", tries)
     return Verdict("skip", "refused")
+
+
+def refusal_of(failure: CallFailed) -> str:
+    """What a refusal is for; "" where it is none that lasts."""
+    match failure.status:
+        case 401:
+            return "key"
+        case 403:
+            return "forbidden"
+        case 402:
+            return "balance"
+        case 404:
+            return "model"
+        case 400 if "model" in str(failure).casefold() and "exist" in str(failure).casefold():
+            return "model"
+        case None | 408 | 409 | 425 | 429:
+            return ""
+        case status:
+            return "refused" if status < 500 else ""
 
 
 def again_or_skip(cause: str, tries: Mapping[str, int]) -> Verdict:

@@ -31,7 +31,7 @@ import chainforge as cf
 from fake_api import FakeTeacher, refusal
 
 def fake(*, broke: int = 0) -> FakeTeacher:
-    return FakeTeacher(steps={f"p{broke}": [refusal(402)]} if broke else {})
+    return FakeTeacher(steps={f"p{broke}": [refusal(402)] * 3} if broke else {})
 
 @cf.hookimpl
 def register_teachers(register):

@@ -115,7 +115,7 @@ def test_without_a_terminal_a_line_is_written_now_and_then_and_in_the_end(
 
 def test_the_last_state_is_shown_however_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CollectionStopped), display("hard") as watch:
-        ask(FakeTeacher(steps={"p9": [refusal(402)]}), 20, tmp_path, watch=watch)
+        ask(FakeTeacher(steps={"p19": [refusal(402)] * 2}), 20, tmp_path, watch=watch)
     assert capsys.readouterr().err.count("hard: 19 of 20 (95%)") == 1
 
 

@@ -33,8 +33,10 @@ class Provider:
         cap: Callable[[float], int | None],
         latency_s: float = 2.0,
         failing_s: float = 0.05,
+        stray: float = 0.0,  # refused, whatever the load
     ) -> None:
         self.limit, self.cap, self.latency_s, self.failing_s = limit, cap, latency_s, failing_s
+        self.stray = stray
         self.now, self.in_flight = 100.0, 0
         self.accepted = 0
         self._landing: list[tuple[float, int, int]] = []
@@ -58,6 +60,8 @@ class Provider:
     def _send(self) -> None:
         cap = self.cap(self.now)
         end = FAILED if cap is None else REFUSED if self.accepted >= cap else ANSWERED
+        if end == ANSWERED and random.random() < self.stray:
+            end = REFUSED
         takes_s = random.uniform(0.8, 1.2) * (self.latency_s if end == ANSWERED else self.failing_s)
         self.accepted += end == ANSWERED
         self.in_flight += 1
@@ -101,6 +105,24 @@ def test_it_settles_at_what_the_provider_takes(cap: int, latency_s: float) -> No
     provider.run(max(120, 20 * latency_s))
     assert provider.mean_level(settled) >= 0.8 * cap - 0.5
     assert provider.share(REFUSED, settled) <= (0.05 if cap >= 40 else 0.3)
+
+
+@pytest.mark.parametrize(("concurrency", "latency_s"), [(64, 1.0), (200, 4.0)])
+@pytest.mark.parametrize(("stray", "fraction"), [(0.0, 0.95), (0.01, 0.95), (0.02, 0.85)])
+def test_refusals_that_do_not_follow_the_load_cost_little(
+    concurrency: int, latency_s: float, stray: float, fraction: float
+) -> None:
+    provider = Provider(Limit(concurrency), lambda now: 10_000, latency_s, stray=stray)
+    provider.run(20 * latency_s)
+    assert provider.mean_level(100.0) >= fraction * concurrency
+
+
+def test_refusals_that_stop_following_the_load_are_soon_forgotten() -> None:
+    provider = Provider(Limit(128), lambda now: 40 if now < 160 else 10_000, stray=0.01)
+    provider.run(60)
+    assert provider.limit.value <= 1.2 * 40
+    provider.run(60)
+    assert provider.limit.value >= 60
 
 
 def test_without_refusals_all_that_is_allowed_is_in_flight_within_five_seconds() -> None:
@@ -161,6 +183,8 @@ def test_what_a_provider_asks_for_is_waited_for_within_two_minutes(
     asked: int, now: int, in_flight: int
 ) -> None:
     limit = Limit(64)
+    limit.refused(in_flight, now, asked)
+    assert limit.open_at == 0, "one refusal among answers may be about that call alone"
     limit.refused(in_flight, now, asked)
     assert limit.open_at == now + min(asked, LONGEST_RETRY_AFTER_S)
     assert limit.room(0, now + min(asked, LONGEST_RETRY_AFTER_S) + 1e-6) > 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chainforge.calls import CallFailed, Reply
 from chainforge.chat import read_chat
 from chainforge.teachers.finishes import WORDS, finish_of
-from chainforge.teachers.verdict import TRIES, Action, Verdict, on_answer, on_failure
+from chainforge.teachers.verdict import LAST, TRIES, Action, Verdict, on_answer, on_failure
 
 NONE: Counter[str] = Counter()
 
@@ -19,18 +19,19 @@ NONE: Counter[str] = Counter()
 @pytest.mark.parametrize(
     ("failure", "action", "cause"),
     [
-        (refusal(400, "Model Not Exist"), "stop", "model"),
-        (refusal(400, "The model `gpt-9` does not exist"), "stop", "model"),
-        (refusal(401), "stop", "key"),
-        (refusal(402, "Insufficient Balance"), "stop", "balance"),
-        (refusal(403), "stop", "key"),
-        (refusal(404), "stop", "model"),
+        (refusal(400, "Model Not Exist"), "again", "model"),
+        (refusal(400, "The model `gpt-9` does not exist"), "again", "model"),
+        (refusal(401), "again", "key"),
+        (refusal(402, "Insufficient Balance"), "again", "balance"),
+        (refusal(403), "again", "forbidden"),
+        (refusal(404), "again", "model"),
         (refusal(400, "messages is empty"), "skip", "refused"),
         (refusal(400, "this model takes no temperature"), "skip", "refused"),
         (refusal(413), "skip", "refused"),
         (refusal(422), "skip", "refused"),
         (refusal(408), "again", "failed"),
         (refusal(409), "again", "failed"),
+        (refusal(425), "again", "failed"),
         (refusal(429), "again", "busy"),
         *((refusal(status), "again", "failed") for status in (500, 502, 503, 504, 520, 529)),
         (broken("connection reset"), "again", "failed"),
@@ -67,8 +68,14 @@ def test_a_failure_is_tried_again_so_often_and_then_skipped(
     assert on_failure(failure, others).action == "again", "every cause has its own tries"
 
 
-def test_a_busy_provider_is_asked_again_for_ever() -> None:
+def test_a_busy_provider_is_asked_again_for_ever_but_not_about_a_question_that_is_passed_over() -> None:
     assert on_failure(refusal(429), Counter(busy=10**9)).action == "again"
+    assert on_failure(refusal(429), NONE, passed=True) == Verdict("skip", "busy")
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_question_that_alone_is_refused_is_skipped(status: int) -> None:
+    assert on_failure(refusal(status), NONE, its_own=True) == Verdict("skip", "refused")
 
 
 GOOD, TRUNCATED = answer(), answer("", finish="length")
@@ -87,9 +94,9 @@ GOOD, TRUNCATED = answer(), answer("", finish="length")
         (answer(""), "again", "no_reasoning"),
         (answer(None), "again", "no_reasoning"),
         (answer("4", finish="insufficient_system_resource"), "again", "cut"),
-        (answer(finish="tool_calls"), "keep", "tool_calls"),
-        (answer(finish="mystery"), "keep", "mystery"),
-        (answer("", "", "answered"), "keep", "answered"),
+        (answer(finish="tool_calls"), "keep", "unknown finish"),
+        (answer(finish="mystery"), "keep", "unknown finish"),
+        (answer("", "", "answered"), "keep", "unknown finish"),
     ],
 )
 def test_an_answer_has_its_action(said: dict[str, object], action: Action, cause: str) -> None:
@@ -156,7 +163,10 @@ def test_without_thinking_only_the_reasoning_may_be_missing(reply: Reply) -> Non
 def test_every_status_has_a_verdict() -> None:
     for status, partial in product(range(300, 600), (None, {"choices": []})):
         failure = CallFailed(str(status), status=status, partial=partial)
-        assert on_failure(failure, NONE).cause in {*TRIES, "busy", "refused", "key", "balance", "model"}
+        assert on_failure(failure, NONE).cause in {*TRIES, *LAST, "busy", "refused"}
+        alone = on_failure(failure, NONE, its_own=True, passed=True)
+        assert alone.action in ("again", "skip")
+        assert alone.cause in {*TRIES, "busy", "refused"}
 
 
 @pytest.mark.parametrize("finish", ["eos", "end", "END_TURN", "stop_sequence", "completed"])
