@@ -46,8 +46,8 @@ def write_line(record: Record) -> bytes:
             parse_constant=lambda _: None,
             parse_int=lambda digits: int(digits) if len(digits) < LONGEST_NUMBER else None,
         )
-        text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+        loose = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+        text = loose.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
     return b'%s,"crc32":"%08x"}\n' % (text[:-1], zlib.crc32(text))
 
 
