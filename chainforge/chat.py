@@ -107,12 +107,12 @@ class ChatClient:
         except ValueError as error:
             problem = f"not an answer: {error}" if body.text else "an empty body, without an answer"
             raise self._broken(trouble or problem, None, sent, text=body.text) from None
-        problem = defect(answer) or ("an event of the stream cannot be read" if body.is_broken else None)
-        if body.error is not None and not problem:
-            problem = f"an error among the events: {json.dumps(body.error)}"
-        if problem:
+        wrong = defect(answer) or ("an event of the stream cannot be read" if body.is_broken else None)
+        if body.error is not None and not wrong:
+            wrong = f"an error among the events: {json.dumps(body.error)}"
+        if wrong:
             said = error_in(answer) if body.error is None else body.error
-            raise self._broken(trouble or problem, answer, sent, said=said, text=body.text)
+            raise self._broken(trouble or wrong, answer, sent, said=said, text=body.text)
         whole: Mapping[str, Any] = self._clean(answer)
         return whole
 

@@ -64,15 +64,15 @@ def error_in(answer: Any) -> Any:
 
 
 def choice_of(answer: Any) -> Mapping[str, Any] | None:
-    """The first choice; None if there is nothing in it."""
+    """The choice with the lowest index, whatever their order; None if there is nothing in any."""
     choices = answer.get("choices") if isinstance(answer, Mapping) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, Mapping) and first else None
+    some = [c for c in choices if isinstance(c, Mapping) and c] if isinstance(choices, list) else []
+    return min(some, key=lambda c: c["index"] if isinstance(c.get("index"), int) else 0, default=None)
 
 
 def read_chat(answer: Mapping[str, Any]) -> Reply:
     """What an answer says, in the dialect of any provider."""
-    choice = answer["choices"][0]
+    choice = choice_of(answer) or answer["choices"][0]
     message = choice.get("message")
     reasoning, content, source = split_reasoning(message if isinstance(message, Mapping) else {})
     return Reply(

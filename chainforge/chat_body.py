@@ -62,9 +62,11 @@ class Body:
 
     def _take(self, line: bytes) -> None:
         """One line: part of an event, or of a body that is none."""
-        for piece in line.split(b"\r"):
+        for piece in line.removesuffix(b"\r").split(b"\r"):
             if not piece.strip():
                 self._event_ends()
+                if self._odd and not self._choices:
+                    self._odd.append(piece)  # within a text, perhaps
             elif piece.startswith(b"data:"):
                 self._data += piece[5:].decode(errors="replace").removeprefix(" ")
                 self._try_event()
@@ -145,7 +147,7 @@ def answer_among(found: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 def objects_in(text: str) -> Iterator[Mapping[str, Any]]:
     """The JSON objects in a text, whatever is around and between them."""
-    decoder, start = json.JSONDecoder(), text.find("{")
+    decoder, start = json.JSONDecoder(strict=False), text.find("{")
     for _ in range(MOST_STARTS):
         if start < 0:
             return

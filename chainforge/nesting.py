@@ -12,11 +12,12 @@ PARTS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 def load_json(text: str) -> Any:
-    """The value. Raises ValueError for what is no JSON; endless numbers become null, deep nesting is cut."""
+    """The value. Raises ValueError for what is no JSON; endless numbers become null, deep nesting is cut, and
+    a line break within a text is one."""
     try:
-        value = json.loads(text, parse_int=_whole_number)
+        value = json.loads(text, parse_int=_whole_number, strict=False)
     except RecursionError:
-        value = json.loads(shallow_text(text), parse_int=_whole_number)
+        value = json.loads(shallow_text(text), parse_int=_whole_number, strict=False)
     return shallow(value) if text.count("{") + text.count("[") > DEEPEST else value
 
 

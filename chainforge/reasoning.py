@@ -6,14 +6,28 @@ from typing import Any
 
 from chainforge.records import Message
 
-# DeepSeek, SGLang, Fireworks, Moonshot; vLLM, OpenRouter, Together; Ollama.
-FIELDS = ("reasoning_content", "reasoning", "thinking")
+# DeepSeek, SGLang, Fireworks, Moonshot; vLLM, OpenRouter, Together; Ollama; Copilot; LiteLLM.
+FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thinking_blocks")
 INLINE = (
     ("<think>", "</think>"),  # R1, Qwen3
     ("◁think▷", "◁/think▷"),  # Kimi
     ("[THINK]", "[/THINK]"),  # Magistral
     ("<mm:think>", "</mm:think>"),  # MiniMax
     ("<thought>", "</thought>"),  # Gemini
+    ("<seed:think>", "</seed:think>"),  # Seed-OSS
+    ("<longcat_think>", "</longcat_think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # Sky-T1
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+)
+LEFT_OUT = INLINE[:5]  # their opening tag may be missing: it was in the prompt
+AROUND_AN_ANSWER = (
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+)
+THOUGHT = frozenset(
+    {"thinking", "reasoning", "thought", "reasoning_text", "summary_text", "redacted_thinking"}
 )
 TAGS = (*INLINE, ("<reasoning_process>", "</reasoning_process>"))  # the last are those of our own models
 BLOCKS = re.compile(
@@ -25,44 +39,83 @@ CHANNEL = re.compile(
     r"(?:<\|end\|>|<\|return\|>|(?=<\|start\|>|<\|channel\|>)|\Z)",
     re.DOTALL,
 )
+BARE_CHANNELS = re.compile(
+    r"\s*analysis(?=\S)(.*?)assistantfinal(.*)", re.DOTALL
+)  # without their control tokens
 
 
 def split_reasoning(message: Mapping[str, Any]) -> tuple[str, str, str | None]:
     """(reasoning, content, where the reasoning was) of an assistant's message; None where there is none.
 
-    The first of: the fields `reasoning_content`, `reasoning` and `thinking`, texts in `reasoning_details`,
-    parts of the content that are marked as thinking, gpt-oss's channels, and `content` up to the first
-    closing tag, whose opening tag R1 often leaves out. Where a server puts reasoning into a field but leaves
-    its end in the content, the content begins after the closing tag.
+    The first of: the fields of FIELDS, texts in `reasoning_details`, parts of the content that are marked as
+    thinking, gpt-oss's channels, and the tags of INLINE in `content`, whose opening one R1 often leaves out.
+    Where a server puts reasoning into a field but leaves its end in the content, the content begins after the
+    closing tag; where it puts all into the field, after the closing tag there.
     """
     thought, content = _parts(message.get("content"))
-    apart = [(message.get(field), field) for field in FIELDS]
-    apart += [
-        ("".join(_detailed(message.get("reasoning_details"))), "reasoning_details"),
-        (thought, "content"),
-    ]
     inline, answer = _inline(content)
-    for value, source in apart:
-        if isinstance(value, str) and value.strip():
+    places = [(_text_of(message.get(field)), field) for field in FIELDS]
+    places += [(_text_of(message.get("reasoning_details")), "reasoning_details")]
+    places += [(thought, "content"), (inline, "inline")]
+    for value, source in places:
+        if value.strip():
+            if not answer.strip() and source in FIELDS:
+                inside, after = _inline(value)
+                value, answer = (inside, after) if after.strip() and inside.strip() else (value, answer)
+                answer = answer or _before_stray(content)
             return value.strip(), answer.strip(), source
-    return inline.strip(), answer.strip(), "inline" if inline.strip() else None
+    return "", answer.strip(), None
 
 
 def _inline(content: str) -> tuple[str, str]:
     """(reasoning, answer) of a text that may hold both."""
     if channels := _channels(content):
         return "".join(t for name, t in channels if name != "final"), _final(channels)
-    for opening, closing in INLINE:
-        before, found, after = content.partition(closing)
-        if found or before.lstrip().startswith(opening):
-            return before.lstrip().removeprefix(opening), after
-    return "", content
+    if bare := BARE_CHANNELS.fullmatch(content):
+        return bare[1], bare[2]
+    thoughts, rest = _leading(content)
+    if not thoughts:
+        for opening, closing in LEFT_OUT:
+            before, found, after = rest.partition(closing)
+            if found:
+                thoughts, rest = [before.lstrip().removeprefix(opening)], _leading(after)[1]
+                break
+    for opening, closing in AROUND_AN_ANSWER:
+        if rest.lstrip().startswith(opening):
+            rest = rest.lstrip().removeprefix(opening).rstrip().removesuffix(closing)
+    return "".join(thoughts), rest
+
+
+def _leading(content: str) -> tuple[list[str], str]:
+    """(thoughts in tags at the start of a text, what is behind them and behind stray closing tags)."""
+    thoughts: list[str] = []
+    while True:
+        start = content.lstrip()
+        if stray := next((closing for _, closing in INLINE if start.startswith(closing)), None):
+            content = start.removeprefix(stray)
+            continue
+        pair = next((pair for pair in INLINE if start.startswith(pair[0])), None)
+        if pair is None:
+            return thoughts, content
+        inside, _, content = start.removeprefix(pair[0]).partition(pair[1])
+        thoughts.append(inside.replace(pair[0], ""))
+
+
+def _before_stray(content: str) -> str:
+    """The text in front of closing tags that stand at its end, where it is no thought itself."""
+    left = content.rstrip()
+    while stray := next((closing for _, closing in LEFT_OUT if left.endswith(closing)), None):
+        left = left.removesuffix(stray).rstrip()
+    return "" if left == content.rstrip() or left.lstrip().startswith(tuple(o for o, _ in INLINE)) else left
 
 
 def _channels(content: str) -> list[tuple[str, str]]:
     """gpt-oss's channels in order, as (name, text); none in a text that does not begin with one."""
-    begins = content.lstrip().startswith(("<|channel|>", "<|start|>assistant<|channel|>"))
-    return CHANNEL.findall(content) if begins else []
+    start = content.lstrip()
+    if start.startswith(("analysis<|message|>", "final<|message|>")):
+        start = f"<|channel|>{start}"
+    begins = start.startswith(("<|channel|>", "<|start|>assistant<|channel|>"))
+    return CHANNEL.findall(start) if begins else []
 
 
 def _final(channels: Iterable[tuple[str, str]]) -> str:
@@ -75,21 +128,28 @@ def _parts(content: Any) -> tuple[str, str]:
         return "", content if isinstance(content, str) else ""
     thought, text = [], []
     for part in content:
-        if isinstance(part, str):
-            text.append(part)
-        elif isinstance(part, Mapping):
-            inner = part.get("thinking") or part.get("reasoning")
-            thought.append(_parts(inner)[1])
-            text.append(part["text"] if not inner and isinstance(part.get("text"), str) else "")
+        (thought if _is_thought(part) else text).append(_text_of(part))
     return "".join(thought), "".join(text)
 
 
-def _detailed(details: Any) -> Iterable[str]:
-    for part in details if isinstance(details, list) else ():
-        if isinstance(part, Mapping):
-            value = part.get("text") or part.get("summary")
-            if isinstance(value, str):
-                yield value
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, Mapping) and (
+        part.get("type") in THOUGHT
+        or part.get("thought") is True
+        or any(part.get(name) for name in ("thinking", "reasoning", "summary"))
+    )
+
+
+def _text_of(value: Any) -> str:
+    """The text of a field, whether it is one, a list of parts, or an object that has it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(map(_text_of, value))
+    if isinstance(value, Mapping):
+        names = ("text", "thinking", "reasoning", "summary", "content")
+        return next((text for name in names if (text := _text_of(value.get(name)))), "")
+    return ""
 
 
 def without_reasoning(messages: Iterable[Message]) -> tuple[Message, ...]:

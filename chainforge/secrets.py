@@ -62,8 +62,8 @@ def _crossed_out(key: str, said: Any) -> Any:
 def refuse_keys(settings: Mapping[str, Any], where: str = "teacher") -> None:
     """Raise ChainForgeError that names a setting which holds a key: settings are written down, keys never.
 
-    One is known by its name (`api_key`), by its look (`sk-…`), by its place in a URL (`user:word@`, `?key=`), or
-    as the value of a variable of the environment that is named as keys are.
+    One is known by its name (`api_key`), by its look (`sk-…`), by its place in a URL (`user:word@`, `?key=`),
+    or as the value of a variable of the environment that is named as keys are.
     """
     known = {
         value: name

@@ -8,13 +8,15 @@ import click
 
 from chainforge.cli.collect_plan import TEACHERS, Plan, plan_of_files, plan_of_step
 from chainforge.cli.collect_status import status
+from chainforge.cli.collect_traces import traces
 from chainforge.cli.collect_verify import verify
+from chainforge.cli.collect_write_off import write_off
 from chainforge.cli.complete import collecting_steps, complete
 from chainforge.cli.project import Place
 from chainforge.config.collector import CollectorSettings, collector_settings
 from chainforge.config.loading import PARAMS
 from chainforge.jsonl import write_records
-from chainforge.outputs import write_json
+from chainforge.outputs import sha256_of, write_json
 from chainforge.run.progress import say
 from chainforge.teachers.account import account_of, calls_json
 from chainforge.teachers.answers import WITHOUT_THOUGHT, answer_all
@@ -129,7 +131,8 @@ def collect(ctx: click.Context, /, **options: Any) -> None:
         account = account_of(plan.folder, names_of(paid, plan.questions))
         write_json(
             plan.folder / "calls.json",
-            calls_json(account, plan.about["plugin"], dict(plan.teacher.identity)),
+            calls_json(account, plan.about["plugin"], dict(plan.teacher.identity))
+            | {"traces_sha256": sha256_of(plan.traces)},
         )
     say_result(plan, paid, options["as_json"])
 
@@ -180,3 +183,5 @@ def say_estimate(plan: Plan) -> None:
 
 collect.add_command(status)
 collect.add_command(verify)
+collect.add_command(traces)
+collect.add_command(write_off)

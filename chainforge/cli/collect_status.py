@@ -14,6 +14,8 @@ from chainforge.loops.collect_api import journal_folder
 from chainforge.teachers.account import Account, account_of
 from chainforge.teachers.journal import NAME
 
+SHOWN = 8  # reasons
+
 
 @click.command("status")
 @click.argument("folder", type=Place(), required=False, metavar="[DIR]")
@@ -24,7 +26,7 @@ def status(folder: Path | None) -> None:
     """
     folder = journal_of(folder)
     account = account_of(folder)
-    table = Table(title=str(folder), show_header=False, title_justify="left", box=None)
+    table = Table(title=Text(defuse(str(folder))), show_header=False, title_justify="left", box=None)
     table.add_column(style="dim")
     table.add_column()
     for name, value in rows(account):
@@ -40,6 +42,13 @@ def journal_of(folder: Path | None) -> Path:
     return folder
 
 
+def reasons(account: Account) -> str:
+    """The most frequent ones, a line each, in the provider's own words."""
+    most = sorted(account.reasons.items(), key=lambda item: -item[1][0])
+    lines = [f"{count:,} x {cause}: {said:.160}" for (cause, _), (count, said) in most[:SHOWN]]
+    return "\n".join([*lines, f"and {len(most) - SHOWN:,} others"] if len(most) > SHOWN else lines)
+
+
 def rows(account: Account) -> list[tuple[str, str]]:
     """What to show of it, in words."""
     paid, tokens = account.paid, account.tokens
@@ -49,11 +58,13 @@ def rows(account: Account) -> list[tuple[str, str]]:
     money = [
         ("spent", f"{paid.spent} USD"),
         ("possibly paid", f"{paid.possibly} USD at most, for calls without an answer"),
+        *([("written off", f"{paid.written_off} USD")] if paid.written_off else []),
     ]
     return [
         ("questions answered", answered),
         ("calls", f"{account.requests:,}"),
         ("how they ended", ", ".join(f"{cause} {n:,}" for cause, n in account.causes.most_common()) or "–"),
+        *([("why calls failed", reasons(account))] if account.reasons else []),
         ("without an end", f"{len(paid.flying):,} (in flight now, or when the process was killed)"),
         (
             "tokens",

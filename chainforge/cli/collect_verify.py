@@ -1,8 +1,9 @@
 """`chainforge collect verify`: is a journal whole, are the traces its own, is there a key anywhere?"""
 
+import json
 import os
-from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import click
@@ -11,14 +12,14 @@ from chainforge.cli.collect_status import journal_of
 from chainforge.cli.project import Place
 from chainforge.cli.show import show
 from chainforge.config.loading import Choice
-from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
-from chainforge.jsonl import read_records
 from chainforge.plugins import load_plugins, made
-from chainforge.records import Trace
-from chainforge.secrets import SHORTEST
-from chainforge.teachers.journal import read_journal
-from chainforge.teachers.traces import trace
+from chainforge.prices import Prices
+from chainforge.secrets import SHORTEST, USUAL
+from chainforge.teachers import record
+from chainforge.teachers.audit import Audit
+from chainforge.teachers.audit_traces import sha256_when_written, trace_problems
+from chainforge.teachers.line import Record
 
 
 @click.command("verify")
@@ -28,68 +29,46 @@ from chainforge.teachers.traces import trace
 def verify(ctx: click.Context, folder: Path | None, traces: Path | None) -> None:
     """Check the journal in DIR (default: of the step collect_cot); exit code 1 if something is wrong.
 
-    Every line is read; every answer belongs to a call that was sent, and no question is answered twice; the
-    traces are what the answers say; no file of the folder holds the value of an environment variable that is
-    called a key, token or secret.
+    Every line is what was written, by its checksum; every answer belongs to a call that was sent, and costs
+    what its tokens cost; no question is answered twice; the traces are all that the answers say, and no more;
+    no file of the folder holds the value of an environment variable that is called a key, token or secret.
     """
     folder = journal_of(folder)
     path = traces or folder / "traces.jsonl"
-    problems = [*journal_problems(folder), *key_problems(folder)]
-    if path.is_file():
-        problems += trace_problems(folder, path)
+    audit = Audit(folder, prices_of)
+    problems = [*audit.problems(), *key_problems(folder)]
+    if traces or path.is_file() or sha256_when_written(path):
+        problems += trace_problems(audit, path, teacher_of)
     for problem in problems:
         show(f"wrong: {problem}")
+    if audit.without_sum:
+        show(f"{audit.without_sum:,} lines have no checksum: an earlier version of ChainForge wrote them")
     if problems:
         ctx.exit(1)
     read = f" and {path}" if path.is_file() else ""
     click.echo(f"{folder}{read}: nothing wrong")
 
 
-def journal_problems(folder: Path) -> Iterator[str]:
-    """What contradicts itself in the journal."""
-    sent: set[tuple[str, int]] = set()
-    final: set[str] = set()
-    for _, record in read_journal(folder):
-        if record["kind"] == "run":
-            continue
-        call = (record["fingerprint"], record["attempt"])
-        name = f"prompt {record['prompt_id']!r}, sample {record['sample']}, attempt {record['attempt']}"
-        if record["kind"] == "sent":
-            if call in sent:
-                yield f"{name}: sent twice"
-            sent.add(call)
-        elif call not in sent and not record.get("reused"):
-            yield f"{name}: ended, but was never sent"
-        if record["kind"] == "answer" and record["final"]:
-            if call[0] in final:
-                yield f"{name}: answered twice"
-            final.add(call[0])
+def prices_of(run: Record) -> Prices | None:
+    """Those that the run wrote down; of an earlier version, those of its teacher if the table is the same."""
+    if (found := record.prices_of(run)) or not run.get("price_table"):
+        return found
+    now = teacher_of(run).prices
+    return now if now and now.table == run["price_table"] else None
 
 
-def trace_problems(folder: Path, path: Path) -> Iterator[str]:
-    """Traces that no answer says. Those that failed have none."""
-    said: Counter[Trace] = Counter()
-    teacher: ApiTeacher | None = None
-    for _, record in read_journal(folder):
-        if record["kind"] == "run":
-            teacher = teacher_of(record["teacher"])
-        elif record["kind"] == "answer" and record["final"]:
-            if teacher is None:
-                raise ChainForgeError(f"{folder}: an answer before any run", "the first line is missing")
-            said[trace(record["prompt_id"], teacher.read(record["raw"]))] += 1
-    for kept in read_records(path, Trace):
-        if kept.finish == "error" and not kept.reasoning and not kept.content:
-            continue
-        if not said[kept]:
-            yield f"{path}: the trace of {kept.prompt_id!r} is in no answer of the journal"
-        said[kept] -= 1
+def teacher_of(run: Record) -> ApiTeacher:
+    """The teacher that a run line names. Raises ChainForgeError where there is none."""
+    if "teacher" not in run:
+        raise ValueError("nobody knows who was asked: the line of its run is missing")
+    return teacher_named(json.dumps(run["teacher"], sort_keys=True))
 
 
-def teacher_of(choice: dict[str, object]) -> ApiTeacher:
-    """The teacher that a run line names."""
-    chosen = Choice.model_validate(choice)
-    entry = load_plugins().pick("teachers", chosen.plugin)
-    teacher: ApiTeacher = made(entry, chosen.settings)
+@lru_cache
+def teacher_named(choice: str) -> ApiTeacher:
+    """By its plugin and settings."""
+    chosen = Choice.model_validate(json.loads(choice))
+    teacher: ApiTeacher = made(load_plugins().pick("teachers", chosen.plugin), chosen.settings)
     return teacher
 
 
@@ -98,7 +77,8 @@ def key_problems(folder: Path) -> Iterator[str]:
     secrets = {
         name: value.encode()
         for name, value in os.environ.items()
-        if any(part in name.upper() for part in ("KEY", "TOKEN", "SECRET")) and len(value) >= SHORTEST
+        if (USUAL.search(name) or any(part in name.upper() for part in ("KEY", "TOKEN", "SECRET")))
+        and len(value) >= SHORTEST
     }
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         with file.open("rb") as lines:

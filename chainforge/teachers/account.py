@@ -1,5 +1,6 @@
 """What a journal's answers came from and cost."""
 
+import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -10,10 +11,17 @@ from chainforge.teachers.journal import read_journal
 from chainforge.teachers.line import TOKENS
 from chainforge.teachers.paid import Paid
 
+# In a message: what is different each time. The status in front is not.
+VARYING = re.compile(r"(?<!^)\b(?=\w*\d)[\w-]+\b")
+LONGEST_REASON = 100  # characters
+
 
 @dataclass(slots=True)
 class Account:
-    """Of all calls in a journal, or of those about some questions. Days are in UTC."""
+    """Of all calls in a journal, or of those about some questions. Days are in UTC.
+
+    `reasons` has how often calls failed for a cause with messages alike, and the newest of these.
+    """
 
     requests: int = 0
     answers: int = 0
@@ -22,6 +30,7 @@ class Account:
     causes: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
+    reasons: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # why calls failed
     days: set[str] = field(default_factory=set)
     synthetic: bool = False
     price_tables: set[str] = field(default_factory=set)
@@ -44,6 +53,9 @@ def account_of(folder: Path, about: Collection[str] | None = None) -> Account:
         account.requests += kind == "sent"
         if kind != "sent":
             account.causes[record["cause"]] += 1
+        if kind == "failed":
+            alike = (record["cause"], alike_of(record["message"]))
+            account.reasons[alike] = (account.reasons.get(alike, (0, ""))[0] + 1, record["message"])
         if kind == "answer":
             account.answers += 1
             account.reused += bool(record.get("reused"))
@@ -53,6 +65,11 @@ def account_of(folder: Path, about: Collection[str] | None = None) -> Account:
             account.days.add(record["at"][:10])
             account.synthetic |= record["synthetic"]
     return account
+
+
+def alike_of(message: str) -> str:
+    """The same for messages that differ in a number or a name of a request alone."""
+    return VARYING.sub("…", message)[:LONGEST_REASON]
 
 
 def calls_json(account: Account, teacher: str, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def append(file: int, data: bytes) -> None:
 
 def read_journal(folder: Path) -> Iterator[tuple[int, Record]]:
     """(offset, record) of every whole line. Raises ChainForgeError that names a damaged one."""
-    for number, offset, record in examine(folder):
+    for number, offset, record, _ in examine(folder):
         if isinstance(record, ValueError):
             damage = "" if isinstance(record, NewerVersion) else "damaged: "
             fix = MEND if damage else "install that version: pip install --upgrade chainforge-r1"
@@ -146,8 +146,8 @@ def read_journal(folder: Path) -> Iterator[tuple[int, Record]]:
         yield offset, record
 
 
-def examine(folder: Path) -> Iterator[tuple[int, int, Record | ValueError]]:
-    """(number from 1, offset, record or what is wrong with it) of every whole line."""
+def examine(folder: Path) -> Iterator[tuple[int, int, Record | ValueError, bool]]:
+    """(number from 1, offset, record or what is wrong with it, has a checksum) of every whole line."""
     path = folder / NAME
     if not path.exists():
         return
@@ -163,9 +163,9 @@ def examine(folder: Path) -> Iterator[tuple[int, int, Record | ValueError]]:
                 if not has_sum and (summed or record.get("schema", 1) != 1):
                     raise ValueError("its checksum is missing")
             except ValueError as error:
-                yield number, offset, error
+                yield number, offset, error, False
             else:
-                yield number, offset, record
+                yield number, offset, record, has_sum
             offset += len(line)
 
 

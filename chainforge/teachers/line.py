@@ -25,7 +25,7 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {  # by kind; whatever else is there i
     "failed": ABOUT | {"final": bool, "cause": str, "billed": bool, "message": str},
     "written_off": {"billed_usd": str},
 }
-MONEY = ("most_usd", "cost_usd", "billed_usd")
+MONEY = {"most_usd", "cost_usd", "billed_usd", "possibly_usd"}
 TOKENS = ("hit", "miss", "output", "reasoning")
 
 
@@ -46,8 +46,8 @@ def write_line(record: Record) -> bytes:
             parse_constant=lambda _: None,
             parse_int=lambda digits: int(digits) if len(digits) < LONGEST_NUMBER else None,
         )
-        text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+        loose = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+        text = loose.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
     return b'%s,"crc32":"%08x"}\n' % (text[:-1], zlib.crc32(text))
 
 
@@ -81,18 +81,18 @@ def check_line(record: Any) -> None:
         value = record[name]
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             raise ValueError(f"the field {name!r} cannot be {value!r:.40}")
-        if name in MONEY:
-            check_money(name, value)
+    for name in MONEY & record.keys():
+        check_money(name, record[name])
     for name in TOKENS if kind == "answer" else ():
         count = record["usage"].get(name)
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             raise ValueError(f"the field 'usage' has no number of {name} tokens")
 
 
-def check_money(name: str, value: str) -> None:
-    """Raise ValueError unless it is a sum of USD."""
+def check_money(name: str, value: Any) -> None:
+    """Raise ValueError unless it is the text of a sum of USD."""
     try:
-        fits = Decimal(value).is_finite() and Decimal(value) >= 0
+        fits = isinstance(value, str) and Decimal(value).is_finite() and Decimal(value) >= 0
     except InvalidOperation:
         fits = False
     if not fits:

@@ -37,6 +37,16 @@ def told(prices: Prices) -> Line:
     return usd | {"peak_hours": [list(hours) for hours in prices.peak_hours]}
 
 
+def prices_of(run: Mapping[str, Any]) -> Prices | None:
+    """The price list of a run; None where it has none, or is of schema 1."""
+    usd = run.get("usd_per_million")
+    if not usd:
+        return None
+    sums = {kind: Decimal(usd[kind]) for kind in ("hit", "miss", "output", "peak_factor")}
+    hours = tuple((int(start), int(end)) for start, end in usd["peak_hours"])
+    return Prices(table=run["price_table"], peak_hours=hours, **sums)
+
+
 def about(question: Question, attempt: int) -> About:
     """Which call a line is about."""
     return {

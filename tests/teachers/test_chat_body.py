@@ -121,6 +121,16 @@ def test_odd_choices_are_a_failure_that_keeps_what_came(choices: Any, streamed: 
     assert (broke.billed, broke.raw_text) == (True, text)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (1, None, 0)])
+def test_of_several_choices_the_first_by_index_is_read(order: tuple[int | None, ...]) -> None:
+    choices = [
+        None if n is None else {"index": n, "message": {"content": f"c{n}"}, "finish_reason": "stop"}
+        for n in order
+    ]
+    text = json.dumps(answer() | {"choices": choices})
+    assert read_chat(ask(lambda request: httpx2.Response(200, text=text))).content == "c0"
+
+
 def test_samples_of_a_stream_stay_apart_in_any_order() -> None:
     def piece(index: int, text: str, finish: str | None = None) -> dict[str, Any]:
         return {"choices": [{"index": index, "delta": {"content": text}, "finish_reason": finish}]}
@@ -194,6 +204,12 @@ def test_an_answer_nested_however_deep_is_read(levels: int, streamed: bool) -> N
     assert read_chat(said).content == "é 42"
     if levels > DEEPEST:
         assert CUT in json.dumps(said)
+
+
+@pytest.mark.parametrize("between", ["\n", "\n\n", "\t", " \n\n data: x\n"])
+def test_a_raw_line_break_within_a_text_is_one(between: str) -> None:
+    text = json.dumps(answer("a§b"), ensure_ascii=False).replace("§", between)
+    assert read_chat(ask(lambda request: httpx2.Response(200, text=text))).content == f"a{between}b"
 
 
 @pytest.mark.parametrize("odd", ["NaN", "-Infinity", "1" * 5000, '"\\ud83d"', "1e999"])

@@ -2,20 +2,26 @@
 
 import json
 import os
+import random
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from fake_api import FakeTeacher, answer, ask, lines, prompts
+from fake_api import FakeTeacher, answer, ask, broken, lines, made, prompts, refusal
 
 from chainforge.cli import cli
 from chainforge.jsonl import write_records
+from chainforge.outputs import sha256_of, write_json
 from chainforge.plugins import load_plugins
 from chainforge.profiles import compose
-from chainforge.teachers.line import write_line
+from chainforge.records import Prompt
+from chainforge.teachers.account import account_of, calls_json
+from chainforge.teachers.line import FIELDS, write_line
+from chainforge.teachers.paid import read_paid
 from chainforge.teachers.traces import traces_of
 
 TOY = ["--teacher", "generic", "--model", "toy-1", "--base-url", "http://toy.test", "--max-tokens", "100"]
@@ -78,10 +84,6 @@ def collected(project: Path) -> Path:
 
 
 def write_traces(teacher: FakeTeacher, folder: Path) -> None:
-    from fake_api import made
-
-    from chainforge.teachers.paid import read_paid
-
     asked = made(teacher, 3, 2)
     write_records(folder / "traces.jsonl", traces_of(teacher, asked, folder, read_paid(folder)))
 
@@ -373,3 +375,183 @@ def test_without_a_key_that_can_be_one_nothing_is_written(
     assert sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts) == [
         path for path in before if "__pycache__" not in path.parts
     ]
+
+
+def healthy(folder: Path, seed: int, twin: bool = True) -> Path:
+    """A folder as some history leaves it: faults, a second run, more samples, prompts with the same text."""
+    dice = random.Random(seed)
+    odd: list[Any] = [refusal(500), broken("cut", choices=[]), answer("", finish="length")]
+    teacher = teacher_of_the_options()
+    asked = [*prompts(dice.randint(1, 6)), Prompt("twin", "toy", prompts(1)[0].messages)][
+        : None if twin else -1
+    ]
+    teacher.steps = {prompt.id: dice.choices(odd, k=dice.randint(0, 3)) for prompt in asked[1:]}
+    teacher.steps["twin"] = [answer(reasoning="")]
+    teacher.chance = lambda call: answer(dice.choice(["42", f"to {call.label}"]), output=dice.randint(1, 99))
+    samples = dice.randint(1, 3)
+    if dice.random() < 0.5:
+        ask(teacher, asked[:1], folder, base_s=0.001)
+    if dice.random() < 0.3:
+        teacher.steps |= {"p0": [refusal(422)]}
+    paid = ask(teacher, asked, folder, samples=samples, base_s=0.001)
+    path = folder / "traces.jsonl"
+    write_records(path, traces_of(teacher, made(teacher, asked, samples), folder, paid))
+    account = calls_json(account_of(folder), "openai_compatible", {})
+    write_json(folder / "calls.json", account | {"traces_sha256": sha256_of(path)})
+    return folder
+
+
+def cut_traces(folder: Path, dice: random.Random) -> None:
+    path = folder / "traces.jsonl"
+    rows = path.read_bytes().splitlines(keepends=True)
+    rows.pop(dice.randrange(len(rows)))
+    path.write_bytes(b"".join(rows))
+
+
+def cut_a_trace_short(folder: Path, dice: random.Random) -> None:
+    path = folder / "traces.jsonl"
+    path.write_bytes(path.read_bytes()[: -dice.randint(2, 20)])
+
+
+def change_a_trace(folder: Path, dice: random.Random, **changes: str) -> None:
+    path = folder / "traces.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    row = dice.choice([row for row in rows if row["content"] or row["reasoning"]])
+    row |= changes or {"content": row["content"] + "!"}
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def blank_a_trace(folder: Path, dice: random.Random) -> None:
+    change_a_trace(folder, dice, reasoning="", content="", finish="error")
+
+
+def flip_a_bit(folder: Path, dice: random.Random) -> None:
+    path = folder / dice.choice(["journal.jsonl", "traces.jsonl"])
+    data = bytearray(path.read_bytes())
+    data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    path.write_bytes(data)
+
+
+def change_a_cost(folder: Path, dice: random.Random) -> None:
+    def dearer(records: list[dict[str, Any]]) -> None:
+        record = dice.choice([r for r in records if r["kind"] == "answer"])
+        record["cost_usd"] = str(Decimal(record["cost_usd"]) + Decimal("0.0000001"))
+
+    rewrite(folder, dearer)
+
+
+def drop_a_field(folder: Path, dice: random.Random) -> None:
+    def lack(records: list[dict[str, Any]]) -> None:
+        record = dice.choice(records)
+        del record[dice.choice([name for name in FIELDS[record["kind"]]])]
+
+    rewrite(folder, lack)
+
+
+DAMAGE = [
+    cut_traces,
+    cut_a_trace_short,
+    change_a_trace,
+    blank_a_trace,
+    flip_a_bit,
+    change_a_cost,
+    drop_a_field,
+]
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("seed", range(20))
+def test_verify_is_silent_on_a_healthy_folder_and_finds_whatever_is_done_to_it(
+    seed: int, project: Path
+) -> None:
+    folder = healthy(project / "out", seed)
+    assert run("verify", "out") == "out and out/traces.jsonl: nothing wrong\n"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for number, damage in enumerate(DAMAGE):
+        damage(folder, random.Random(f"{seed}/{number}"))
+        assert "wrong: " in run("verify", "out", code=1), damage
+        for path, data in before.items():
+            path.write_bytes(data)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_verify_finds_it_without_the_account_as_well(damage: Callable[..., None], project: Path) -> None:
+    folder = healthy(project / "out", 4, twin=False)
+    (folder / "calls.json").unlink()
+    assert run("verify", "out").endswith("nothing wrong\n")
+    damage(folder, random.Random(5))
+    assert "wrong: " in run("verify", "out", code=1)
+
+
+def test_verify_says_how_many_lines_have_no_checksum(collected: Path) -> None:
+    records = [r | {"schema": 1} if r["kind"] == "run" else r for r in lines(collected)]
+    path = collected / "journal.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert f"{len(records)} lines have no checksum" in run("verify", "out")
+    path.write_text(path.read_text().replace('"cost_usd": "0.0', '"cost_usd": "0.1', 1))
+    assert "it costs 0.1" in run("verify", "out", code=1)
+
+
+def test_what_was_possibly_paid_can_be_written_off(project: Path) -> None:
+    teacher = teacher_of_the_options()
+    teacher.steps = {"p0": [broken("cut")]}
+    paid = ask(teacher, 3, project / "out", base_s=0.001)
+    most, spent = paid.possibly, paid.spent
+    assert most > 0
+    assert "is more than" in run("write-off", "out", "--billed-usd", "1", code=1)
+    said = run("write-off", "out", "--billed-usd", "0.0001")
+    assert said == f"out: {most - Decimal('0.0001')} USD written off, {spent + Decimal('0.0001')} USD spent\n"
+    after = read_paid(project / "out")
+    assert (after.possibly, after.broken, after.spent) == (0, 0, spent + Decimal("0.0001"))
+    assert "nothing to write off" in run("write-off", "out")
+    assert f"written off {most - Decimal('0.0001')} USD" in " ".join(run("status", "out").split())
+    assert run("verify", "out").endswith("nothing wrong\n")
+    teacher.steps = {"p9": [broken("cut")]}
+    assert ask(teacher, prompts(1, first=9), project / "out", base_s=0.001).possibly > 0, (
+        "only what was before"
+    )
+
+
+def test_an_unfinished_journal_has_traces(project: Path) -> None:
+    teacher = teacher_of_the_options()
+    teacher.steps = {"p1": [answer("half")], "p2": [refusal(422)]}
+    ask(teacher, 3, project / "out", samples=2, base_s=0.001)
+    assert run("traces", "out") == "4 traces: out/traces.jsonl; 2 questions have no answer yet\n"
+    traces = [json.loads(line) for line in Path("out/traces.jsonl").read_text().splitlines()]
+    assert [t["prompt_id"] for t in traces] == ["p0", "p0", "p1", "p1"]
+    assert traces[2]["content"] == "half"
+    assert run("verify", "out") == "out and out/traces.jsonl: nothing wrong\n"
+    run("traces", "out", "--output", "else/where.jsonl")
+    assert Path("else/where.jsonl").read_bytes() == Path("out/traces.jsonl").read_bytes()
+    assert [path.name for path in Path("else").iterdir()] == ["where.jsonl"]
+
+
+def test_the_traces_of_a_finished_journal_are_those_that_collect_writes(project: Path) -> None:
+    run(*FILES, "--teacher", "fake", "--samples", "2", "--budget-usd", "1")
+    before = Path("out/traces.jsonl").read_bytes(), Path("out/calls.json").read_bytes()
+    assert run("verify", "out").endswith("nothing wrong\n")
+    run("traces", "out")
+    assert (Path("out/traces.jsonl").read_bytes(), Path("out/calls.json").read_bytes()) == before
+
+
+def test_status_says_why_calls_failed(project: Path) -> None:
+    teacher = teacher_of_the_options()
+    teacher.steps = {
+        f"p{n}": [refusal(429, f"slow down [/red], request req-{n}9{n} of 7")] * (n + 1) for n in range(3)
+    }
+    teacher.steps |= {"p3": [refusal(422, "[/x] no \x1b[31mtools")]}
+    ask(teacher, 4, project / "out", base_s=0.001)
+    said = run("status", "out")
+    assert "6 x busy: 429: slow down [/red], request req-292 of 7" in said
+    assert "1 x refused: 422: [/x] no ␛[31mtools" in said
+
+
+def test_names_of_models_and_folders_are_no_markup(project: Path) -> None:
+    teacher = teacher_of_the_options()
+    teacher.steps = {"p0": [answer() | {"model": "a[/x][bold]b"}]}
+    ask(teacher, 2, project / "[/x]")
+    said = run("status", "[/x]")
+    assert "a[/x][bold]b 1" in said
+    assert "[/x]" in said.splitlines()[0]
+    assert run("verify", "[/x]").endswith("nothing wrong\n")

@@ -10,7 +10,15 @@ from chainforge.reasoning import TAGS as reasoning_tags
 from chainforge.reasoning import split_reasoning, without_reasoning
 from chainforge.records import Message
 
-FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "content")
+FIELDS = (
+    "reasoning_content",
+    "reasoning",
+    "reasoning_details",
+    "thinking",
+    "thinking_blocks",
+    "reasoning_text",
+    "content",
+)
 TAGS = tuple(tag for pair in reasoning_tags for tag in pair)
 texts = st.text().filter(lambda text: not any(tag in text for tag in (*TAGS, "<|")))
 said = texts.filter(lambda text: text.strip() != "")
@@ -51,6 +59,47 @@ DIALECTS = {
         "content": f"<|channel|>analysis<|message|>{r}<|end|>"
         f"<|start|>assistant<|channel|>final<|message|>{c}<|return|>"
     },
+    "channels, their first token left out": lambda r, c: {
+        "content": f"analysis<|message|>{r}<|end|><|start|>assistant<|channel|>final<|message|>{c}<|return|>"
+    },
+    "<thinking>": lambda r, c: {"content": f"<thinking>{r}</thinking>{c}"},
+    "<reasoning>": lambda r, c: {"content": f"<reasoning>{r}</reasoning>{c}"},
+    "<seed:think>": lambda r, c: {"content": f"<seed:think>{r}</seed:think>{c}"},
+    "START_THINKING": lambda r, c: {
+        "content": f"<|START_THINKING|>{r}<|END_THINKING|><|START_RESPONSE|>{c}<|END_RESPONSE|>"
+    },
+    "begin_of_thought": lambda r, c: {
+        "content": f"<|begin_of_thought|>{r}<|end_of_thought|>\n<|begin_of_solution|>{c}<|end_of_solution|>"
+    },
+    "<think> twice": lambda r, c: {"content": f"<think>\n<think>{r}</think>{c}"},
+    "</think> twice": lambda r, c: {"content": f"<think>{r}</think>\n</think>{c}"},
+    "<think>, an empty one first": lambda r, c: {"content": f"<think>\n\n</think><think>{r}</think>{c}"},
+    "reasoning_content, a list": lambda r, c: {
+        "reasoning_content": [{"type": "text", "text": r}],
+        "content": c,
+    },
+    "reasoning, an object": lambda r, c: {"reasoning": {"content": r, "tokens": 7}, "content": c},
+    "thinking_blocks": lambda r, c: {"thinking_blocks": [{"type": "thinking", "thinking": r}], "content": c},
+    "reasoning_text": lambda r, c: {"reasoning_text": r, "content": c},
+    "content, in typed parts": lambda r, c: {
+        "content": [{"type": "reasoning", "text": r}, {"type": "output_text", "text": c}]
+    },
+    "content, in marked parts": lambda r, c: {"content": [{"text": r, "thought": True}, {"text": c}]},
+    "content, with a summary": lambda r, c: {
+        "content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": r}]}, c]
+    },
+    "reasoning_content, and an empty thought": lambda r, c: {
+        "reasoning_content": r,
+        "content": f"<think>\n\n</think>\n\n{c}",
+    },
+    "reasoning_content, stray closing tags first": lambda r, c: {
+        "reasoning_content": r,
+        "content": f"</think>\n</think>\n{c}",
+    },
+    "reasoning_content, a stray closing tag last": lambda r, c: {
+        "reasoning_content": r,
+        "content": f"{c}\n</think>",
+    },
     "reasoning_content, and its end in the content": lambda r, c: {
         "reasoning_content": r,
         "content": f"so that is it.\n</think>\n\n{c}",
@@ -64,6 +113,19 @@ def test_every_dialect_says_the_same(dialect: str, reasoning: str, content: str)
     found, rest, source = split_reasoning({"role": "assistant"} | DIALECTS[dialect](reasoning, content))
     assert (found, rest) == (reasoning.strip(), content.strip())
     assert source == (dialect.partition(",")[0] if dialect.startswith(FIELDS) else "inline")
+
+
+@given(reasoning=said, content=said)
+def test_an_answer_in_the_field_of_the_reasoning_is_found_there(reasoning: str, content: str) -> None:
+    for nothing in (None, "", "\n"):
+        message = {"reasoning_content": f"{reasoning}</think>{content}", "content": nothing}
+        assert split_reasoning(message) == (reasoning.strip(), content.strip(), "reasoning_content")
+
+
+def test_channels_without_their_control_tokens_are_told_apart() -> None:
+    assert split_reasoning({"content": "analysis6*3=18assistantfinal18"}) == ("6*3=18", "18", "inline")
+    for text in ("analysis of it: assistantfinal", "an analysis", "analysis6*3"):
+        assert split_reasoning({"content": text})[1] == text
 
 
 def test_the_first_place_that_has_some_wins() -> None:
