@@ -24,15 +24,16 @@ class Agenda:
 
 
 def agenda(questions: Sequence[Question], paid: Paid, settings: CollectorSettings) -> Agenda:
-    """What the provider refused before is asked last; not at all if it has answered others, unless wanted.
-
-    A question that comes twice is asked once.
+    """What the provider refused before is asked last; not at all if that was for good, and it has answered
+    others, unless wanted. A question that comes twice is asked once.
     """
     different = {question.fingerprint: question for question in questions}
     open_ones = [question for key, question in different.items() if key not in paid.finals]
     refused = {key for key, (cause, _) in paid.unanswered.items() if cause == "refused"}
-    first = [Job(q, paid.sent[q.fingerprint]) for q in open_ones if q.fingerprint not in refused]
-    odd = [Job(q, paid.sent[q.fingerprint], odd=True) for q in open_ones if q.fingerprint in refused]
     kept = len(different) - len(open_ones)
-    last = odd if settings.retry_refused or not kept else []
-    return Agenda(first, last, len(different), kept, len(odd) - len(last))
+    gone = refused if kept and not settings.retry_refused else set()
+    asked = [q for q in open_ones if q.fingerprint not in gone]
+    odd = refused | paid.doubted
+    first = [Job(q, paid.sent[q.fingerprint]) for q in asked if q.fingerprint not in odd]
+    last = [Job(q, paid.sent[q.fingerprint], odd=True) for q in asked if q.fingerprint in odd]
+    return Agenda(first, last, len(different), kept, len(open_ones) - len(asked))

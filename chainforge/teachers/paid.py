@@ -12,6 +12,7 @@ from chainforge.teachers.finishes import finish_of
 from chainforge.teachers.journal import read_at, read_journal
 from chainforge.teachers.line import Record
 from chainforge.teachers.question import LIMITS, asked_of
+from chainforge.teachers.verdict import LAST
 
 
 @dataclass(slots=True)
@@ -22,7 +23,8 @@ class Paid:
     asked, as a key of `teachers`; `older` an earlier version's fingerprint, under which the answer is found.
     `spent` is what answers cost; `flying` the most that each call without an end can have cost, by
     fingerprint and attempt; `lost` the same of calls that broke. `unanswered` has (cause, what was said) of
-    questions that were given up, `unknown` those whose answer ended with a word that nobody knew.
+    questions that were given up; `doubted` were refused when it was not clear whether all are;
+    `unknown` ended with a word that nobody knew.
     """
 
     finals: dict[str, int] = field(default_factory=dict)
@@ -38,6 +40,7 @@ class Paid:
     answers: int = 0
     broken: int = 0  # calls that `lost` is about
     unanswered: dict[str, tuple[str, str]] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
     run: Record | None = None  # the newest line of that kind
     _teacher: str = ""
@@ -81,6 +84,8 @@ class Paid:
             self._lose(most)
         if record["final"]:
             self.unanswered[record["fingerprint"]] = (record["cause"], record["message"])
+        elif record["cause"] in LAST:
+            self.doubted.add(record["fingerprint"])
 
     def _lose(self, most: Decimal) -> None:
         self.lost += most
@@ -91,6 +96,7 @@ class Paid:
         self.finals[name], self.under[name] = offset, self._teacher
         self.cut.pop(name, None)
         self.unanswered.pop(name, None)
+        self.doubted.discard(name)
         if finish_of(record.get("finish", "stop")) is None:
             self.unknown.add(name)
         if finish_of(record.get("finish", "")) == "length":

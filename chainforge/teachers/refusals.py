@@ -5,7 +5,8 @@ from typing import NamedTuple
 from chainforge.teachers.queue import Job
 
 FIRST = 5  # questions: if all of them are refused, or fail, the others will
-IN_A_ROW = 20  # the same, once there have been answers: those may be a batch of odd ones
+IN_A_ROW = 20  # the same, at most, once there have been answers: those may be a batch of odd ones
+SHARE = 30  # of all questions, one in so many
 LONGEST_PASSED = 6  # times that a question is told to wait while others are answered
 QUIET_S = 90.0  # without an answer, while only such questions are left: longer than a limit per minute lasts
 ACCOUNT = ("key", "balance")  # causes that are about one question only if others are answered meanwhile
@@ -30,6 +31,7 @@ class Refusals:
         self.known = known
         self.answers = 0
         self._first = min(FIRST, total)
+        self._row_most = max(FIRST, min(IN_A_ROW, total // SHARE))
         self._sent = 0
         self._answered = -1  # the newest call that was answered
         self._since: int | None = None  # the newest call that was sent when a row of refusals began
@@ -108,7 +110,7 @@ class Refusals:
     def _needed(self) -> int:
         account = self._newest[0] in ACCOUNT
         if self.known:
-            return FIRST if account else IN_A_ROW
+            return FIRST if account else self._row_most
         return 1 if account else self._first
 
     def _forget(self) -> None:

@@ -44,7 +44,8 @@ def script(**rates: float) -> FaultScript:
 @pytest.mark.parametrize("fault", [f for f in FAULTS.values() if f.then != "stop"], ids=lambda f: f.name)
 def test_a_fault_costs_one_more_call_at_most(fault: Fault, wire: str, tmp_path: Path) -> None:
     deadline_s = 1.5 if fault.name in SILENT else 60.0  # less may pass before it is sent, on a busy machine
-    ended = run(tmp_path, PROMPTS, faults=script(**{fault.name: 0.5}), **WIRES[wire], deadline_s=deadline_s)
+    rate = 0.25 if fault.name == "unknown_finish" else 0.5  # more of those would stop the run
+    ended = run(tmp_path, PROMPTS, faults=script(**{fault.name: rate}), **WIRES[wire], deadline_s=deadline_s)
     struck = sum(ended.ledger.by_fault.values())
     assert ended.stopped is None
     assert struck > 2 or fault.applies == "stream"
@@ -89,11 +90,8 @@ def test_what_no_retry_mends_stops_the_run_and_keeps_what_is_there(
 
 
 @each_wire
-@pytest.mark.parametrize("fault", ["missing_usage", "missing_finish"])
-def test_a_paid_answer_without_its_end_is_kept_as_far_as_it_came(
-    fault: str, wire: str, tmp_path: Path
-) -> None:
-    ended = run(tmp_path, PROMPTS, faults=script(**{fault: 1.0}), **WIRES[wire])
+def test_a_paid_answer_without_its_end_is_kept_as_far_as_it_came(wire: str, tmp_path: Path) -> None:
+    ended = run(tmp_path, PROMPTS, faults=script(missing_finish=1.0), **WIRES[wire])
     failed = [record for _, record in read_journal(tmp_path) if record["kind"] == "failed"]
     assert [record["cause"] for record in failed] == ["cut"] * len(PROMPTS)
     kept = {record["prompt_id"]: json.dumps(record["partial"], ensure_ascii=False) for record in failed}
