@@ -10,13 +10,14 @@ import random
 from collections.abc import Callable
 
 START = 16
-DOUBLES_EVERY_S = 0.5
+DOUBLES_EVERY_S = 0.25
 DECREASE = 0.85
 LONGEST_HOLD_S = 60.0
 LONGEST_RETRY_AFTER_S = 120.0
 OUTAGE = 8  # failures in a row, at least, that mean that nobody is there
 STRAY = 0.03  # of the calls: so few refusals say nothing about the load
 FAR_ASTRAY = 0.1  # of the calls: so many are never taken for strays
+LOSS = 0.7  # of what worked before, each time that it works no more
 LIGHT = 0.8  # of the load at which calls were refused: what is refused below has another reason
 MEMORY = 200  # calls that a share is about
 
@@ -101,7 +102,7 @@ class Limit:
         if self._humbled or self.bad_in_a_row >= OUTAGE:
             return  # the same news once more
         self._humbled = True
-        self._fine = max(DECREASE * self._level, self._fine / 2)
+        self._fine = max(DECREASE * self._level, self._fine * LOSS)
         if self._all.share > FAR_ASTRAY or in_flight + 1 > self._top:
             self._top, self._light = in_flight + 1.0, Share()
 

@@ -427,6 +427,31 @@ def test_without_refusals_all_that_is_allowed_is_in_flight_within_five_seconds(
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(("concurrency", "latency_s"), [(64, 1.0), (200, 4.0)])
+@pytest.mark.parametrize("retry_after", [None, 1.0])
+@pytest.mark.parametrize(("stray", "fraction"), [(0.0, 0.94), (0.01, 0.85)])
+def test_the_concurrency_that_is_allowed_is_used_although_a_few_calls_are_refused(
+    concurrency: int,
+    latency_s: float,
+    stray: float,
+    fraction: float,
+    retry_after: float | None,
+    tmp_path: Path,
+    clock: Clock,
+) -> None:
+    dice, start, rounds = random.Random(7), clock.now, 20
+    refused = [refusal(429, "by chance", retry_after)]
+
+    def chance(call: Call) -> Step | None:
+        return refused[0] if dice.random() < stray else None
+
+    teacher = FakeTeacher(chance=chance, latency_s=lambda: dice.uniform(0.9, 1.1) * latency_s)
+    asked = rounds * concurrency
+    assert len(ask(teacher, asked, tmp_path, concurrency=concurrency).finals) == asked
+    assert asked * latency_s / concurrency / (clock.now - start) >= fraction
+
+
+@pytest.mark.usefixtures("clock")
 def test_the_same_question_twice_is_asked_once(tmp_path: Path) -> None:
     teacher = FakeTeacher()
     twins = [*prompts(2), *(type(p)("twin", p.source, p.messages) for p in prompts(1))]
