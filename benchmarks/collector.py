@@ -1,6 +1,7 @@
 """The collector against the mock teacher on this machine: throughput, memory, a storm of 429, a long journal.
 
     python benchmarks/collector.py throughput 64 2        # concurrency, seconds per answer
+    python benchmarks/collector.py throughput 64 1 0.01   # the same, with 1% of the calls refused at random
     python benchmarks/collector.py memory 20000           # requests
     python benchmarks/collector.py storm 40 256           # what the server takes, what the client wants
     python benchmarks/collector.py resume 100000          # answers in the journal
@@ -54,16 +55,18 @@ def main() -> None:
     print(json.dumps({"benchmark": given.what, **figures}))
 
 
-def throughput(folder: Path, concurrency: float, latency_s: float) -> dict[str, float]:
-    """The fraction of concurrency / latency that was reached, the start included."""
+def throughput(folder: Path, concurrency: float, latency_s: float, refused: float = 0) -> dict[str, float]:
+    """The fraction of concurrency / latency that was reached, from the first request to the last answer."""
     places = int(concurrency)
     asked = places * ROUNDS["throughput"]
-    with mock("--latency", str(latency_s)) as (url, server):
+    faults = ("--faults", f"rate_limited={refused}") if refused else ()
+    with mock("--latency", str(latency_s), *faults) as (url, server):
         seconds, cpu_s, _ = collect(folder, url, asked, places)
         server_cpu_s = sum(server.cpu_times()[:2])
     return {
         "concurrency": places,
         "latency_s": latency_s,
+        "refused": refused,
         "requests": asked,
         "wall_s": round(seconds, 1),
         "fraction_of_ideal": round(asked * latency_s / places / seconds, 3),

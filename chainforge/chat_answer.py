@@ -93,15 +93,15 @@ def read_usage(usage: Any) -> Usage:
     where `total_tokens` says so. What is not said is 0.
     """
     cached = _count(usage, "prompt_tokens_details", "cached_tokens")
-    hit = _count(usage, "prompt_cache_hit_tokens") or cached
     prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    hit = min(_count(usage, "prompt_cache_hit_tokens") or cached, prompt)
     reasoning = _count(usage, "completion_tokens_details", "reasoning_tokens") or _count(
         usage, "reasoning_tokens"
     )
     apart = reasoning if reasoning > completion else 0
     return Usage(
         hit=hit,
-        miss=max(prompt - hit, 0),
+        miss=prompt - hit,
         output=max(completion + apart, _count(usage, "total_tokens") - prompt),
         reasoning=reasoning,
     )

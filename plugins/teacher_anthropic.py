@@ -35,6 +35,7 @@ class Anthropic:
     thinking_tokens: int = 16000  # of max_tokens; 0 turns thinking off
     max_tokens: int = 32000  # of reasoning and answer together
     usd_per_million: dict[str, float] | None = None  # {hit, miss, output}
+    finishes: dict[str, str] = field(default_factory=dict)  # what other stop reasons mean: {fin: stop}
     extra_body: dict[str, Any] = field(default_factory=dict)  # more of the request, as the provider wants it
 
     seeded = False
@@ -96,7 +97,7 @@ class Anthropic:
             reasoning=reasoning,
             content="".join(b["text"] for b in blocks if b["type"] == "text").strip(),
             source="thinking" if reasoning else None,
-            finish=FINISHES.get(finish, str(finish)),
+            finish=(FINISHES | self.finishes).get(finish, str(finish)),
             usage=cf.Usage(
                 hit=usage.get("cache_read_input_tokens") or 0,
                 miss=(usage.get("input_tokens") or 0) + (usage.get("cache_creation_input_tokens") or 0),

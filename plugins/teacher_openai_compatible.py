@@ -12,7 +12,7 @@ chainforge.errors.ChainForgeError: DeepSeek retired the model name 'deepseek-rea
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import chainforge as cf
 from chainforge.chat import ChatApi, read_chat
 
+SAMPLES = ("n", "best_of", "num_return_sequences")  # fields that ask for several answers in one call
 RETIRED = {"deepseek-reasoner": "thinking: true (the default)", "deepseek-chat": "thinking: false"}
 
 
@@ -104,6 +105,7 @@ class OpenAICompatible:
     top_p: float | None = None
     send_seed: bool | None = None  # one per sample; only some providers take it
     usd_per_million: dict[str, float] | None = None  # {hit, miss, output} where the preset has no price
+    finishes: dict[str, str] = field(default_factory=dict)  # what other finish reasons mean: {fin: stop}
     extra_body: dict[str, Any] = field(default_factory=dict)  # more of the request; null leaves a field out
 
     def __post_init__(self) -> None:
@@ -120,6 +122,15 @@ class OpenAICompatible:
         for name in ("model", "base_url"):
             if not (getattr(self, name) or getattr(PRESETS[self.preset], name)):
                 raise cf.ChainForgeError(f"preset {self.preset} needs a {name}", f"set teacher.{name}")
+        if several := [name for name in SAMPLES if self.extra_body.get(name) not in (None, 1)]:
+            raise cf.ChainForgeError(
+                f"extra_body has {several[0]}, which asks for several answers at once",
+                "leave it out; collect.samples (--samples) asks for each in a call of its own",
+            )
+        if unmeant := sorted(set(self.finishes.values()) - {"stop", "length", "content_filter", "error"}):
+            raise cf.ChainForgeError(
+                f"finishes has the meaning {unmeant[0]!r}", "it is stop, length, content_filter or error"
+            )
         if self.max_tokens < 1:
             raise cf.ChainForgeError(f"max_tokens is {self.max_tokens}", "it is at least 1")
         if self.usd_per_million is not None:
@@ -174,7 +185,8 @@ class OpenAICompatible:
         return api.connect(connections)
 
     def read(self, answer: Mapping[str, Any]) -> cf.Reply:
-        return read_chat(answer)
+        reply = read_chat(answer)
+        return replace(reply, finish=self.finishes.get(reply.finish, reply.finish))
 
 
 @cf.hookimpl

@@ -1,6 +1,7 @@
 """From questions to a journal that answers them: the one way in, for `dvc repro` and the command line."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from chainforge.teachers.journal import Journal
 from chainforge.teachers.paid import Paid, final_answers
 from chainforge.teachers.question import Question
 from chainforge.teachers.reserve import reserve_for
-from chainforge.teachers.stops import unknown_finish
+from chainforge.teachers.stops import MOST_ODD, unknown_finish
 from chainforge.teachers.traces import unknown_finishes
 from chainforge.teachers.usable import read_answers, unused
 
@@ -78,7 +79,9 @@ def answer_all(
             await collector.collect(questions)
 
         asyncio.run(ask())
-    check_finishes(teacher, questions, folder, after := read_answers(folder, teacher, questions))
+    if words := check_finishes(teacher, questions, folder, after := read_answers(folder, teacher, questions)):
+        odd = unknown_finish(words, f"{len(after.finals):,}")
+        say(f"{odd.problem}: they are no training data unless teacher.finishes says what the words mean")
     return after
 
 
@@ -88,12 +91,15 @@ async def open_once(teacher: ApiTeacher) -> None:
         pass
 
 
-def check_finishes(teacher: ApiTeacher, questions: Sequence[Question], folder: Path, paid: Paid) -> None:
-    """Raise CollectionStopped where a fifth of the answers ended with a word that nobody knows."""
+def check_finishes(
+    teacher: ApiTeacher, questions: Sequence[Question], folder: Path, paid: Paid
+) -> Counter[str]:
+    """The words with which answers ended and that nobody knows. Raises CollectionStopped if they pile up."""
     answered = {question.fingerprint for question in questions} & paid.finals.keys()
     words = unknown_finishes(teacher, folder, paid, answered)
-    if words.total() > len(answered) / 5 and words.total() >= min(2, len(answered)):
+    if words.total() > max(MOST_ODD, len(answered) / 5) or words.total() > len(answered) / 2:
         raise unknown_finish(words, f"{len(answered):,}")
+    return words
 
 
 def check_budget(teacher: ApiTeacher, settings: CollectorSettings) -> None:

@@ -10,6 +10,7 @@ from chainforge.config.collector import CollectorSettings
 from chainforge.hookspecs import ApiTeacher
 from chainforge.prices import FREE
 from chainforge.run.stopping import Stopping
+from chainforge.teachers import stops
 from chainforge.teachers.agenda import agenda
 from chainforge.teachers.budget import Budget
 from chainforge.teachers.exchange import Exchange, Outcome, tokens_for
@@ -19,20 +20,11 @@ from chainforge.teachers.paid import Paid
 from chainforge.teachers.question import Question
 from chainforge.teachers.queue import Job, Queue
 from chainforge.teachers.refusals import Refusals
-from chainforge.teachers.stops import (
-    CollectionStopped,
-    budget_reached,
-    fruitless,
-    given_up,
-    hopeless,
-    refused,
-)
+from chainforge.teachers.stops import CollectionStopped
 from chainforge.teachers.tally import Tally
 from chainforge.teachers.verdict import LAST
 
 TICK_S = 0.1
-PATIENCE_S = 900.0  # without one answer, while calls fail
-UNREACHED_S = 30.0  # while there has never been a connection: a mistake in the address, or no network
 
 
 class Collector:
@@ -83,14 +75,8 @@ class Collector:
             return
         async with self._teacher.client(connections=self.settings.concurrency) as client:
             exchange = Exchange(
-                self._teacher,
-                client,
-                self._journal,
-                self.settings,
-                self._retry_truncated,
-                self.tally.text_came,
-                self._refusals.its_own,
-                self._passed_over,
+                *(self._teacher, client, self._journal, self.settings, self._retry_truncated),
+                *(self.tally.text_came, self._refusals.its_own, self._passed_over),
             )
             try:
                 while (goes_on := self._goes_on() and bool(self._queue)) or self.flying:
@@ -102,29 +88,25 @@ class Collector:
                     await self._something_happens()
             finally:
                 await self._abandon()
-        if ending := self._crash or self.stopped or fruitless(self.tally):
+        if ending := self._crash or self.stopped or stops.fruitless(self.tally):
             raise ending
 
     def _goes_on(self) -> bool:
         """Whether to send more, or only to wait for what is in flight."""
-        silent_s, problem = time.monotonic() - self._answered_at, self.tally.problem
+        why: CollectionStopped | None = None
         if self._queue and (reason := self._stopping.reason):
-            self._stop(CollectionStopped("signal", f"stopped ({reason})"))
-        elif self.limit.bad_in_a_row >= OUTAGE and silent_s > max(PATIENCE_S, self.settings.deadline_s):
-            why = f"no answer for {silent_s:.0f} s, in spite of asking again: {problem}"
-            self._stop(CollectionStopped("outage", why))
-        elif problem and not self._reached and silent_s > UNREACHED_S:
-            self._stop(
-                CollectionStopped("outage", f"nobody could be reached for {silent_s:.0f} s: {problem}")
-            )
+            why = CollectionStopped("signal", f"stopped ({reason})")
         elif whom := self._refusals.everybody(len(self.flying)):
-            self._stop(refused(whom, self.tally))
-        elif hopelessly := hopeless(self.tally, len(self.flying)):
-            self._stop(hopelessly)
+            why = stops.refused(whom, self.tally)
+        self.stopped = self.stopped or why or self._silence() or stops.hopeless(self.tally, len(self.flying))
         return not (self.stopped or self._crash)
 
-    def _stop(self, why: CollectionStopped) -> None:
-        self.stopped = self.stopped or why
+    def _silence(self) -> CollectionStopped | None:
+        silent_s = time.monotonic() - self._answered_at
+        gone = self.limit.bad_in_a_row >= OUTAGE
+        return (None if self._reached else stops.unreached(self.tally, silent_s)) or (
+            stops.silence(self.tally, silent_s, self.settings.deadline_s) if gone else None
+        )
 
     def _send(self, exchange: Exchange) -> None:
         """Send what is due, as far as the limit, the budget and the hour allow."""
@@ -140,7 +122,7 @@ class Collector:
                 self._queue.put(job, now)
                 self.tally.waiting_for = "the budget: the calls in flight may use it up"
                 if not self.flying:
-                    self._stop(budget_reached(self.budget, most))
+                    self.stopped = self.stopped or stops.budget_reached(self.budget, most)
                 return
             self.budget.reserve(most)
             self._refusals.sending(job)
@@ -209,7 +191,7 @@ class Collector:
         """Only after a second Ctrl-C, or a bug, is anything still in flight here."""
         lost = [most for job, most in self.flying.values() if not job.landed]
         if self._stopping.at_once and (self.flying or self._queue):
-            self.stopped = given_up(len(lost), sum(lost, Decimal(0)))
+            self.stopped = stops.given_up(len(lost), sum(lost, Decimal(0)))
         for task in self.flying:
             task.cancel()
         await asyncio.gather(*self.flying, return_exceptions=True)

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -22,25 +22,41 @@ from chainforge.teachers.collector import Collector
 Watch = Callable[[Collector], None]
 LIVE_S = 0.25
 JSON_S = 1.0
+PROBLEM = 120  # characters
 
 
 @contextmanager
 def display(title: str, *, as_json: bool = False) -> Iterator[Watch]:
-    """Yield what shows a collector; the last state is shown when the block ends, however it ends."""
+    """Yield what shows a collector; the last state is shown when the block ends, however it ends.
+
+    Where nobody can be shown anything any more, because the terminal was closed, the collection goes on.
+    """
     newest: list[Collector] = []
     with ExitStack() as screen:
         if as_json:
             show, seconds = partial(print_json, title), JSON_S
         elif sys.stderr.isatty():
-            live = screen.enter_context(Live(console=Console(stderr=True), refresh_per_second=1 / LIVE_S))
-            show, seconds = partial(update, live, title), LIVE_S
+            show, seconds = partial(update, screen.enter_context(live()), title), LIVE_S
         else:
             show, seconds = partial(print_line, title), float(LOG_SECONDS)
         try:
             yield every(seconds, show, newest)
         finally:
             if newest:
-                show(newest[0])
+                with suppress(OSError, ValueError):
+                    show(newest[0])
+
+
+@contextmanager
+def live() -> Iterator[Live]:
+    """A live display on stderr, which may be gone by its end."""
+    shown = Live(console=Console(stderr=True), refresh_per_second=1 / LIVE_S)
+    shown.start()
+    try:
+        yield shown
+    finally:
+        with suppress(OSError, ValueError):
+            shown.stop()
 
 
 def every(seconds: float, show: Watch, newest: list[Collector]) -> Watch:
@@ -52,7 +68,8 @@ def every(seconds: float, show: Watch, newest: list[Collector]) -> Watch:
         newest[:] = [collector]
         if time.monotonic() - last >= seconds:
             last = time.monotonic()
-            show(collector)
+            with suppress(OSError, ValueError):
+                show(collector)
 
     return watch
 
@@ -72,6 +89,8 @@ def figures(collector: Collector) -> Mapping[str, Any]:
         "budget_usd": None if budget.cap is None else str(budget.cap),
         "retries": dict(sorted((+tally.retries).items())),
         "skipped": tally.skipped,
+        "refused": tally.causes["refused"] + tally.left_out,
+        "newest_problem": tally.problem,
         "streamed_characters": tally.characters,
         "eta_s": None if eta_s is None else round(eta_s),
         "waiting_for": tally.waiting_for,
@@ -93,6 +112,8 @@ def sentence(collector: Collector) -> str:
         spent,
         f"asked again: {retries}" if retries else "",
         f"{f['skipped']} without an answer" if f["skipped"] else "",
+        f"{collector.tally.left_out} refused before" if collector.tally.left_out else "",
+        f"newest problem: {f['newest_problem']:.{PROBLEM}}" if f["newest_problem"] else "",
         f"{f['streamed_characters']:,} characters streamed" if f["streamed_characters"] else "",
         f"waiting for {f['waiting_for']}" if f["waiting_for"] else "",
         f"{f['stopping']}: waiting for the calls in flight" if f["stopping"] and f["in_flight"] else "",

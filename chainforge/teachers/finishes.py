@@ -10,7 +10,10 @@ WORDS: Mapping[Finish, frozenset[str]] = {
         {"stop", "stop_sequence", "eos", "eos_token", "end", "end_turn", "complete", "completed", "done"}
         | {"finish", "finished", "normal", "success"}
     ),
-    "length": frozenset({"length", "max_tokens", "max_length", "max_output_tokens", "model_length"}),
+    "length": frozenset(
+        {"length", "max_tokens", "max_length", "max_output_tokens", "model_length"}
+        | {"model_context_window_exceeded", "context_length_exceeded"}
+    ),
     "content_filter": frozenset(
         {"content_filter", "content_filtered", "safety", "refusal", "blocked", "prohibited_content"}
         | {"recitation", "sensitive"}

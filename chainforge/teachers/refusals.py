@@ -32,7 +32,9 @@ class Refusals:
         self._first = min(FIRST, total)
         self._sent = 0
         self._answered = -1  # the newest call that was answered
-        self._forget()
+        self._since: int | None = None  # the newest call that was sent when a row of refusals began
+        self._newest = ("refused", "")
+        self._row = self._probes = self._stragglers = 0
 
     @property
     def doubtful(self) -> bool:
@@ -110,6 +112,5 @@ class Refusals:
         return 1 if account else self._first
 
     def _forget(self) -> None:
-        self._since: int | None = None  # the newest call that was sent when a row of refusals began
+        self._since = None
         self._row = self._probes = self._stragglers = 0
-        self._newest = ("refused", "")

@@ -8,6 +8,8 @@ from chainforge.teachers.budget import Budget
 from chainforge.teachers.refusals import FIRST, Whom
 from chainforge.teachers.tally import JUDGED, Tally
 
+PATIENCE_S = 900.0
+UNREACHED_S = 30.0
 MOST_ODD = JUDGED // 5  # of the first answers
 AGAIN = "then run the same command again: no answer is asked or paid for twice"
 
@@ -51,6 +53,21 @@ def hopeless(tally: Tally, in_flight: int) -> CollectionStopped | None:
     return None
 
 
+def silence(tally: Tally, silent_s: float, deadline_s: float) -> CollectionStopped | None:
+    """Whether there has been no answer for too long, while calls fail."""
+    if silent_s <= max(PATIENCE_S, deadline_s):
+        return None
+    problem = f"no answer for {silent_s:.0f} s, in spite of asking again: {tally.problem}"
+    return CollectionStopped("outage", problem)
+
+
+def unreached(tally: Tally, silent_s: float) -> CollectionStopped | None:
+    """The same, while there has never been a connection: a mistake in the address, or no network."""
+    if not tally.problem or silent_s <= UNREACHED_S:
+        return None
+    return CollectionStopped("outage", f"nobody could be reached for {silent_s:.0f} s: {tally.problem}")
+
+
 def refused(whom: Whom, tally: Tally) -> CollectionStopped:
     """It is not about one question or another."""
     if whom.cause != "refused":
@@ -69,7 +86,7 @@ def fruitless(tally: Tally) -> CollectionStopped | None:
 
 def unknown_finish(words: Counter[str], of: str) -> CollectionStopped:
     """Answers that ended with a word that nobody knows pile up: none of them would be trained on."""
-    said = ", ".join(f"{word!r} {count:,}" for word, count in words.most_common(5))
+    said = ", ".join(f"{word!r:.40} {count:,}" for word, count in words.most_common(5))
     problem = f"{words.total():,} of {of} answers ended with a finish reason that nobody knows: {said}"
     return CollectionStopped("finish", problem)
 

@@ -96,7 +96,7 @@ def piece(finish: str | None = None, **delta: Any) -> dict[str, Any]:
         ({"prompt_tokens": 10, "completion_tokens": None}, Usage(hit=0, miss=10, output=0)),
         ({}, Usage(0, 0, 0)),
         ({"prompt_tokens": 10**400, "completion_tokens": float("nan")}, Usage(0, 0, 0)),
-        ({"prompt_tokens": 3, "prompt_cache_hit_tokens": 5}, Usage(hit=5, miss=0, output=0)),
+        ({"prompt_tokens": 3, "prompt_cache_hit_tokens": 5}, Usage(hit=3, miss=0, output=0)),
         (  # reasoning outside of the answer's tokens: more of it than of those, or the sum says so (xAI)
             {"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 15}},
             Usage(hit=0, miss=0, output=20, reasoning=15),

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,15 +14,16 @@ import pytest
 from fake_api import CHEAP, HANGS, FakeTeacher, Step, answer, ask, broken, lines, made, prompts, refusal
 from virtual_time import Clock
 
-from chainforge.calls import Call
+from chainforge.calls import Call, Usage
+from chainforge.chat import read_chat
 from chainforge.errors import ChainForgeError
 from chainforge.prices import Prices, Window
 from chainforge.run.stopping import Stopping
 from chainforge.teachers import answers, journal
-from chainforge.teachers.collector import PATIENCE_S, UNREACHED_S, Collector
+from chainforge.teachers.collector import Collector
 from chainforge.teachers.journal import append
 from chainforge.teachers.paid import Paid, read_paid
-from chainforge.teachers.stops import CollectionStopped
+from chainforge.teachers.stops import PATIENCE_S, UNREACHED_S, CollectionStopped
 
 RECOVERABLE: dict[str, Step] = {
     "408": refusal(408),
@@ -318,6 +320,35 @@ def test_some_answers_without_reasoning_are_no_reason_to_stop(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("count", [1, 2, 60, 1000])
+def test_answers_with_a_finish_that_nobody_knows_stop_the_run_and_are_kept_until_somebody_says_it(
+    count: int, tmp_path: Path
+) -> None:
+    teacher = FakeTeacher(chance=lambda call: answer(finish="fertig"), latency_s=lambda: 1)
+    error = stopped(10, teacher, count, tmp_path, concurrency=8)
+    assert "'fertig'" in error.problem
+    assert "teacher.finishes" in error.fix
+    assert len(teacher.calls) <= 11 + 8
+    stopped(10, again := FakeTeacher(), count, tmp_path)
+    assert not again.calls, "no more is paid before somebody said it"
+    told = FakeTeacher(latency_s=lambda: 1)
+    told.read = lambda said: replace(read_chat(said), finish="stop")  # type: ignore[method-assign]
+    assert len(ask(told, count, tmp_path).finals) == count
+    assert len(told.calls) == count - len(teacher.calls)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_few_finishes_that_nobody_knows_are_told_and_no_reason_to_stop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = FakeTeacher(steps={f"p{n}": [answer(finish="fertig")] for n in range(0, 60, 9)})
+    assert len(ask(teacher, 60, tmp_path).finals) == 60
+    assert (
+        "7 of 60 answers ended with a finish reason that nobody knows: 'fertig' 7" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("latency_s", [0.1, 30.0])
 @pytest.mark.parametrize(
     "step",
@@ -536,6 +567,41 @@ def test_a_budget_is_never_passed_and_almost_used_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0, "completion_tokens": 0}])
+def test_where_the_usage_cannot_be_true_the_most_counts_as_possibly_paid(
+    usage: object, tmp_path: Path
+) -> None:
+    teacher = FakeTeacher(chance=lambda call: answer() | {"usage": usage})
+    paid = ask(teacher, 3, tmp_path)
+    most = sum(Decimal(sent["most_usd"]) for sent in lines(tmp_path, "sent"))
+    assert (len(paid.finals), len(teacher.calls)) == (3, 3), "it is an answer all the same"
+    assert (paid.spent, paid.possibly) == (0, most)
+    assert ask(FakeTeacher(), 3, tmp_path).possibly == most
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_server_that_lies_about_usage_is_not_paid_more_than_the_budget(tmp_path: Path) -> None:
+    dice = random.Random(5)
+    for run in range(100):
+        billed = [Decimal(0)]
+
+        def chance(call: Call, billed: list[Decimal] = billed) -> Step:
+            tokens = dice.randint(1, 100)
+            billed[0] += CHEAP.cost(Usage(0, 10, tokens), "peak")
+            text = "".join(dice.choice("abcdefghij ") for _ in range(4 * tokens))
+            said = dice.choice([tokens, tokens, 0, 1])
+            usage: dict[str, Any] = {"prompt_tokens": 10, "completion_tokens": said}
+            if said == 1:  # the reasoning is not among them
+                usage["completion_tokens_details"] = {"reasoning_tokens": tokens}
+            return answer(text, reasoning=text) | {"usage": usage}
+
+        budget = dice.choice([0.001, 0.002, 0.005])
+        teacher = FakeTeacher(chance=chance, latency_s=lambda: dice.uniform(0, 1))
+        stopped(6, teacher, 60, tmp_path / str(run), budget_usd=budget, concurrency=8)
+        assert billed[0] <= Decimal(str(budget))
+
+
+@pytest.mark.usefixtures("clock")
 def test_a_budget_for_one_call_at_a_time_still_gets_everything_asked(tmp_path: Path) -> None:
     teacher = FakeTeacher(latency_s=lambda: 1)
     most = max(CHEAP.most(q.messages, 100) for q in made(teacher, 20))
@@ -567,6 +633,47 @@ def test_ctrl_c_waits_for_the_calls_in_flight(tmp_path: Path, capfd: pytest.Capt
     whole(tmp_path)
     ask(again := FakeTeacher(), 500, tmp_path)
     assert len(again.calls) == 500 - len(teacher.calls)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("signals", [(signal.SIGINT,) * 2, (signal.SIGHUP, signal.SIGTERM)])
+def test_asked_twice_it_gives_up_what_is_in_flight_and_says_what_that_may_cost(
+    signals: tuple[signal.Signals, ...], tmp_path: Path, clock: Clock
+) -> None:
+    left, seen = [*signals], []
+
+    def watch(collector: Collector) -> None:
+        if collector.tally.done >= 20 and left:
+            signal.raise_signal(left.pop(0))
+        seen.append(clock.now)
+
+    teacher = FakeTeacher(latency_s=iter([1.0] * 20 + [900.0] * 99).__next__)
+    error = stopped(130, teacher, 100, tmp_path, watch=watch, concurrency=16)
+    paid = read_paid(tmp_path)
+    assert len(paid.finals) == 20
+    assert len(paid.flying) == len(teacher.calls) - 20 == 16
+    assert "16 calls in flight were given up" in error.problem
+    assert f"{sum(paid.flying.values())} USD at most" in error.problem
+    assert seen[-1] < 1010, "it does not wait"
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        assert signal.getsignal(number) is signal.SIG_DFL
+    assert len(ask(FakeTeacher(), 100, tmp_path).finals) == 100
+
+
+@pytest.mark.usefixtures("clock")
+def test_sighup_waits_for_what_is_in_flight_and_is_nothing_under_nohup(tmp_path: Path) -> None:
+    def watch(collector: Collector) -> None:
+        if collector.tally.done == 8 and not collector.stopped:
+            signal.raise_signal(signal.SIGHUP)
+
+    error = stopped(130, FakeTeacher(latency_s=lambda: 1), 100, tmp_path, watch=watch, concurrency=8)
+    assert "SIGHUP" in error.problem
+    assert not read_paid(tmp_path).flying
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        ask(FakeTeacher(latency_s=lambda: 1), 100, tmp_path / "nohup", watch=watch, concurrency=8)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.usefixtures("clock")

@@ -78,6 +78,43 @@ def test_only_what_was_asked_again_is_said_to_be() -> None:
     assert sentence(state).endswith(" · asked again: busy 1, failed 3 · 1 without an answer")
 
 
+def test_why_calls_fail_is_said_in_one_line_that_is_not_too_long() -> None:
+    state = at_some_point(tally=Tally(1000, kept=200, left_out=3, started=0.0))
+    state.tally.ended(Verdict("again", "failed"), 0, "500: the GPU is on fire")
+    state.tally.ended(ANSWERED, 10)
+    assert sentence(state).endswith(
+        "asked again: failed 1 · 3 refused before · newest problem: 500: the GPU is on fire"
+    )
+    state.tally.ended(AGAIN, 0, "500: \x1b[2J" + "x" * 500)
+    assert "\x1b" not in sentence(state)
+    assert len(sentence(state)) < 400
+
+
+class Gone(io.StringIO):
+    """A terminal, or a pipe, that was closed."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("tty", [True, False])
+def test_a_closed_terminal_is_no_reason_to_lose_answers(
+    as_json: bool, tty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = Gone()
+    gone.isatty = lambda: tty  # type: ignore[method-assign]
+    with display("hard", as_json=as_json) as watch:
+        monkeypatch.setattr(sys, "stdout", gone)
+        monkeypatch.setattr(sys, "stderr", gone)
+        paid = ask(FakeTeacher(latency_s=lambda: 10), 64, tmp_path, concurrency=4, watch=watch)
+    monkeypatch.undo()
+    assert len(paid.finals) == 64
+
+
 def test_what_is_in_the_way_is_said_last() -> None:
     state = at_some_point(stopped=CollectionStopped("signal", "stopped (Ctrl-C)"))
     state.tally.waiting_for = "off-peak hours"
