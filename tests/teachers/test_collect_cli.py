@@ -567,6 +567,7 @@ def test_status_says_why_calls_failed(project: Path) -> None:
     said = run("status", "out")
     assert "6 x busy: 429: slow down [/red], request req-292 of 7" in said
     assert "1 x refused: 422: [/x] no ␛[31mtools" in said
+    assert re.search(r"refused +1: p3 ", said)
 
 
 def test_names_of_models_and_folders_are_no_markup(project: Path) -> None:
