@@ -122,11 +122,7 @@ class OpenAICompatible:
         for name in ("model", "base_url"):
             if not (getattr(self, name) or getattr(PRESETS[self.preset], name)):
                 raise cf.ChainForgeError(f"preset {self.preset} needs a {name}", f"set teacher.{name}")
-        if several := [name for name in SAMPLES if self.extra_body.get(name) not in (None, 1)]:
-            raise cf.ChainForgeError(
-                f"extra_body has {several[0]}, which asks for several answers at once",
-                "leave it out; collect.samples (--samples) asks for each in a call of its own",
-            )
+        refuse_extra(self.extra_body, self.max_tokens)
         if unmeant := sorted(set(self.finishes.values()) - {"stop", "length", "content_filter", "error"}):
             raise cf.ChainForgeError(
                 f"finishes has the meaning {unmeant[0]!r}", "it is stop, length, content_filter or error"
@@ -187,6 +183,22 @@ class OpenAICompatible:
     def read(self, answer: Mapping[str, Any]) -> cf.Reply:
         reply = read_chat(answer)
         return replace(reply, finish=self.finishes.get(reply.finish, reply.finish))
+
+
+def refuse_extra(extra_body: Mapping[str, Any], max_tokens: int) -> None:
+    """Raise ChainForgeError for a field on which the bill depends, and of which nobody here would know."""
+    if several := [name for name in SAMPLES if extra_body.get(name) not in (None, 1)]:
+        raise cf.ChainForgeError(
+            f"extra_body has {several[0]}, which asks for several answers at once",
+            "leave it out; collect.samples (--samples) asks for each in a call of its own",
+        )
+    for name in ("max_tokens", "max_completion_tokens"):
+        if (limit := extra_body.get(name)) not in (None, max_tokens):
+            raise cf.ChainForgeError(
+                f"extra_body has {name}: {limit}, and max_tokens, on which the budget counts, is "
+                f"{max_tokens}",
+                f"set teacher.max_tokens: {limit}; extra_body only says whether it is sent, and as what",
+            )
 
 
 @cf.hookimpl
