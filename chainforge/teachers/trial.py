@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 
 from chainforge.calls import Usage
 from chainforge.hookspecs import ApiTeacher
+from chainforge.prices import FREE
 from chainforge.teachers.journal import NAME, read_journal
 from chainforge.teachers.line import TOKENS
 from chainforge.teachers.paid import Paid
@@ -61,15 +62,15 @@ def trial_of(teacher: ApiTeacher, folder: Path, paid: Paid) -> Trial | None:
         spent.seconds += record.get("latency_s", 0.0)
     if len(took) < FEWEST:
         return None
-    prices, all_spent = teacher.prices, list(took.values())
+    prices, all_spent = teacher.prices or FREE, list(took.values())
     costs = [
         float(sum((prices.cost(usage, "off-peak") for usage in spent.usages), spent.besides))
-        for spent in (all_spent if prices else ())
+        for spent in all_spent
     ]
     return Trial(
         answers=len(took),
         tokens=fmean(sum(usage.output for usage in spent.usages) for spent in all_spent),
         seconds=fmean(spent.seconds for spent in all_spent),
         bytes=(folder / NAME).stat().st_size / max(len(paid.under), 1),
-        usd=(fmean(costs), stdev(costs)) if costs else None,
+        usd=(fmean(costs), stdev(costs)) if teacher.prices else None,
     )
