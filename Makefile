@@ -18,6 +18,9 @@ UV ?= uv
 PINS = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --custom-compile-command "make pins" pyproject.toml
 
+# Two processes, a file at a time, in the order of tests/conftest.py.
+TWO = --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 # make bench: the Python that has TRL, a local folder of SmolLM2-135M-Instruct (adds work b), more options.
 BENCH_TRL_PYTHON ?= .bench/trl/bin/python
 SMOLLM2 ?=
@@ -38,16 +41,16 @@ setup: $(VENV)/.run-ready .dvc/config ## Make .venv with pinned dependencies
 setup-dev: $(VENV)/.dev-ready .dvc/config
 
 test: setup-dev ## Set up and run the tests (8 minutes on two cores)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not long and not gpu"
+	$(BIN)/pytest $(TWO) -m "not long and not gpu"
 
 test-all: setup-dev ## The same, and the long chains of kills and re-runs (an hour)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not gpu"
+	$(BIN)/pytest $(TWO) -m "not gpu"
 
 check-gpu: setup-dev ## The tests that need CUDA
 	$(BIN)/pytest -m gpu
 
 test-quick: setup-dev ## The quick tests (under a minute)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not long and not peer and not gpu"
+	$(BIN)/pytest $(TWO) -m "not slow and not long and not peer and not gpu"
 
 lint: setup-dev ## Check format, lint and types
 	$(BIN)/ruff format --check .

@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from chainforge.answer import boxed, read_answer, same_answer
-from chainforge.calls import Call, CallFailed, Reply, Usage, refusal
+from chainforge.calls import Call, CallFailed, Reply, Usage, refusal, status_of
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
 from chainforge.jsonl import count_rows, read_rows
@@ -56,6 +56,7 @@ __all__ = [
     "same_answer",
     "secret",
     "split_reasoning",
+    "status_of",
     "tag_format",
     "without_key",
 ]

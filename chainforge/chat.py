@@ -59,7 +59,8 @@ class ChatClient:
     def __init__(self, api: ChatApi, sdk: "openai.AsyncOpenAI") -> None:
         self._api = api
         self._sdk = sdk
-        self._limit = "max_tokens"  # or "max_completion_tokens", where a server wants it by that name
+        named = api.parameters.get(LIMITS[1]) is not None  # else it is found out who wants it by that name
+        self._limit = LIMITS[1] if named else LIMITS[0]
         self._stream: Mapping[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 
     async def ask(self, call: Call) -> Mapping[str, Any]:

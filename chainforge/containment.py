@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from posix import _exit
-from typing import NoReturn, TypeVar
+from typing import Any, TypeVar
+
+from chainforge.errors import ChainForgeError
 
 Item = TypeVar("Item")
 real_exit = _exit  # that of `os` may be replaced already
@@ -19,21 +21,47 @@ Farewell = Callable[[], None]
 farewells: list[Farewell] = []  # called before the program ends by itself, so that nobody else tells
 
 
+LEAVING = ("_exit", "execv", "execve")  # functions of `os` that end a program, its exit code theirs to choose
+
+
+class Left(Exception):
+    """A stranger's code tried to end this process: exit code 0 would look like success."""
+
+
 @contextmanager
-def no_exit() -> Iterator[None]:
-    """`os._exit` raises SystemExit: exit code 0 would look like success. Children of a fork may exit."""
-    owner, before = os.getpid(), os._exit
-
-    def refuse(status: int = 0) -> NoReturn:
-        if os.getpid() != owner:
-            real_exit(status)
-        raise SystemExit(f"os._exit({status})")
-
-    os._exit = refuse
+def no_leaving() -> Iterator[None]:
+    """Within the block, code that wants to end this process gets an error instead."""
+    undo = forbid_leaving()
     try:
         yield
     finally:
-        os._exit = before
+        undo()
+
+
+def forbid_leaving() -> Callable[[], None]:
+    """`os._exit` and the like raise Left in this process, but not in those that are forked from it.
+
+    Returns what undoes it. C code can still end the process.
+    """
+    before: dict[str, Any] = {name: getattr(os, name) for name in LEAVING}
+    owner = os.getpid()
+
+    def guarded(name: str) -> Callable[..., Any]:
+        def leave(*arguments: Any, **options: Any) -> Any:
+            if os.getpid() != owner:
+                return before[name](*arguments, **options)
+            raise Left(f"os.{name} was called, which would end the whole process")
+
+        return leave
+
+    for name in LEAVING:
+        setattr(os, name, guarded(name))
+
+    def undo() -> None:
+        for name, function in before.items():
+            setattr(os, name, function)
+
+    return undo
 
 
 @contextmanager
@@ -72,23 +100,26 @@ class Raised(Exception):
 
 
 def contained(items: Iterable[Item], who: str, notice_s: float = NOTICE_S) -> Iterator[Item]:
-    """The items of a stranger's iterator. Raises Raised for all that comes from there but the user's Ctrl-C.
+    """The items of a stranger's iterator. Raises Raised for what comes from there, but for the user's Ctrl-C
+    and a ChainForgeError, which has its message already.
 
     Where nothing comes for long, who is waited for is said on stderr: only the user can tell slow from stuck.
     """
     with _noticing(who, notice_s) as came:
         try:
-            with no_exit():
+            with no_leaving():
                 iterator = iter(items)
+        except ChainForgeError:
+            raise
         except Exception as error:
             raise Raised(error) from error
         while True:
             try:
-                with no_exit():
+                with no_leaving():
                     item = next(iterator)
             except StopIteration:
                 return
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, ChainForgeError):
                 raise
             except BaseException as error:
                 raise Raised(error) from error

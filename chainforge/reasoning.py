@@ -126,7 +126,7 @@ def _parts(content: Any) -> tuple[str, str]:
     """(thought, text) of a content that is a list of parts, as Mistral writes it; a text is no thought."""
     if not isinstance(content, list):
         return "", content if isinstance(content, str) else ""
-    thought, text = [], []
+    thought, text = list[str](), list[str]()
     for part in content:
         (thought if _is_thought(part) else text).append(_text_of(part))
     return "".join(thought), "".join(text)

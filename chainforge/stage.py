@@ -15,12 +15,13 @@ from typing import Generic, TypeVar
 import psutil
 from pydantic import BaseModel
 
+from chainforge.containment import no_leaving
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.graph import read_graph, settings_of
 from chainforge.inputs import held_inputs
 from chainforge.outputs import write_text
 from chainforge.plugins import Plugins, load_plugins
-from chainforge.run.ending import Interrupted, end_with, no_leaving, say_last, unforeseen
+from chainforge.run.ending import Interrupted, end_with, say_last, unforeseen
 from chainforge.run.inputs import Inputs
 from chainforge.run.step import LOGS, Step, file_name, open_step
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chainforge.config.loading import PARAMS, read_params
-from chainforge.containment import no_exit
+from chainforge.containment import no_leaving
 from chainforge.errors import ChainForgeError, described
 from chainforge.hookspecs import RewardOptions
 from chainforge.plugins import Entry, Plugins, import_file, made, registered
@@ -67,7 +67,7 @@ def load_student(
     entry = plugins.pick("student_models", name)
     student = made(entry, settings)
     try:
-        with no_exit():
+        with no_leaving():
             loaded = student.load(seed=seed, texts=texts)
     except (ChainForgeError, KeyboardInterrupt):
         raise

@@ -91,7 +91,7 @@ class Anthropic:
             yield Client(self, sdk, key)
 
     def read(self, answer: Mapping[str, Any]) -> cf.Reply:
-        blocks, usage, finish = answer["content"], answer["usage"], answer["stop_reason"]
+        blocks, usage, finish = answer["content"], answer.get("usage"), answer["stop_reason"]
         reasoning = "".join(b["thinking"] for b in blocks if b["type"] == "thinking").strip()
         return cf.Reply(
             reasoning=reasoning,
@@ -99,9 +99,9 @@ class Anthropic:
             source="thinking" if reasoning else None,
             finish=(FINISHES | self.finishes).get(finish, str(finish)),
             usage=cf.Usage(
-                hit=usage.get("cache_read_input_tokens") or 0,
-                miss=(usage.get("input_tokens") or 0) + (usage.get("cache_creation_input_tokens") or 0),
-                output=usage["output_tokens"],
+                hit=count(usage, "cache_read_input_tokens"),
+                miss=count(usage, "input_tokens") + count(usage, "cache_creation_input_tokens"),
+                output=count(usage, "output_tokens"),
             ),
             model=str(answer.get("model") or self.model),
             synthetic=bool(answer.get("synthetic")),
@@ -123,10 +123,11 @@ class Client:
         try:
             await self._stream(call, said)
         except anthropic.APIStatusError as error:
-            if error.status_code >= 400:
-                text = cf.without_key(self._key, f"{error.status_code}: {error.message}")
-                after = error.response.headers.get("retry-after", "")
-                raise cf.refusal(error.status_code, text, after) from None
+            inside = cf.status_of(plain(error.body).get("error", error.body))
+            status = error.status_code if error.status_code >= 300 else inside
+            if status and not said:  # else an error among the events
+                text = cf.without_key(self._key, f"{status}: {error.message}")
+                raise cf.refusal(status, text, error.response.headers.get("retry-after", "")) from None
             raise self._broken(f"an error among the events: {error.message}", said) from None
         except (anthropic.APIConnectionError, HTTPError) as error:  # the latter once the stream is open
             cause = error.__cause__ or error
@@ -134,8 +135,8 @@ class Client:
             raise self._broken(f"no connection: {cause!r}", said, billed=sent) from None
         except (anthropic.AnthropicError, *ODD) as error:
             raise self._broken(f"not an answer: {error!r}", said) from None  # JSON of any other shape
-        if problem := defect(said):
-            raise self._broken(problem, said)
+        if not said.get("stop_reason"):
+            raise self._broken("a stream without a whole message: stop_reason is missing", said)
         return dict(cf.without_key(self._key, said))
 
     async def _stream(self, call: cf.Call, said: dict[str, Any]) -> None:
@@ -157,8 +158,7 @@ class Client:
             raise cf.CallFailed(f"{kind}: {text[:200]!r}", raw_text=text)
         async for event in events:
             came = absorb(said, event.to_dict(warnings=False))
-            if call.on_text:
-                call.on_text(came)
+            (call.on_text or bool)(came)
 
     def _broken(self, problem: str, said: Mapping[str, Any], billed: bool = True) -> cf.CallFailed:
         came = cf.without_key(self._key, said) if said.get("content") else None
@@ -171,8 +171,7 @@ def absorb(said: dict[str, Any], event: Mapping[str, Any]) -> int:
     match event["type"]:
         case "message_start":
             begun = event["message"]
-            counted = {k: n for k, n in (begun.get("usage") or {}).items() if k != "output_tokens"}
-            said.update(begun, content=[], usage=counted)  # what is written is counted at the end
+            said.update(begun, content=[], usage=plain(begun.get("usage")) | {"output_tokens": None})
         case "content_block_start":
             said["content"].append(dict(event["content_block"]))
         case "content_block_delta":
@@ -182,18 +181,18 @@ def absorb(said: dict[str, Any], event: Mapping[str, Any]) -> int:
                     block[name] = (block.get(name) or "") + text
                     came += len(text) if name != "signature" else 0
         case "message_delta":
-            said.update(event["delta"], usage=said["usage"] | (event.get("usage") or {}))
+            said.update(event["delta"], usage=said["usage"] | plain(event.get("usage")))  # counted at the end
     return came
 
 
-def defect(said: Mapping[str, Any]) -> str | None:
-    """Why this is not a whole answer: it needs a message, its reason to stop, and the usage in numbers."""
-    if "content" not in said:
-        return "a stream without a message"
-    if not said.get("stop_reason"):
-        return "an answer without stop_reason: it was cut"
-    counts = (said["usage"].get(name) for name in ("input_tokens", "output_tokens"))
-    return None if all(isinstance(n, int) and n >= 0 for n in counts) else "an answer without usage"
+def plain(said: Any) -> dict[str, Any]:
+    return said if isinstance(said, dict) else {}
+
+
+def count(usage: Any, name: str) -> int:
+    """Tokens; 0 where nobody said how many."""
+    said = plain(usage).get(name)
+    return int(said) if isinstance(said, int | float) and 0 <= said < 2**53 else 0
 
 
 @cf.hookimpl

@@ -122,15 +122,10 @@ class OpenAICompatible:
         for name in ("model", "base_url"):
             if not (getattr(self, name) or getattr(PRESETS[self.preset], name)):
                 raise cf.ChainForgeError(f"preset {self.preset} needs a {name}", f"set teacher.{name}")
-        if several := [name for name in SAMPLES if self.extra_body.get(name) not in (None, 1)]:
-            raise cf.ChainForgeError(
-                f"extra_body has {several[0]}, which asks for several answers at once",
-                "leave it out; collect.samples (--samples) asks for each in a call of its own",
-            )
+        refuse_extra(self.extra_body, self.max_tokens)
         if unmeant := sorted(set(self.finishes.values()) - {"stop", "length", "content_filter", "error"}):
-            raise cf.ChainForgeError(
-                f"finishes has the meaning {unmeant[0]!r}", "it is stop, length, content_filter or error"
-            )
+            known = "it is stop, length, content_filter or error"
+            raise cf.ChainForgeError(f"finishes has the meaning {unmeant[0]!r}", known)
         if self.max_tokens < 1:
             raise cf.ChainForgeError(f"max_tokens is {self.max_tokens}", "it is at least 1")
         if self.usd_per_million is not None:
@@ -173,20 +168,31 @@ class OpenAICompatible:
     @property
     def identity(self) -> Mapping[str, Any]:
         elsewhere = f"@{urlsplit(self.base_url).hostname}" if self.base_url else ""
-        provider = f"{self.preset}{elsewhere}"
         sent = {name: value for name, value in self.parameters.items() if value is not None}
-        return {"provider": provider, "model": self.served, "parameters": sent}
+        return {"provider": f"{self.preset}{elsewhere}", "model": self.served, "parameters": sent}
 
     def client(self, *, connections: int) -> AbstractAsyncContextManager[cf.ApiClient]:
         """Raises ChainForgeError where the key is missing."""
         preset = PRESETS[self.preset]
         key = cf.secret(self.key_env or preset.key_env, needed=preset.key_needed)
-        api = ChatApi(self.url, key, self.served, self.parameters, self.seeded)
-        return api.connect(connections)
+        return ChatApi(self.url, key, self.served, self.parameters, self.seeded).connect(connections)
 
     def read(self, answer: Mapping[str, Any]) -> cf.Reply:
         reply = read_chat(answer)
         return replace(reply, finish=self.finishes.get(reply.finish, reply.finish))
+
+
+def refuse_extra(extra_body: Mapping[str, Any], max_tokens: int) -> None:
+    """Raise ChainForgeError for a field on which the bill depends, and of which nobody here would know."""
+    if several := [name for name in SAMPLES if extra_body.get(name) not in (None, 1)]:
+        problem = f"extra_body has {several[0]}, which asks for several answers at once"
+        raise cf.ChainForgeError(problem, "leave it out; samples (--samples) asks for each by itself")
+    for name in ("max_tokens", "max_completion_tokens"):
+        if (limit := extra_body.get(name)) not in (None, max_tokens):
+            raise cf.ChainForgeError(
+                f"extra_body has {name}: {limit}, and the budget counts on max_tokens: {max_tokens}",
+                f"set teacher.max_tokens: {limit}; extra_body only says whether it is sent, and as what",
+            )
 
 
 @cf.hookimpl

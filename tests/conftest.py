@@ -1,6 +1,7 @@
 """What every test shares: quiet Hypothesis, the project's folder, and what is made once for all workers."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,15 @@ settings.register_profile("default", deadline=None)  # torch's first call breaks
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `nohup make test &` leaves it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The pipeline's files come first: they take longest, and none should be left alone at the end."""
+    items.sort(key=lambda item: "pipeline" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")

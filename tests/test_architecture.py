@@ -34,7 +34,7 @@ WALLS = {"models", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
-    "containment": set(),
+    "containment": {"errors"},
     "defuse": set(),
     "algorithms": GROUND,
     "answer": set(),

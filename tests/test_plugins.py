@@ -357,7 +357,7 @@ def registers(name: object, options: str = "", head: str = "") -> str:
         (registers("x", head="CHAINFORGE_API = '1'"), "ValueError: CHAINFORGE_API is '1'"),
         ("raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})", "Mute: (its message cannot be"),
         ("raise GeneratorExit", "GeneratorExit"),
-        ("import os\nos._exit(0)", "SystemExit: os._exit(0)"),
+        ("import os\nos._exit(0)", "Left: os._exit was called"),
         ("input()", "EOFError"),
         ("'\udce9'", "SyntaxError: "),
     ],

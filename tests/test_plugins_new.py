@@ -110,7 +110,7 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "'rewardish' is not one of reward, " in new("rewardish", "mine", fails=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_installed_every_one_of_them_is_listed_keeps_its_contract_and_can_be_selected(
     tmp_path: Path,
 ) -> None:

@@ -96,7 +96,7 @@ def test_what_was_changed_by_hand_is_listed() -> None:
 
 
 @pytest.mark.parametrize("target", PROFILES)
-@pytest.mark.parametrize("start", ["tiny", "smoke"])
+@pytest.mark.parametrize("start", ["tiny", pytest.param("smoke", marks=pytest.mark.long)])
 def test_the_arguments_of_a_profile_lead_dvc_to_that_profile(start: str, target: str) -> None:
     use(start)
     words = shlex.split(" ".join(as_arguments(target)))

@@ -34,7 +34,7 @@ def load(folder: Path, body: str) -> Any:
         ("def Student(size):\n    pass", "takes 'size' by its place"),
         (LOAD + "raise RuntimeError('no way')", "`load` raised RuntimeError: no way"),
         (LOAD + "raise SystemExit(0)", "`load` raised SystemExit"),
-        (LOAD + "import os; os._exit(0)", "`load` raised SystemExit"),
+        (LOAD + "import os; os._exit(0)", "`load` raised Left: os._exit was called"),
         (LOAD + "return 1", "`load` gave int\n  -> `load` returns"),
         (LOAD + "return 'model, tokenizer'", "`load` gave str\n"),
         (LOAD + "return 1, 2, 3", "`load` gave tuple\n"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from chainforge.cli.collect_estimate import say_estimate
 from chainforge.cli.collect_plan import TEACHERS, Plan, plan_of_files, plan_of_step
 from chainforge.cli.collect_status import status
 from chainforge.cli.collect_traces import traces
@@ -19,13 +20,12 @@ from chainforge.jsonl import write_records
 from chainforge.outputs import sha256_of, write_json
 from chainforge.run.progress import say
 from chainforge.teachers.account import account_of, calls_json
-from chainforge.teachers.answers import WITHOUT_THOUGHT, answer_all
+from chainforge.teachers.answers import answer_all
 from chainforge.teachers.display import display
-from chainforge.teachers.estimate import estimate
 from chainforge.teachers.paid import Paid
 from chainforge.teachers.traces import traces_of
 from chainforge.teachers.unanswered import unanswered
-from chainforge.teachers.usable import names_of, read_answers
+from chainforge.teachers.usable import names_of
 
 
 class Budget(click.ParamType[float | str]):
@@ -114,7 +114,7 @@ def collect(ctx: click.Context, /, **options: Any) -> None:
         return
     plan = plan_of_files(options) if options["problems"] or options["out"] else plan_of_step(options)
     if options["dry_run"]:
-        return say_estimate(plan)
+        return say_estimate(plan, settings_with(options).concurrency)
     settings = settings_with(options)
     with display(plan.title, as_json=options["as_json"]) as watch:
         paid = answer_all(
@@ -160,25 +160,6 @@ def settings_with(options: dict[str, Any]) -> CollectorSettings:
         if value is not None and value != ()
     }
     return CollectorSettings.model_validate(base.model_dump() | chosen)
-
-
-def say_estimate(plan: Plan) -> None:
-    paid = read_answers(plan.folder, plan.teacher, plan.questions)
-    found = estimate(plan.teacher, plan.questions, paid)
-    click.echo(f"{plan.title}: {found.questions:,} questions, {found.left:,} not answered yet")
-    click.echo(f"  prompt    about {found.prompt_tokens:>15,} tokens")
-    click.echo(
-        f"  output    {found.low_output_tokens:>12,} to {found.high_output_tokens:,} tokens "
-        f"({plan.teacher.max_tokens:,} each at most)"
-    )
-    if found.low_usd is None or found.high_usd is None:
-        click.echo("  cost      unknown: the teacher has no price; set teacher.usd_per_million")
-    else:
-        click.echo(f"  cost      {found.low_usd:>12,.2f} to {found.high_usd:,.2f} USD, without asking again")
-    if not plan.teacher.thinks:
-        click.echo(f"  beware    {WITHOUT_THOUGHT}")
-    if paid.run:
-        click.echo(f"  already spent {paid.spent} USD, possibly {paid.possibly} more: {plan.folder}")
 
 
 collect.add_command(status)

@@ -1,5 +1,6 @@
 """`chainforge collect status`: what a journal holds, and what it cost."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from chainforge.teachers.account import Account, account_of
 from chainforge.teachers.journal import NAME
 
 SHOWN = 8  # reasons
+NAMED = 20  # prompts
 
 
 @click.command("status")
@@ -49,6 +51,17 @@ def reasons(account: Account) -> str:
     return "\n".join([*lines, f"and {len(most) - SHOWN:,} others"] if len(most) > SHOWN else lines)
 
 
+def given_up(account: Account) -> Iterator[tuple[str, str]]:
+    """The prompts that are left without an answer, those that the provider refused apart."""
+    refused, failed = list[str](), list[str]()
+    for name, (cause, _) in account.paid.unanswered.items():
+        (refused if cause == "refused" else failed).append(account.whose[name])
+    for what, ids in (("refused", refused), ("given up", failed)):
+        if ids:
+            more = f", and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+            yield what, f"{len(ids):,}: {', '.join(ids[:NAMED])}{more}"
+
+
 def rows(account: Account) -> list[tuple[str, str]]:
     """What to show of it, in words."""
     paid, tokens = account.paid, account.tokens
@@ -65,6 +78,7 @@ def rows(account: Account) -> list[tuple[str, str]]:
         ("calls", f"{account.requests:,}"),
         ("how they ended", ", ".join(f"{cause} {n:,}" for cause, n in account.causes.most_common()) or "–"),
         *([("why calls failed", reasons(account))] if account.reasons else []),
+        *given_up(account),
         ("without an end", f"{len(paid.flying):,} (in flight now, or when the process was killed)"),
         (
             "tokens",

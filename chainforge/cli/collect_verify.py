@@ -18,7 +18,7 @@ from chainforge.prices import Prices
 from chainforge.secrets import SHORTEST, USUAL
 from chainforge.teachers import record
 from chainforge.teachers.audit import Audit
-from chainforge.teachers.audit_traces import sha256_when_written, trace_problems
+from chainforge.teachers.audit_traces import account_beside, trace_problems
 from chainforge.teachers.line import Record
 
 
@@ -37,7 +37,7 @@ def verify(ctx: click.Context, folder: Path | None, traces: Path | None) -> None
     path = traces or folder / "traces.jsonl"
     audit = Audit(folder, prices_of)
     problems = [*audit.problems(), *key_problems(folder)]
-    if traces or path.is_file() or sha256_when_written(path):
+    if traces or path.is_file() or "traces_sha256" in account_beside(path):
         problems += trace_problems(audit, path, teacher_of)
     for problem in problems:
         show(f"wrong: {problem}")

@@ -67,8 +67,6 @@ def answered(
             except ValueError as error:
                 raise ChainForgeError(f"{who}, trace {number}: {error}", MEND) from error
     except Raised as error:
-        if isinstance(error.cause, ChainForgeError):
-            raise error.cause from None
         raise ChainForgeError(
             f"{who} raised {described(error.cause)}",
             f"whole answers are kept, and not asked for again; {MEND}, then run again",

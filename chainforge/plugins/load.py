@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from chainforge.containment import no_exit, no_input, printing_to_stderr
+from chainforge.containment import no_input, no_leaving, printing_to_stderr
 from chainforge.errors import described
 from chainforge.plugins.entry import Plugins
 from chainforge.plugins.find import FOLDER, Candidate, candidates
@@ -19,7 +19,7 @@ def load_plugins(folder: Path | None = None) -> Plugins:
     plugins = Plugins()
     found = list(candidates(folder or FOLDER))
     lost = {} if folder else try_plugins(found)
-    with printing_to_stderr(), no_exit(), no_input():
+    with printing_to_stderr(), no_leaving(), no_input():
         for candidate in found:
             if candidate.who in lost:
                 plugins.broken[candidate.who] = lost[candidate.who]

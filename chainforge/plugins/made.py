@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from chainforge.containment import Raised, contained, no_exit
+from chainforge.containment import Raised, contained, no_leaving
 from chainforge.errors import ChainForgeError, described
 from chainforge.hookspecs import ApiTeacher
 from chainforge.plugins.entry import Entry
@@ -23,12 +23,12 @@ def made(entry: Entry, settings: Mapping[str, Any]) -> Any:
             callable(getattr(component, name, None)) for name in NEEDED[entry.role]
         )
     except Raised as error:
-        if isinstance(error.cause, ChainForgeError):
-            raise error.cause from None
         raise ChainForgeError(
             f"{entry.who} cannot be made with these settings: {described(error.cause)}",
             f"correct its settings in params.yaml, or {_mend(entry)}",
         ) from error.cause
+    except ChainForgeError:
+        raise
     except Exception as error:  # its properties are a stranger's code
         raise ChainForgeError(f"{entry.who}: {described(error)}", _mend(entry)) from error
     if not fits:
@@ -52,8 +52,6 @@ def prompts_from(
             count += 1
             yield _whole(prompt)
     except Raised as error:
-        if isinstance(error.cause, ChainForgeError):
-            raise error.cause from None
         raise ChainForgeError(
             f"{entry.who} raised after {count} {split} prompts: {described(error.cause)}", _mend(entry)
         ) from error.cause
@@ -74,9 +72,9 @@ def _whole(prompt: Any) -> Prompt:
 
 def _called(entry: Entry, arguments: Mapping[str, Any]) -> Any:
     try:
-        with no_exit():
+        with no_leaving():
             return entry.component(**arguments)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ChainForgeError):
         raise
     except BaseException as error:
         raise Raised(error) from error

@@ -8,19 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import FrameType
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
-from chainforge.containment import farewells
+from chainforge.containment import Left, farewells, forbid_leaving
 from chainforge.errors import ChainForgeError
 from chainforge.run.crash import log_of, tell
 
 # Reads one word from the step. Where the step is gone without it, says so.
 WATCHER = """trap "" INT TERM HUP QUIT
 read -r word || { printf '\\n%s\\n' "$1"; [ -s "$2" ] && printf '  -> where it was: %s\\n' "$2"; } >&2"""
-LEAVING = ("_exit", "execv", "execve")  # functions of `os` that end a program, its exit code theirs to choose
 
 _watcher: "subprocess.Popen[bytes] | None" = None
 _faults: IO[str] | None = None
@@ -28,10 +26,6 @@ _faults: IO[str] | None = None
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, and not a KeyboardInterrupt that a plugin raised."""
-
-
-class Left(Exception):
-    """Code of a plugin tried to end the process of the step."""
 
 
 def watch_ending(step: str) -> None:
@@ -96,43 +90,6 @@ def say_last(text: str) -> None:
         except (OSError, ValueError, AttributeError):  # AttributeError: there is no such stream at all
             continue
         return
-
-
-@contextmanager
-def no_leaving() -> Iterator[None]:
-    """Within the block, code that wants to end this process gets an error instead."""
-    undo = forbid_leaving()
-    try:
-        yield
-    finally:
-        undo()
-
-
-def forbid_leaving() -> Callable[[], None]:
-    """`os._exit(0)` and the like raise Left in this process, but not in those that are forked from it.
-
-    Returns what undoes it. C code that ends the process is the watcher's to tell of.
-    """
-    before: dict[str, Any] = {name: getattr(os, name) for name in LEAVING}
-    owner = os.getpid()
-
-    def guarded(name: str) -> Callable[..., Any]:
-        def leave(*arguments: Any, **options: Any) -> Any:
-            fails = name == "_exit" and arguments[:1] not in ((), (0,))  # the watcher tells of it
-            if os.getpid() != owner or fails:
-                return before[name](*arguments, **options)
-            raise Left(f"os.{name} was called, which would end the step's own process")
-
-        return leave
-
-    for name in LEAVING:
-        setattr(os, name, guarded(name))
-
-    def undo() -> None:
-        for name, function in before.items():
-            setattr(os, name, function)
-
-    return undo
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

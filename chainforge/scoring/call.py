@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from chainforge.containment import no_exit
+from chainforge.containment import no_leaving
 from chainforge.scoring.arguments import Arguments, awaited, is_async
 from chainforge.scoring.background import Background
 from chainforge.scoring.limits import TimeOut, time_limit
@@ -47,7 +47,7 @@ class Call:
             return None
         last_words = self.reward.gives_up(self.seconds)
         try:
-            with as_before(), no_exit(), time_limit(self.seconds, last_words):
+            with as_before(), no_leaving(), time_limit(self.seconds, last_words):
                 values = self.arguments.call(self.reward.function, self.log)
                 waits = self.arguments.waits(values)
         except TimeOut:

@@ -32,6 +32,7 @@ class Account:
     sources: Counter[str] = field(default_factory=Counter)
     reasons: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # why calls failed
     days: set[str] = field(default_factory=set)
+    whose: dict[str, str] = field(default_factory=dict)  # the prompt of each question that failed
     synthetic: bool = False
     price_tables: set[str] = field(default_factory=set)
     paid: Paid = field(default_factory=Paid)
@@ -55,6 +56,7 @@ def account_of(folder: Path, about: Collection[str] | None = None) -> Account:
             account.causes[record["cause"]] += 1
         if kind == "failed":
             alike = (record["cause"], alike_of(record["message"]))
+            account.whose[record["fingerprint"]] = record["prompt_id"]
             account.reasons[alike] = (account.reasons.get(alike, (0, ""))[0] + 1, record["message"])
         if kind == "answer":
             account.answers += 1

@@ -1,5 +1,6 @@
 """Does a journal hold what was written, and does it agree with itself?"""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -26,6 +27,7 @@ class Audit:
         )  # (prompt id, fingerprint) of questions without a final answer
         self.run: Record = {}
         self.without_sum = 0
+        self.counts = Counter[str]()  # of lines, by kind
         self._sent: set[tuple[str, int]] = set()
         self._ended: set[tuple[str, int]] = set()
 
@@ -38,6 +40,7 @@ class Audit:
                 yield f"{self.folder / NAME}, line {number}: {damage}{record}"
                 continue
             self.without_sum += not has_sum
+            self.counts[record["kind"]] += 1
             if record["kind"] == "run":
                 self.run = record
             if record["kind"] not in ("sent", "answer", "failed"):

@@ -11,7 +11,14 @@ WORDS: Mapping[Finish, frozenset[str]] = {
         | {"finish", "finished", "normal", "success"}
     ),
     "length": frozenset(
-        {"length", "max_tokens", "max_length", "max_output_tokens", "model_length"}
+        {
+            "length",
+            "max_tokens",
+            "max_length",
+            "max_output_tokens",
+            "model_length",
+            "model_context_window_exceeded",
+        }
         | {"model_context_window_exceeded", "context_length_exceeded"}
     ),
     "content_filter": frozenset(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from chainforge.containment import no_exit, printing_to_stderr
+from chainforge.containment import no_leaving, printing_to_stderr
 from chainforge.errors import ChainForgeError, described
 from chainforge.scoring.limits import TimeOut, time_limit
 
@@ -35,7 +35,7 @@ def check(laws: Iterable[Law[Subject]], subject: Subject) -> list[Finding]:
     findings = []
     for title, law in laws:
         try:
-            with printing_to_stderr(), no_exit(), time_limit(LIMIT_S, f"{title}: {LATE}"):
+            with printing_to_stderr(), no_leaving(), time_limit(LIMIT_S, f"{title}: {LATE}"):
                 remark = law(subject) or ""
             findings.append(Finding(title, True, remark))
         except Breach as breach:

@@ -29,7 +29,7 @@ print(min(faults() for _ in range(5)))
 """
 KEPT = """
 before = resident_mb()
-tensors = [torch.ones({elements}) for _ in range(30)]
+tensors = [torch.ones({elements}) for _ in range(20)]
 wall = torch.ones(1000)  # lies behind them: nothing is returned for lying at the end
 del tensors
 kept = resident_mb() - before
@@ -55,7 +55,7 @@ def test_a_tensor_that_was_freed_costs_no_page_faults_the_next_time() -> None:
 @glibc
 def test_large_tensors_are_kept_until_it_is_asked_for_and_the_largest_never() -> None:
     kept, left = ran(KEPT.format(elements=7_000_000))  # 28 MB
-    assert kept > 800
+    assert kept > 500
     assert left < 100
     kept, _ = ran(KEPT.format(elements=20_000_000))  # 80 MB
     assert kept < 100
@@ -63,8 +63,8 @@ def test_large_tensors_are_kept_until_it_is_asked_for_and_the_largest_never() ->
 
 @glibc
 def test_a_little_is_never_returned() -> None:
-    kept, left = ran(KEPT.format(elements=2_000_000))  # 8 MB, 240 in all
-    assert kept > 200
+    kept, left = ran(KEPT.format(elements=2_000_000))  # 8 MB, 160 in all
+    assert kept > 140
     assert left == pytest.approx(kept, abs=20)
 
 

@@ -80,6 +80,7 @@ def test_a_teacher_behind_an_api_gives_the_same_examples_and_is_paid_once(
     assert holding == []
 
 
+@pytest.mark.long
 def test_the_default_profile_accepts_the_same_examples_of_the_same_answers(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,9 +71,8 @@ def test_a_kill_ends_in_the_same_bytes(begun: Clone, whole: tuple[Any, dict[str,
     assert list(begun.folder.rglob("*.partial")) == []
 
 
-@pytest.mark.parametrize(
-    "shell", ["/bin/sh", "/bin/bash"]
-)  # dash stays between dvc and the step, bash does not
+# dash stays between dvc and the step, bash does not
+@pytest.mark.parametrize("shell", ["/bin/sh", pytest.param("/bin/bash", marks=pytest.mark.long)])
 def test_sigterm_to_dvc_alone_saves_and_stops_what_it_had_started(begun: Clone, shell: str) -> None:
     process = start(begun, "dvc", "repro", STEP, SHELL=shell)
     wait_for(under_way(begun, STEP), process)
@@ -147,6 +146,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
     assert begun.sha256("data") == whole[1]
 
 
+@pytest.mark.long
 def test_a_killed_experiment_in_a_temporary_folder_goes_on_to_the_same_bytes(
     begun: Clone, whole: tuple[Any, dict[str, str]]
 ) -> None:
@@ -166,6 +166,7 @@ def queue(begun: Clone) -> Iterator[Clone]:
     begun.run("dvc", "queue", "stop", "--kill")
 
 
+@pytest.mark.long
 def test_an_experiment_whose_queue_worker_is_killed_goes_on_to_the_same_bytes(
     queue: Clone, whole: tuple[Any, dict[str, str]]
 ) -> None:

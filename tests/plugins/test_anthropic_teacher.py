@@ -102,7 +102,8 @@ def test_wherever_a_stream_breaks_it_is_asked_again_and_what_came_is_kept(cut: i
 
     ends = {"end": [], "error": [OVERLOADED], "bad": [{"type": "message_delta", "delta": 7}]}
     broke = failure(resets if ending == "reset" else stream(*EVENTS[:cut], *ends[ending]))
-    assert (broke.status, broke.billed) == (None, True)
+    refused = ending == "error" and cut == 0  # before any message began
+    assert (broke.status, broke.billed) == ((503, False) if refused else (None, True))
     assert on_failure(broke, {}).action == "again"
     assert bool(broke.partial) == (cut >= 2)
     if cut >= 5:
@@ -110,12 +111,22 @@ def test_wherever_a_stream_breaks_it_is_asked_again_and_what_came_is_kept(cut: i
         assert broke.partial["content"][0]["thinking"] == "the key is [key], 6*7"
 
 
-@pytest.mark.parametrize("told", [None, {}, {"output_tokens": None}, {"output_tokens": "many"}])
-def test_an_answer_without_usage_is_kept_and_asked_again(told: Any) -> None:
+@pytest.mark.parametrize("told", [None, {}, 7, {"output_tokens": None}, {"output_tokens": "many"}])
+def test_an_answer_without_usage_is_whole_and_what_is_not_said_is_0(told: Any) -> None:
     ending = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": told}
-    broke = failure(stream(*EVENTS[:-2], ending, EVENTS[-1]))
-    assert "without usage" in str(broke)
-    assert on_failure(broke, {}).cause == "cut"
+    reply = TEACHER.component(model="m").read(ask(stream(*EVENTS[:-2], ending, EVENTS[-1])))
+    assert (reply.content, reply.finish, reply.usage) == ("42", "stop", cf.Usage(hit=0, miss=9, output=0))
+
+
+@pytest.mark.parametrize("status", [304, 307])
+def test_a_redirect_that_leads_nowhere_is_a_refusal(status: int) -> None:
+    assert failure(says(status, "")).status == status
+
+
+def test_a_body_that_is_no_stream_is_kept_as_it_came() -> None:
+    text = "<html>" + "x" * 500 + KEY
+    broke = failure(says(200, text, **{"content-type": "text/html"}))
+    assert broke.raw_text == text.replace(KEY, "[key]")
 
 
 @given(st.lists(st.integers(0, len(EVENTS) - 1), max_size=12))

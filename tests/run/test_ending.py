@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from chainforge.containment import Left, no_leaving
 from chainforge.run.crash import log_of, record_crash, tell
-from chainforge.run.ending import Left, no_leaving, say_last
+from chainforge.run.ending import say_last
 
 
 class Unspeakable(Exception):
@@ -112,7 +113,7 @@ LEAVE = {
 
 @pytest.mark.parametrize("name", LEAVE)
 def test_what_would_end_the_process_is_an_error_in_it(name: str) -> None:
-    with no_leaving(), no_leaving(), pytest.raises(Left, match="would end the step's own process"):
+    with no_leaving(), no_leaving(), pytest.raises(Left, match="would end the whole process"):
         LEAVE[name]()
     assert os._exit.__module__ == "posix"
 
@@ -131,7 +132,7 @@ ENDS = {
     "import ctypes; ctypes.CDLL(None)._exit(0)": "ended without a word",
     "import ctypes; ctypes.string_at(0)": "-> where it was: logs/step.traceback.txt",
     "import os; os.abort()": "-> where it was: logs/step.traceback.txt",
-    "import os; os._exit(3)": "ended without a word",
+    "import os; os._exit(3)": "Left: os._exit was called",
     "import os; os._exit(0)": "Left: os._exit was called",
     "1 / 0": "ZeroDivisionError: division by zero",
     "import atexit, os; atexit.register(lambda: os._exit(0)); raise SystemError": "SystemError",

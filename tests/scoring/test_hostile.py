@@ -91,7 +91,7 @@ def test_whatever_a_reward_raises_is_told_with_its_line(error: BaseException, sa
 
 
 def test_an_exit_is_no_success() -> None:
-    assert "raised SystemExit: os._exit(0)" in error_of(exits)
+    assert "raised Left: os._exit was called" in error_of(exits)
 
 
 def test_a_keyboard_interrupt_is_the_reward_s_own_while_a_step_listens_for_ctrl_c() -> None:

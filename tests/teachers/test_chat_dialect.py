@@ -214,6 +214,18 @@ def test_a_request_says_all_and_only_what_it_should() -> None:
     assert seen[0].headers["authorization"] == f"Bearer {KEY}"
 
 
+def test_the_limit_is_sent_by_the_name_that_the_settings_have() -> None:
+    seen: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200, json=answer())
+
+    ask(handler, parameters={"max_tokens": None, "max_completion_tokens": 99})
+    sent = json.loads(seen[0].content)
+    assert (sent.get("max_tokens"), sent.get("max_completion_tokens")) == (None, 99)
+
+
 @pytest.mark.parametrize("removed", ["max_tokens", "temperature"])
 def test_a_parameter_that_is_none_is_not_sent(removed: str) -> None:
     seen: list[httpx2.Request] = []

@@ -123,6 +123,28 @@ def test_a_dry_run_counts_what_is_left(collected: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("clock")
+def test_a_dry_run_after_a_trial_says_what_the_rest_will_take(project: Path) -> None:
+    """Of 50 prompts, half take 10 tokens and half 30; 1,000 USD per million are 0.02 USD each, 0.01 off."""
+    teacher = teacher_of_the_options()
+    teacher.chance = lambda call: answer(output=10 + 20 * (int(call.label.split("/")[1][1:]) % 2))
+    teacher.latency_s = lambda: 6.0
+    write_records(project / "hard.jsonl", prompts(1050))
+    ask(teacher, 9, project / "out")
+    price = ["--set", "usd_per_million={hit: 0, miss: 0, output: 1000}", "--concurrency", "10"]
+    assert "likely" not in run(*FILES, *TOY, *price, "--dry-run"), "9 answers say little"
+    ask(teacher, 50, project / "out")
+    said = run(*FILES, *TOY, *price, "--dry-run")
+    found = re.search(r"likely +(\S+) to (\S+) USD off peak, 20,000 tokens of output, \S+ h at 10 at", said)
+    assert found, said
+    low, high = map(float, found.groups())
+    assert low + high == pytest.approx(2 * 20.0, abs=0.02)
+    assert high - low == pytest.approx(2 * 1.96 * 0.01 * (1000 + 1000**2 / 50) ** 0.5, rel=0.03)
+    assert "by 50 answers so far" in said
+    without = run(*FILES, *TOY, "--dry-run")
+    assert re.search(r"likely +20,000 tokens of output", without)
+
+
 def test_a_dry_run_of_a_step_is_about_its_own_prompts(
     project: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -545,6 +567,7 @@ def test_status_says_why_calls_failed(project: Path) -> None:
     said = run("status", "out")
     assert "6 x busy: 429: slow down [/red], request req-292 of 7" in said
     assert "1 x refused: 422: [/x] no ␛[31mtools" in said
+    assert re.search(r"refused +1: p3 ", said)
 
 
 def test_names_of_models_and_folders_are_no_markup(project: Path) -> None:
