@@ -111,7 +111,7 @@ _SPOILT = (
     _spoilt("null_content", spoil.without_text, "retry", "content and reasoning are null"),
     _spoilt("no_reasoning", spoil.without_reasoning, "retry", "the content without any reasoning"),
     _spoilt("no_choices", spoil.without_choices, "retry", "no choices, though usage", whole=False),
-    _spoilt("missing_usage", spoil.without_usage, "answered", "everything but the usage", whole=False),
+    _spoilt("missing_usage", spoil.without_usage, "retry", "everything but the usage", whole=False),
     _spoilt("missing_finish", spoil.without_finish, "retry", "everything but the finish reason", whole=False),
     Fault(
         name="duplicate_usage",
