@@ -84,7 +84,7 @@ class Paid:
             self._lose(most)
         if record["final"]:
             self.unanswered[record["fingerprint"]] = (record["cause"], record["message"])
-        elif record["cause"] in LAST:
+        elif record.get("cause") in LAST:
             self.doubted.add(record["fingerprint"])
 
     def _lose(self, most: Decimal) -> None:
