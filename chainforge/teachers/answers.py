@@ -16,7 +16,7 @@ from chainforge.secrets import refuse_keys
 from chainforge.teachers import record
 from chainforge.teachers.agenda import agenda
 from chainforge.teachers.collector import Collector
-from chainforge.teachers.journal import Journal
+from chainforge.teachers.journal import Journal, size_of
 from chainforge.teachers.paid import Paid, final_answers
 from chainforge.teachers.question import Question
 from chainforge.teachers.reserve import reserve_for
@@ -49,7 +49,7 @@ def answer_all(
     check_budget(teacher, settings)
     if not teacher.thinks:
         say(WITHOUT_THOUGHT)
-    before = read_answers(folder, teacher, questions)
+    size, before = size_of(folder), read_answers(folder, teacher, questions)
     check_finishes(teacher, questions, folder, before)
     left = agenda(questions, before, settings)
     for sentence in unused(folder, before, teacher, questions) if left else ():
@@ -59,7 +59,7 @@ def answer_all(
     stopping = Stopping()
     reserve = reserve_for(min(len(left), settings.concurrency), teacher.max_tokens)
     with Journal(folder, reserve) as journal, stopping.listening(twice=True):
-        paid = read_answers(folder, teacher, questions)
+        paid = before if size_of(folder) == size else read_answers(folder, teacher, questions)
 
         async def ask() -> None:
             if agenda(questions, paid, settings):

@@ -136,6 +136,12 @@ def append(file: int, data: bytes) -> None:
         raise
 
 
+def size_of(folder: Path) -> int:
+    """Bytes; the same as before if nobody wrote."""
+    path = folder / NAME
+    return path.stat().st_size if path.exists() else 0
+
+
 def read_journal(folder: Path) -> Iterator[tuple[int, Record]]:
     """(offset, record) of every whole line. Raises ChainForgeError that names a damaged one."""
     for number, offset, record, _ in examine(folder):

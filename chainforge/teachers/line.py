@@ -13,15 +13,17 @@ from chainforge.nesting import LONGEST_NUMBER, shallow
 
 SCHEMA = 2  # of the lines behind a `run` line that says so; 1 had no checksums
 SUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}\Z')
+SUM_LENGTH = 20  # bytes
 Record = Mapping[str, Any]
 
+TEXT_OR_NONE = (str, type(None))
 ABOUT = {"fingerprint": str, "prompt_id": str, "sample": int, "attempt": int}
 FIELDS: Mapping[str, Mapping[str, Any]] = {  # by kind; whatever else is there is passed over
-    "run": {"teacher": dict, "identity": dict, "price_table": str | None},
+    "run": {"teacher": dict, "identity": dict, "price_table": TEXT_OR_NONE},
     "sent": ABOUT | {"most_usd": str},
     "answer": ABOUT
     | {"final": bool, "cause": str, "at": str, "model": str, "finish": str, "usage": dict}
-    | {"reasoning_source": str | None, "synthetic": bool, "cost_usd": str, "raw": dict},
+    | {"reasoning_source": TEXT_OR_NONE, "synthetic": bool, "cost_usd": str, "raw": dict},
     "failed": ABOUT | {"final": bool, "cause": str, "billed": bool, "message": str},
     "written_off": {"billed_usd": str},
 }
@@ -54,8 +56,8 @@ def write_line(record: Record) -> bytes:
 def read_line(line: bytes) -> tuple[Record, bool]:
     """(the record, whether it has a checksum). Raises ValueError that says what is wrong with it."""
     line = line.rstrip(b"\r\n")
-    if found := SUM.search(line):
-        line = line[: found.start()] + b"}"
+    if found := SUM.match(line[-SUM_LENGTH:]):
+        line = line[:-SUM_LENGTH] + b"}"
         if zlib.crc32(line) != int(found[1], 16):
             raise ValueError("its checksum is another: it was changed after it was written")
     try:
