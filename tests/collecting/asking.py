@@ -15,6 +15,7 @@ from chainforge.mock_teacher.serve import serving
 from chainforge.plugins import load_plugins
 from chainforge.records import Prompt, Trace
 from chainforge.teachers.answers import answer_all
+from chainforge.teachers.journal import read_journal
 from chainforge.teachers.paid import Paid, read_paid
 from chainforge.teachers.question import Question, questions
 from chainforge.teachers.stops import CollectionStopped
@@ -58,6 +59,7 @@ class Run:
     asked: list[Question]
     ledger: Totals
     stopped: CollectionStopped | None
+    late: int  # calls that were given up at the deadline: on a busy machine, any can be
 
 
 def run(
@@ -72,7 +74,7 @@ def run(
 ) -> Run:
     """Serve a mock, collect from it into `folder`, and read what is there."""
     served = MockTeacher(teachers=(in_process(),), faults=faults or FaultScript(), **mock or {})
-    collector = CollectorSettings(**{"budget_usd": "none", "concurrency": 8, "deadline_s": 1.0} | settings)
+    collector = CollectorSettings(**{"budget_usd": "none", "concurrency": 8, "deadline_s": 60.0} | settings)
     stopped = None
     with serving(served) as server:
         api = by_api(server.url, **teacher or {})
@@ -83,16 +85,19 @@ def run(
         except CollectionStopped as stop:
             stopped = stop
     paid = read_paid(folder)  # the server has ended: its ledger is complete
-    return Run(paid, list(traces_of(api, asked, folder, paid)), asked, server.ledger.totals(), stopped)
+    late = sum(record.get("cause") == "deadline" for _, record in read_journal(folder))
+    traces = list(traces_of(api, asked, folder, paid))
+    return Run(paid, traces, asked, server.ledger.totals(), stopped, late)
 
 
 def accounts_agree(run: Run) -> None:
     """The journal and the ledger are about the same money."""
-    assert run.paid.spent == run.ledger.delivered_usd
+    assert run.paid.spent <= run.ledger.delivered_usd <= run.paid.spent + run.paid.possibly
+    assert run.late or run.paid.spent == run.ledger.delivered_usd
     assert run.ledger.billed_undelivered_usd <= run.paid.possibly
     unheard = run.paid.sent.total() - run.ledger.requests  # given up before the server had them
     assert unheard >= 0
-    assert unheard == 0 or run.stopped is not None
+    assert run.stopped is not None or unheard <= run.late
 
 
 def write_prompts(path: Path, n: int) -> Path:

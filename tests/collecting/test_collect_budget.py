@@ -8,11 +8,12 @@ import random
 from pathlib import Path
 
 import pytest
-from asking import Run, prompts, run
+from asking import Run, accounts_agree, prompts, run
 
 from chainforge.mock_teacher.faults import FAULTS
 from chainforge.mock_teacher.script import FaultScript
 
+SILENT_S = 2.0  # until a call of a run with hanging servers is given up
 RUNS = int(os.environ.get("CHAINFORGE_BUDGET_RUNS", "25"))
 PASSING = [f.name for f in FAULTS.values() if f.then != "stop" and f.name != "slow_drip"]
 
@@ -34,7 +35,7 @@ def random_run(seed: int, folder: Path) -> tuple[Run, float]:
         },
         budget_usd=budget,
         concurrency=chance.choice((1, 4, 16)),
-        deadline_s=2.0,
+        deadline_s=SILENT_S,
         stream=chance.random() < 0.3,
     )
     return ended, budget
@@ -48,6 +49,6 @@ def test_the_ledger_never_passes_the_budget(
     ended, budget = random_run(seed, tmp_path)
     assert ended.ledger.billed_usd <= budget
     assert ended.paid.spent + ended.paid.possibly <= budget
-    assert ended.paid.spent == ended.ledger.delivered_usd
+    accounts_agree(ended)
     if ended.stopped:
         assert ended.stopped.exit_code in (6, 7, 9)  # the budget; or the first five all failed
