@@ -10,7 +10,7 @@ from chainforge.claims import claim
 from chainforge.errors import ChainForgeError
 from chainforge.file_digests import MISSING, digest_path
 from chainforge.graph import dependencies, param, step_of
-from chainforge.lock_entry import Lock, code_digest, lock_entry, locked_entry, read_lock
+from chainforge.lock_entry import Lock, code_digest, held_lock, lock_entry, locked_entry
 from chainforge.plugins import Plugins
 from chainforge.run.inputs import Inputs, differences, told
 
@@ -23,7 +23,7 @@ def held_inputs(name: str, settings: BaseModel, plugins: Plugins) -> Iterator[In
     same at the end of the block: only then DVC looks, and would record the result under what did not make it.
     """
     before = inputs_of(name, settings, plugins)
-    was_locked = locked_entry(read_lock(), step_of(name)) is not None
+    was_locked = locked_entry(held_lock(), step_of(name)) is not None
     claim(step_of(name))
     yield before
     now = _gathered(name, _entry_at_end(name) if was_locked else dict(before.lock))
@@ -42,7 +42,7 @@ def held_inputs(name: str, settings: BaseModel, plugins: Plugins) -> Iterator[In
 
 def _entry_at_end(name: str) -> Lock:
     """What DVC is about to record."""
-    return locked_entry(read_lock(), step_of(name)) or {}
+    return locked_entry(held_lock(), step_of(name)) or {}
 
 
 def inputs_of(name: str, settings: BaseModel, plugins: Plugins) -> Inputs:
@@ -60,7 +60,7 @@ def _checked_entry(name: str, settings: BaseModel, plugins: Plugins) -> Lock:
     """The step's part of the lock as it would be made now, which must be what the step `lock` wrote down."""
     step = step_of(name)
     entry = lock_entry(step, settings, plugins, code_digest(step.verb))
-    written = locked_entry(read_lock(), step)
+    written = locked_entry(held_lock(), step)
     if written not in (None, entry):
         what = ", ".join(key for key, _, _ in differences(written or {}, entry))
         raise ChainForgeError(

@@ -26,20 +26,34 @@ def in_lines(changes: Mapping[str, list[str]]) -> list[str]:
 
 
 def committed_lock(revision: str = "HEAD") -> Lock:
-    """plugins.lock.json as it is committed; without git, as it lies here."""
-    shown = subprocess.run(
-        ("git", "show", f"{revision}:./{LOCK}"), capture_output=True, text=True, encoding="utf-8"
-    )
+    """plugins.lock.json as it is committed; without git, HEAD is as it lies here."""
+    return compared_lock(revision)[0]
+
+
+def compared_lock(revision: str) -> tuple[Lock, str | None]:
+    """`committed_lock`, and whose it is: the revision's, or None's, as it lies here."""
+    command = ("git", "show", f"{revision}:./{LOCK}")
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ChainForgeError(
+            f"git cannot be started: {error.strerror}", "install git, or correct PATH"
+        ) from error
     if shown.returncode == 0:
         try:
-            return parse_lock(shown.stdout)
+            return parse_lock(shown.stdout), revision
         except ValueError as error:
             raise ChainForgeError(
                 f"{LOCK} of {revision} cannot be read: {error}",
                 f"run dvc repro, then: git add {LOCK} dvc.lock && git commit",
             ) from error
-    if "not a git repository" in shown.stderr and (lock := read_lock(Path(LOCK))):
-        return lock
+    if "not a git repository" in shown.stderr:
+        if revision == "HEAD" and (lock := read_lock(Path(LOCK))):
+            return lock, None
+        raise ChainForgeError(
+            f"this is not a git repository, so there is no {LOCK} of {revision}",
+            f"name no revision: then it is {LOCK} as it lies here, which dvc repro writes",
+        )
     raise ChainForgeError(
         f"there is no {LOCK} in {revision}: {shown.stderr.strip() or 'nothing was committed'}",
         f"run dvc repro, then: git add {LOCK} dvc.lock && git commit",

@@ -4,6 +4,7 @@ Nothing here imports torch.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,9 +46,26 @@ def locked_entry(lock: Mapping[str, Any], step: GraphStep) -> Lock | None:
 def read_lock(path: Path = Path(LOCK)) -> Lock:
     """What the step `lock` last wrote; empty where there is nothing that it could have written."""
     try:
-        return parse_lock(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError):
+        return held_lock(path)
+    except ChainForgeError:
         return {}
+
+
+def held_lock(path: Path = Path(LOCK)) -> Lock:
+    """The lock that a step runs under; empty if there is none.
+
+    Raises ChainForgeError where it cannot be read: DVC would record the result under it all the same.
+    """
+    if not os.path.lexists(path):
+        return {}
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no file")
+        return parse_lock(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ChainForgeError(
+            f"{path} cannot be read: {error}", "run dvc repro: its first step, `lock`, writes it anew"
+        ) from error
 
 
 def parse_lock(text: str) -> Lock:

@@ -11,27 +11,24 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 import psutil
 
 PARTIAL = re.compile(r"\.chainforge-(\d+)-[0-9a-f]{8}\.partial")
+unfinished: set[Path] = set()  # what this process is writing
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `path` when the block ends well, and vanishes when it doesn't."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    partial.mkdir()
-    try:
+    with _partial(path) as partial:
+        partial.mkdir()
         yield partial
         _remove(path)
         os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
@@ -40,16 +37,12 @@ def whole_file(path: Path) -> Iterator[TextIO]:
 
     A lone surrogate, which UTF-8 cannot hold, becomes a question mark.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    try:
+    with _partial(path) as partial:
         with partial.open("x", encoding="utf-8", errors="replace", newline="\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,21 +56,35 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def leave_nothing_partial() -> None:
+    """Remove what this process is writing: it is about to end, and no block of its own will end before."""
+    for partial in list(unfinished):
+        _discard(partial)
+
+
 def sha256_of(path: Path) -> str:
     """Of a file as it lies there."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _partial(path: Path) -> Path:
-    """A new name beside `path`; what a killed process left under such a name is removed."""
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A new name beside `path`, free again afterwards; what a killed process left under one is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     start = f".{path.name:.100}"
     for other in path.parent.iterdir():
         if other.name.startswith(start):
             left = PARTIAL.fullmatch(other.name, len(start))
             if left and not _runs(int(left[1]), other):
                 _remove(other)
-    return path.with_name(f"{start}.chainforge-{os.getpid()}-{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f"{start}.chainforge-{os.getpid()}-{secrets.token_hex(4)}.partial")
+    unfinished.add(partial)
+    try:
+        yield partial
+    finally:
+        _discard(partial)
+        unfinished.discard(partial)
 
 
 def _runs(number: int, partial: Path) -> bool:
@@ -94,3 +101,10 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _discard(partial: Path) -> None:
+    """Remove as much as can be: there is another error to be told."""
+    shutil.rmtree(partial, ignore_errors=True)
+    with suppress(OSError):
+        partial.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chainforge.claims import PLACES, check_outputs, check_place, claim, note, recorded_paths
 from chainforge.errors import ChainForgeError
 from chainforge.graph import GraphStep, Output
-from chainforge.outputs import whole_file, whole_folder, write_text
+from chainforge.outputs import leave_nothing_partial, whole_file, whole_folder, write_text
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +153,15 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_s_is_not() -> No
     write_text(Path("data/out"), "made")
     assert not dead.exists()
     assert alive.exists()
+
+
+@pytest.mark.parametrize("write", [whole_file, whole_folder])
+def test_who_ends_the_program_leaves_no_partial_output(write: object) -> None:
+    write_text(Path("data/out"), "from before")
+    with suppress(FileNotFoundError), write(Path("data/out")):  # type: ignore[operator]
+        assert len(list(Path("data").iterdir())) == 2
+        leave_nothing_partial()
+        assert [path.name for path in Path("data").iterdir()] == ["out"]
 
 
 def test_a_link_in_place_of_an_output_folder_is_replaced_and_not_followed() -> None:

@@ -95,6 +95,23 @@ def test_every_setting_that_an_experiment_changes_exists() -> None:
         assert (leaf in value_of(parent)) == (sign != "+"), dotted
 
 
+def test_what_the_page_says_of_merging_and_references_is_what_dvc_does(tmp_path: Path) -> None:
+    from dvc.utils.hydra import apply_overrides
+    from omegaconf.errors import InterpolationKeyError
+
+    params = tmp_path / "params.yaml"
+
+    def after(*changes: str, text: str = "plain") -> Any:
+        params.write_text(f"rewards: {{correct: 0.5, format: 0.2}}\ntext: {text}\n")
+        apply_overrides(params, list(changes))
+        return YAML(typ="safe", pure=True).load(params)["rewards"]
+
+    assert after("rewards={correct: 1.0}") == {"correct": 1.0, "format": 0.2}
+    assert after("~rewards.format") == {"correct": 0.5}
+    with pytest.raises(InterpolationKeyError, match="amount"):
+        after("rewards.format=0.1", text="costs ${amount}")
+
+
 def value_of(dotted: str) -> Any:
     node = TINY
     for key in dotted.split("."):

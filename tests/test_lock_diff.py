@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chainforge.errors import ChainForgeError
-from chainforge.lock_diff import committed_lock, in_lines, lock_changes
+from chainforge.lock_diff import committed_lock, compared_lock, in_lines, lock_changes
 
 OURS = {"source": "plugins/reward_toy.py", "digest": "a"}
 THEIRS = {"distribution": "chainforge-toy", "version": "1.0.0", "digest": "a"}
@@ -59,11 +59,16 @@ def git(*arguments: str) -> None:
 def test_the_committed_lock_is_that_of_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("plugins.lock.json").write_text(json.dumps(lock()))
-    assert committed_lock() == lock(), "without git, it is the file"
+    assert compared_lock("HEAD") == (lock(), None), "without git, it is the file"
+    with pytest.raises(ChainForgeError, match="not a git repository"):
+        compared_lock("v1")
     git("init", "--quiet")
     with pytest.raises(ChainForgeError, match=r"git add plugins\.lock\.json"):
         committed_lock()
     git("add", ".")
     git("commit", "--quiet", "--message", "lock")
     Path("plugins.lock.json").write_text("{}")
-    assert committed_lock() == lock()
+    assert compared_lock("HEAD") == (lock(), "HEAD")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ChainForgeError, match="git cannot be started"):
+        committed_lock()

@@ -15,7 +15,7 @@ from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.graph import dependencies, read_graph
 from chainforge.lock import make_lock
-from chainforge.lock_entry import parse_lock, read_lock
+from chainforge.lock_entry import held_lock, parse_lock, read_lock
 from chainforge.plugins import Plugins, load_plugins
 from chainforge.preflight.components import looks_like_path
 from chainforge.preflight.device import check_device
@@ -252,13 +252,21 @@ def test_two_steps_cannot_have_one_part_of_the_lock(plugins: Plugins) -> None:
         '{"prompts": {"code": "x", "files": {"a": 1}}}',
     ],
 )
-def test_a_lock_of_another_shape_is_none(text: str) -> None:
+def test_a_lock_of_another_shape_is_none_and_no_step_runs_under_it(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_lock(text)
     Path("plugins.lock.json").write_text(text, encoding="utf-8")
     assert read_lock() == {}
+    with pytest.raises(ChainForgeError, match=r"plugins\.lock\.json cannot be read: "):
+        held_lock()
+
+
+def test_where_no_lock_is_a_step_runs_under_none() -> None:
+    assert held_lock() == {}
 
 
 def test_a_pipe_in_place_of_the_lock_is_not_waited_for() -> None:
     os.mkfifo("plugins.lock.json")
     assert read_lock() == {}
+    with pytest.raises(ChainForgeError, match=r"plugins\.lock\.json cannot be read: it is no file"):
+        held_lock()

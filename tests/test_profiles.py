@@ -177,6 +177,8 @@ def test_an_unknown_profile_is_an_error_with_the_nearest_one() -> None:
             ChainForgeError, match="there is no profile called 'smok'\n  -> did you mean 'smoke'"
         ):
             act("smok")
+    Path("params.yaml").write_text("profile: tiny\nmine: 1\n")  # edited, which matters less
+    assert "no profile called 'smok'" in CliRunner().invoke(cli, ["profile", "use", "smok"]).stderr
 
 
 def test_a_folder_without_profiles_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

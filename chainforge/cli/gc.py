@@ -86,7 +86,10 @@ def _tell_about_dvc() -> None:
 
 
 def _git() -> bool:
-    return subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True).returncode == 0
+    try:
+        return subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True).returncode == 0
+    except OSError:  # git is not installed
+        return False
 
 
 def _only_here(path: Path) -> bool:

@@ -5,7 +5,7 @@ import click
 from chainforge.cli.project import ProjectCommand
 from chainforge.cli.show import as_json_option, show, show_json
 from chainforge.lock import make_lock
-from chainforge.lock_diff import committed_lock, in_lines, lock_changes
+from chainforge.lock_diff import compared_lock, in_lines, lock_changes
 from chainforge.plugins import load_plugins
 
 
@@ -18,12 +18,15 @@ def diff_plugins(ctx: click.Context, revision: str, as_json: bool) -> None:
 
     Exit code 1 if they do: the steps in brackets would re-run. For CI, or after a fresh clone.
     """
-    changes = lock_changes(committed_lock(revision), make_lock(load_plugins()))
+    before, whose = compared_lock(revision)
+    changes = lock_changes(before, make_lock(load_plugins()))
+    if whose is None:
+        click.echo("no git repository: compared with plugins.lock.json as it lies here", err=True)
     if as_json:
-        show_json({"revision": revision, "same": not changes, "changes": changes})
+        show_json({"revision": whose, "same": not changes, "changes": changes})
     elif changes:
         show("\n".join(in_lines(changes)))
     else:
-        show(f"plugins.lock.json of {revision} is what is here")
+        show(f"plugins.lock.json{'' if whose is None else f' of {whose}'} is what is here")
     if changes:
         ctx.exit(1)

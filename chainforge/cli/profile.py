@@ -46,12 +46,12 @@ def show_profile(name: str) -> None:
 @click.option("--force", is_flag=True, help="Overwrite params.yaml even if it was edited by hand.")
 def use_profile(name: str, force: bool) -> None:
     """Make a profile the active params.yaml."""
+    check_settings(name)
     if not force and (edited := changed_by_hand()):
         raise ChainForgeError(
             f"params.yaml was edited by hand: {', '.join(edited[:5])}",
             f"keep the edits in a profile of your own, or: chainforge profile use {name} --force",
         )
-    check_settings(name)
     use(name)
     show(f"params.yaml is now profile {name}. Next: dvc repro")
 

@@ -14,6 +14,7 @@ from typing import IO, NoReturn
 
 from chainforge.containment import Left, farewells, forbid_leaving
 from chainforge.errors import ChainForgeError
+from chainforge.outputs import leave_nothing_partial
 from chainforge.run.crash import log_of, tell
 
 # Reads one word from the step. Where the step is gone without it, says so.
@@ -48,7 +49,7 @@ def watch_ending(step: str) -> None:
     sys.unraisablehook = lambda args: say_last(f"{tell(step, args.exc_value or Left('unknown'))}\n")
     threading.excepthook = lambda args: say_last(f"{tell(step, args.exc_value or Left('unknown'))}\n")
     forbid_leaving()
-    farewells.append(lambda: end_with(""))
+    farewells.extend((lambda: end_with(""), leave_nothing_partial))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell made it be ignored
         signal.signal(signal.SIGINT, interrupt)
     _mind_cpu_limit()

@@ -82,6 +82,16 @@ def test_a_number_is_right_in_every_form_and_another_in_none(value: int, other: 
             assert cf.read_answer(text) == str(value), text
 
 
+@settings(max_examples=15)
+@given(value=values, before=st.integers(0, 300), after=st.integers(0, 300))
+def test_how_much_is_said_around_an_answer_does_not_matter(value: int, before: int, after: int) -> None:
+    for mark in ("\\boxed{{{}}}", "#### {}", "This makes **{}**.", "The answer is {}."):
+        text = "Adding them up, step by step. " * before + "\n" + mark.format(value)
+        text += "\nChecking again confirms that it fits." * after
+        assert cf.same_answer(text, str(value)), text
+        assert not cf.same_answer(text, str(value + 1)), text
+
+
 @given(top=st.integers(-999, 999), under=st.integers(1, 99))
 def test_a_fraction_is_its_value(top: int, under: int) -> None:
     value = Fraction(top, under)

@@ -129,6 +129,7 @@ def chosen(kind: str, code: str) -> Spoil:
         "reward": ("grpo_reasoning.rewards", {"odd": 1.0}),
         "prompts": ("prompts.reasoning.source", {"plugin": "odd"}),
         "teacher": ("collect_cot.teacher", {"plugin": "odd"}),
+        "model": ("base_model", {"plugin": "odd"}),
     }
     return both(write("plugins/zz_odd.py", code), put(*where[kind]))
 

@@ -1,28 +1,32 @@
 """Commands that are misspelt, or that meet files of another shape."""
 
-from malformed.case import Case, both, edit, folder, gone, nothing, put, write
+from malformed.case import Case, append, both, edit, folder, gone, nothing, put, write
 
 COLLECT = (
-    "chainforge collect --problems data/prompts/reasoning_train.jsonl --output t.jsonl"
-    " --budget-usd 1 --limit 2"
+    "chainforge collect --problems data/prompts/reasoning_train.jsonl --out mine"
+    " --budget-usd 1 --max-problems 2 --teacher deepseek"
 )
 RUNS = {
-    "an unknown command": "chainforge resluts",
-    "an unknown profile": "chainforge profile use nowhere",
-    "a plugin's name that is too long": f"chainforge plugins new reward {'x' * 300}",
-    "a plugin called like a module of Python's": "chainforge plugins new reward json",
-    "a plugin whose name is no name": "chainforge plugins new reward '../x'",
-    "a plugin called like a word of Python's": "chainforge plugins new reward class",
-    "a step too many": "python -m stages.lock a b",
-    "no step": "python -m stages.grpo",
-    "a step that is no text": "python -m stages.lock $'\\xff'",
-    "an unknown step": "python -m stages.grpo grpo_reasonin",
-    "a key that is missing": f"env -u DEEPSEEK_API_KEY {COLLECT}",
-    "a key of two lines": f"DEEPSEEK_API_KEY=$'a\\nb' {COLLECT}",
-    "a ledger that cannot be written": "chainforge mock-teacher --ledger /nonexistent/x.jsonl --port 0",
-    "standard output is full": "chainforge results > /dev/full",
-    "outside of a project": "cd ../ && chainforge results",
-    "compare with a revision that is not there": "chainforge compare nowhere",
+    "an unknown command": ("chainforge resluts", "results"),
+    "an unknown profile": ("chainforge profile use nowhere", "tiny"),
+    "a plugin's name that is too long": (f"chainforge plugins new reward {'x' * 300}", "at most 60"),
+    "a plugin called like a module of Python's": ("chainforge plugins new reward json", "my_json"),
+    "a plugin whose name is no name": ("chainforge plugins new reward '../x'", "letters"),
+    "a plugin called like a word of Python's": ("chainforge plugins new reward class", "my_class"),
+    "a step too many": ("python -m stages.lock a b", "one step"),
+    "no step": ("python -m stages.grpo", "grpo_reasoning"),
+    "an option in place of a step": ("python -m stages.lock --force", "known: lock"),
+    "a step that is no text": ("python -m stages.lock $'\\xff'", "known: lock"),
+    "an unknown step": ("python -m stages.grpo grpo_reasonin", "did you mean 'grpo_reasoning'"),
+    "a key that is missing": (f"env -u DEEPSEEK_API_KEY {COLLECT}", "DEEPSEEK_API_KEY is not set"),
+    "a key of two lines": (f"DEEPSEEK_API_KEY=$'a\\nb' {COLLECT}", "DEEPSEEK_API_KEY"),
+    "a ledger that cannot be written": (
+        "chainforge mock-teacher --ledger /nonexistent/x.jsonl --port 0",
+        "/nonexistent",
+    ),
+    "standard output is full": ("chainforge results > /dev/full", "no room"),
+    "outside of a project": ("cd ../ && chainforge results", "project"),
+    "compare with a revision that is not there": ("chainforge compare nowhere", "nowhere"),
 }
 FILES = {
     "stages.json is garbage": (write("reports/stages.json", "{"), "chainforge results", "stages.json"),
@@ -33,9 +37,32 @@ FILES = {
         "stages.json",
     ),
     "a log is a list": (write("logs/prompts.json", "[1]"), "chainforge timings", "logs/prompts.json"),
+    "a log of another shape": (
+        write("logs/prompts.json", '{"step": 5, "wall_s": "x"}'),
+        "chainforge timings",
+        "logs/prompts.json",
+    ),
+    "compare with broken settings": (
+        write("params.yaml", "a: [\n"),
+        "chainforge compare HEAD",
+        "params.yaml",
+    ),
+    "compare with an impossible date in the settings": (
+        append("params.yaml", "day: 2024-02-31\n"),
+        "chainforge compare HEAD",
+        "params.yaml",
+    ),
+    "compare with a commit whose dvc.lock is garbage": (
+        both(write("dvc.lock", "}{"), lambda clone: clone.commit("garbage")),
+        "chainforge compare HEAD",
+        "dvc.lock",
+    ),
     "evaluation rows of another shape": (
-        write("data/eval/qwen_sft_ckpt/reasoning.jsonl", "[1]\n"),
-        "chainforge compare qwen_sft_ckpt",
+        both(
+            lambda clone: clone.commit("the run"),
+            write("data/eval/qwen_sft_ckpt/reasoning.jsonl", "[1]\n"),
+        ),
+        "chainforge compare HEAD",
         "reasoning.jsonl",
     ),
     "a profile with a YAML error": (
@@ -60,7 +87,7 @@ FILES = {
         "odd",
     ),
     "results without a run": (gone("reports/stages.json"), "chainforge results", "stages.json|run"),
-    "broken settings": (write("params.yaml", "a: [\n"), "chainforge plugins list", "params.yaml"),
+    "broken settings": (write("params.yaml", "a: [\n"), "chainforge profile args tiny", "params.yaml"),
     "the lock differs from the committed one": (
         edit("params.yaml", "seed: 17", "seed: 18"),
         "git rm -q --cached plugins.lock.json; chainforge plugins diff",
@@ -74,8 +101,14 @@ FILES = {
 }
 CASES = [
     *(
-        Case(tried=name, spoil=nothing, command=command, quick=i in (0, 3))
-        for i, (name, command) in enumerate(RUNS.items())
+        Case(
+            tried=name,
+            spoil=nothing,
+            command=command,
+            says=says,
+            quick=i in (0, 3),
+        )
+        for i, (name, (command, says)) in enumerate(RUNS.items())
     ),
     *(
         Case(

@@ -11,8 +11,19 @@ CASES = [
         command='p=$(command -v python); PATH=/nowhere "$p" -m chainforge plugins diff',
         says="git",
     ),
-    Case(tried="no git repository", spoil=gone(".git"), command="chainforge plugins diff", says="git"),
-    Case(tried="no .dvc", spoil=gone(".dvc"), command="dvc repro || (echo '-> '; false)"),
+    Case(
+        tried="no git repository",
+        spoil=gone(".git"),
+        command="chainforge plugins diff v1",
+        says="not a git repository",
+    ),
+    Case(
+        tried="so little processor time",
+        spoil=nothing,
+        command="ulimit -t 3; python -m stages.grpo grpo_reasoning",
+        says="processor time",
+    ),
+    Case(tried="no .dvc", spoil=gone(".dvc"), command="dvc repro"),
     Case(
         tried="PYTHONHASHSEED is a word",
         spoil=nothing,

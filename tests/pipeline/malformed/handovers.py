@@ -57,7 +57,7 @@ CASES = [
             tried=f"examples: {key} is {value!r}",
             spoil=append("data/cot/accepted.jsonl", rows(**(EXAMPLE | {key: value}))),
             command=SFT,
-            says=key,
+            says=key.removesuffix("s"),
         )
         for key, value in (
             ("messages", "a text"),
@@ -68,7 +68,10 @@ CASES = [
         )
     ),
     Case(
-        tried="examples: none at all", spoil=write("data/cot/accepted.jsonl", ""), command=SFT, says="example"
+        tried="examples: none at all",
+        spoil=write("data/cot/accepted.jsonl", ""),
+        command=SFT,
+        says="is empty",
     ),
     Case(tried="examples: a pipe", spoil=fifo("data/cot/accepted.jsonl"), command=SFT, says="accepted"),
     *(
@@ -144,6 +147,6 @@ CASES = [
     Case(
         tried="dvc.lock with conflict marks",
         spoil=append("dvc.lock", "<<<<<<< HEAD\n"),
-        command="dvc repro || (echo '-> '; false)",
+        command="dvc repro",
     ),
 ]

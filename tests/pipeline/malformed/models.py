@@ -2,7 +2,9 @@
 
 import json
 
-from malformed.case import Case, Spoil, both, write
+from clone import Clone
+
+from malformed.case import Case, Spoil, both, put, write
 
 GRPO = "python -m stages.grpo grpo_reasoning"
 TOP = "checkpoints/qwen_sft_ckpt"
@@ -11,7 +13,7 @@ TOP = "checkpoints/qwen_sft_ckpt"
 def config(**changed: object) -> Spoil:
     """Other values in config.json."""
 
-    def spoil(clone):  # type: ignore[no-untyped-def]
+    def spoil(clone: Clone) -> None:
         path = clone.folder / TOP / "config.json"
         write(f"{TOP}/config.json", json.dumps(json.loads(path.read_text()) | changed))(clone)
 
@@ -23,7 +25,7 @@ def weights(change: str) -> Spoil:
     start = "import sys, torch; from safetensors.torch import load_file, save_file; p = sys.argv[1]"
     code = f"{start}; w = load_file(p); {change}; save_file(w, p + '.new')"
 
-    def spoil(clone):  # type: ignore[no-untyped-def]
+    def spoil(clone: Clone) -> None:
         path = f"{TOP}/model.safetensors"
         clone.run("python", "-c", code, path)
         write(path, (clone.folder / f"{path}.new").read_bytes())(clone)
@@ -37,6 +39,12 @@ def cut(keep: int) -> Spoil:
     return lambda clone: write(
         f"{TOP}/model.safetensors", (clone.folder / TOP / "model.safetensors").read_bytes()[:keep]
     )(clone)
+
+
+def moved(clone: Clone) -> None:
+    """The checkpoint as a base model of the user's."""
+    (clone.folder / "inputs").mkdir(exist_ok=True)
+    (clone.folder / TOP).rename(clone.folder / "inputs/base")
 
 
 FIRST = "name = sorted(w)[0]"
@@ -64,15 +72,27 @@ BROKEN: dict[str, Spoil] = {
     "a template with a syntax error": write(f"{TOP}/chat_template.jinja", "{% for %}"),
     "a template that raises": write(f"{TOP}/chat_template.jinja", "{{ raise_exception('no system role') }}"),
     "a template that gives nothing": write(f"{TOP}/chat_template.jinja", "{# nothing #}"),
-    "a template that loops": write(
-        f"{TOP}/chat_template.jinja",
-        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x",
-    ),
     "a template that runs code": write(
         f"{TOP}/chat_template.jinja", "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     ),
 }
+BY_PRETRAINED = (
+    *("truncated weights", "a tensor is missing", "config.json is a list", "10^9 hidden", "quantised"),
+    *("an encoder", "tokenizer.json is an empty object", "a template with a syntax error"),
+)
 CASES = [
+    *(
+        Case(
+            tried=f"a base model: {name}",
+            spoil=both(
+                BROKEN[name], moved, put("base_model", {"plugin": "pretrained", "model": "inputs/base"})
+            ),
+            command="python -m stages.lock lock && python -m stages.sft sft_cold_start",
+            says="inputs/base",
+            changes=(r"^plugins\.lock\.json$",),
+        )
+        for name in BY_PRETRAINED
+    ),
     *(
         Case(
             tried=f"a checkpoint: {name}",

@@ -2,12 +2,16 @@
 
 import textwrap
 
-from malformed.case import Case, Spoil, both, chosen, fifo, write
+from tree import ROOT
+
+from malformed.case import Case, Spoil, both, chosen, edit, fifo, write
 
 REWARD = "python -m stages.grpo grpo_reasoning"
 PROMPTS = "python -m stages.lock lock && python -m stages.prompts prompts"
 COLLECT = "python -m stages.lock lock && python -m stages.collect collect_cot"
 GRPO = "python -m stages.lock lock && python -m stages.grpo grpo_reasoning"
+SFT = "python -m stages.lock lock && python -m stages.sft sft_cold_start"
+TINY = (ROOT / "plugins/model_tiny_qwen2.py").read_text(encoding="utf-8")
 LOCK_WRITTEN = (r"^plugins\.lock\.json$",)
 
 HOOK = """
@@ -55,6 +59,17 @@ def teacher(body: str) -> Spoil:
     )
 
 
+def model(body: str) -> Spoil:
+    """A student model that is made like `tiny_qwen2`, and then this is done."""
+    lines = textwrap.indent(textwrap.dedent(body), "        ")
+    return chosen(
+        "model",
+        (TINY.replace("def load(", "def made(").replace('"tiny_qwen2", TinyQwen2', '"odd", Odd'))
+        + "\n\nclass Odd(TinyQwen2):\n    def load(self, *, seed, texts):\n"
+        + f"        model, tokenizer = self.made(seed=seed, texts=texts)\n{lines}\n",
+    )
+
+
 def prompt(id: str = "'a'", answer: str = "'1'") -> str:
     """Code that makes a prompt."""
     return f"cf.Prompt({id}, 's', ({{'role': 'user', 'content': '6*7?'}},), {answer})"
@@ -70,6 +85,8 @@ AT_IMPORT = {
     "an error that cannot be shown": "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
     "a syntax error": "def (:",
     "a missing module": "import a_module_that_is_not_there",
+    "replaces json.dumps": "import json\njson.dumps = None",
+    "an error when the program ends": "import atexit\natexit.register(lambda: 1 / 0)",
 }
 CALLS = {
     "raises a BaseException": ("class B(BaseException): pass\nraise B('odd')", ""),
@@ -97,6 +114,10 @@ CALLS = {
         "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\ntime.sleep(10**6)",
         ", timeout_s=2.0",
     ),
+    "process: an error that cannot be shown": (
+        "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
+        ", isolation='process'",
+    ),
     "process: raises a BaseException": (
         "class B(BaseException): pass\nraise B('odd')",
         ", isolation='process'",
@@ -114,6 +135,11 @@ CALLS = {
     ),
     "process: sleeps for ever": ("import time; time.sleep(10**6)", ", isolation='process', timeout_s=2.0"),
 }
+DEATHS = {
+    "kills itself": "import os; os.kill(os.getpid(), 9)",
+    "crashes": "import ctypes; ctypes.string_at(0)",
+}
+LEFT_BY_A_DEATH = r"^checkpoints/\.\w+\.chainforge-\d+-\w+\.partial"  # the next run removes it
 SOURCES = {
     "returns None": "return None",
     "yields dicts": "yield {'id': 'a'}",
@@ -136,11 +162,35 @@ TEACHERS = {
     "sys.exit(0) half-way": "yield cf.Trace(prompts[0].id, 'r', 'c', 'stop', 'x')\nimport sys; sys.exit(0)",
     "raises half-way": "yield cf.Trace(prompts[0].id, 'r', 'c', 'stop', 'x')\nraise ValueError('odd')",
 }
+FACTORIES = {
+    "gives an object without generate": "odd = object",
+    "raises": "def odd(): raise ValueError('odd')",
+    "needs an argument that nobody gives": "def odd(path, /): return path",
+    "is a class whose signature cannot be read": "class odd:\n    __signature__ = 'none'",
+    "is no function": "odd = 'a text'",
+}
+MODELS = {
+    "raises": "raise RuntimeError('odd')",
+    "sys.exit(0)": "import sys; sys.exit(0)",
+    "returns None": "return None",
+    "returns the model only": "return model",
+    "returns texts": "return 'model', 'tokenizer'",
+    "has fewer tokens than the tokenizer": "model.resize_token_embeddings(10); return model, tokenizer",
+    "is on the meta device": "return model.to('meta'), tokenizer",
+    "a template with a syntax error": "tokenizer.chat_template = '{% for %}'; return model, tokenizer",
+    "a template that loops": (
+        "loop = '{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x'\n"
+        "tokenizer.chat_template = loop\nreturn model, tokenizer"
+    ),
+    "a tokenizer without an end": "tokenizer.eos_token = None; return model, tokenizer",
+}
 CASES = [
     *(
         Case(
             tried=f"a plugin at import: {name}",
-            spoil=at_import(code),
+            spoil=both(
+                at_import(code), edit("chainforge/plugins/trial.py", "LIMIT_S = 60.0", "LIMIT_S = 10.0")
+            ),
             command="python -m stages.lock lock",
             says="odd",
             quick=name == "sys.exit(0)",
@@ -160,6 +210,16 @@ CASES = [
     ),
     *(
         Case(
+            tried=f"a reward: {name}",
+            spoil=reward(body),
+            command=f"{GRPO} || exit 5",
+            says="its process ended without a word",
+            changes=(*LOCK_WRITTEN, LEFT_BY_A_DEATH),
+        )
+        for name, body in DEATHS.items()
+    ),
+    *(
+        Case(
             tried=f"a prompt source: {name}",
             spoil=source(body),
             command=PROMPTS,
@@ -174,16 +234,31 @@ CASES = [
         )
         for name, body in TEACHERS.items()
     ),
+    *(
+        Case(
+            tried=f"the factory of a teacher {name}",
+            spoil=chosen(
+                "teacher",
+                f"import chainforge as cf\n{code}\n@cf.hookimpl\n"
+                "def register_teachers(register):\n    register('odd', odd)\n",
+            ),
+            command=COLLECT,
+            says="odd",
+            changes=LOCK_WRITTEN,
+        )
+        for name, code in FACTORIES.items()
+    ),
+    *(
+        Case(
+            tried=f"a student model: {name}", spoil=model(body), command=SFT, says="odd", changes=LOCK_WRITTEN
+        )
+        for name, body in MODELS.items()
+    ),
     Case(
-        tried="a teacher without generate",
-        spoil=chosen(
-            "teacher",
-            "import chainforge as cf\n@cf.hookimpl\n"
-            "def register_teachers(register):\n    register('odd', object)\n",
-        ),
-        command=COLLECT,
+        tried="a plugin at import, dvc repro: os._exit(0)",
+        spoil=at_import("import os; os._exit(0)"),
+        command="dvc repro",
         says="odd",
-        changes=LOCK_WRITTEN,
     ),
     Case(
         tried="a plugin that is not UTF-8",
