@@ -20,7 +20,8 @@ WIRES: dict[str, dict[str, Any]] = {
     "anthropic": {"teacher": {"plugin": "anthropic"}},
 }
 each_wire = pytest.mark.parametrize(
-    "wire", [pytest.param(wire, marks=[] if wire == "whole" else pytest.mark.slow) for wire in WIRES]
+    "wire",
+    [pytest.param(wire, marks=pytest.mark.slow if wire == "whole" else pytest.mark.long) for wire in WIRES],
 )
 SILENT = ("hang", "blank_lines_endless")
 SILENT_S = 4.0  # a busy machine may take as long for an honest answer: that call is counted as late

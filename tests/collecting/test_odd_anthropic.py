@@ -163,9 +163,13 @@ ALL = [*OWN, *REFUSALS, *LOST]
 SAMPLE = {"ping", "crlf", "cut_in_the_text", "stop_reason_'max_tokens'", "usage_zero", "403_this_prompt"}
 
 
+def marks(fault: Odd, number: int) -> list[pytest.MarkDecorator]:
+    """A sample is quick, one in three of the others is in `make test`, and all are in `make test-all`."""
+    return [] if fault.name in SAMPLE else [pytest.mark.long if number % 3 else pytest.mark.slow]
+
+
 @pytest.mark.parametrize(
-    "fault",
-    [pytest.param(f, id=f.name, marks=[] if f.name in SAMPLE else [pytest.mark.slow]) for f in ALL],
+    "fault", [pytest.param(fault, id=fault.name, marks=marks(fault, n)) for n, fault in enumerate(ALL)]
 )
 def test_a_fault_alone_loses_nothing_and_is_paid_once(fault: Odd, tmp_path: Path) -> None:
     ended = alone(fault, "streamed", tmp_path, just, "anthropic")

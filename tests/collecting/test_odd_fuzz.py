@@ -18,7 +18,8 @@ from odd_server import CLOSE, Asked, Said, Step, http
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-RUNS, QUICK = int(os.environ.get("CHAINFORGE_FUZZ_RUNS", "40")), 3
+RUNS = int(os.environ.get("CHAINFORGE_FUZZ_RUNS", "40"))
+QUICK, ORDINARY = 3, 12  # of those runs: in the quick tests, in all but the long ones
 PROMPTS, UNHARMED = 24, 4
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 7, 2**63, 10**400, 1.5, -0.0, 1e308, float("nan"), float("-inf")),
@@ -110,10 +111,12 @@ def spoilt(asked: Asked, seed: int) -> list[Step]:
     return [http(200, body, {"connection": "close"}), CLOSE] if chance.random() < 0.5 else chunked([body])
 
 
+def marks(seed: int) -> list[pytest.MarkDecorator]:
+    return [] if seed < QUICK else [pytest.mark.slow if seed < ORDINARY else pytest.mark.long]
+
+
 @pytest.mark.parametrize("wire", ["whole", "streamed"])
-@pytest.mark.parametrize(
-    "seed", [pytest.param(n, marks=[] if n < QUICK else [pytest.mark.slow]) for n in range(RUNS)]
-)
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=marks(seed)) for seed in range(RUNS)])
 def test_whatever_comes_no_answer_is_lost_and_the_money_adds_up(seed: int, wire: str, tmp_path: Path) -> None:
     def answers(asked: Asked) -> Said:
         if asked.number or asked.prompt in {text(number) for number in range(UNHARMED)}:

@@ -1,5 +1,6 @@
 """Servers that answer as no manual says: every fault alone, and many together."""
 
+from itertools import starmap
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,16 @@ from odd_server import Asked, Said
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-EACH = [(fault, wire) for fault in FAULTS for wire in wires(fault)]
+EACH = [(fault, wire, number) for number, fault in enumerate(FAULTS) for wire in wires(fault)]
 SAMPLE = {"403_this_prompt", "500_billed", "200_error_429", "finish_'end_turn'", "nested_600", "usage_absent"}
 SAMPLE |= {"bom", "cut_at_50%", "choices_two", "choices_with_null", "reset_in_the_body", "gpt_oss_channels"}
 
 
-def named(each: tuple[Odd, str]) -> object:
-    fault, wire = each
-    slow = [] if fault.name in SAMPLE else [pytest.mark.slow]
-    return pytest.param(fault, wire, id=f"{fault.name[:40]}-{wire}", marks=slow)
+def named(fault: Odd, wire: str, number: int) -> object:
+    """A sample is quick. Of the others `make test` has one wire each, in turns, and `make test-all` both."""
+    turn = wires(fault)[number % len(wires(fault))]
+    marks = [] if fault.name in SAMPLE else [pytest.mark.slow if wire == turn else pytest.mark.long]
+    return pytest.param(fault, wire, id=f"{fault.name[:40]}-{wire}", marks=marks)
 
 
 def test_the_table_has_over_a_hundred_faults_each_of_another_name() -> None:
@@ -32,7 +34,7 @@ def test_an_honest_server_gives_the_same_bytes_whole_and_streamed(tmp_path: Path
     assert not whole.paid.possibly
 
 
-@pytest.mark.parametrize(("fault", "wire"), list(map(named, EACH)))
+@pytest.mark.parametrize(("fault", "wire"), list(starmap(named, EACH)))
 def test_a_fault_alone_loses_nothing_and_is_paid_once(fault: Odd, wire: str, tmp_path: Path) -> None:
     assert list(wrong(fault, alone(fault, wire, tmp_path))) == []
 

@@ -46,7 +46,10 @@ WHERE = {"anywhere": set(random.Random(3).sample(range(1, 600), 18)), "last": {*
 
 
 @each
-@pytest.mark.parametrize("concurrency", [1, 64, 200])
+@pytest.mark.parametrize(
+    "concurrency",
+    [64, pytest.param(200, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("where", [*WHERE, "first"])
 def test_a_few_that_are_always_refused_leave_all_others_answered_in_one_run(
     said: str, concurrency: int, where: str, tmp_path: Path
