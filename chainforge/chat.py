@@ -40,7 +40,7 @@ class ChatApi:
 
     @asynccontextmanager
     async def connect(self, connections: int) -> "AsyncIterator[ChatClient]":
-        """A client with room for so many calls at once. Deadlines are the caller's business."""
+        """A client with room for `connections` calls at once. Deadlines are the caller's business."""
         import openai
         from httpx2 import Limits, Timeout
 

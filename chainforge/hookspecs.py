@@ -82,7 +82,7 @@ class ApiTeacher(Protocol):
         Two teachers with the same identity share paid answers."""
 
     def client(self, *, connections: int) -> AbstractAsyncContextManager[ApiClient]:
-        """Connect, with room for so many calls at once. Raises ChainForgeError if a key is missing."""
+        """Connect, with room for `connections` calls at once. Raises ChainForgeError if a key is missing."""
 
     def read(self, answer: Mapping[str, Any]) -> Reply:
         """What `ask` returned, or a CallFailed's `partial`, understood. Pure."""

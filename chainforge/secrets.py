@@ -34,7 +34,7 @@ def secret(variable: str, *, needed: bool = True) -> str:
     if needed and not value:
         raise ChainForgeError(
             f"the environment variable {variable} is not set",
-            f"export {variable}=…  (in the shell only: a key belongs into no file of the project)",
+            f"export {variable}=…  (in the shell only: never write a key into a file of the project)",
         )
     return value or NONE
 

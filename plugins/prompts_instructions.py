@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import chainforge as cf
 
-EVAL_SHARE = 5  # one request in so many is kept for evaluation
+EVAL_SHARE = 5  # one request in five is kept for evaluation
 MOST_TRIES = 5_000  # draws without a new request before a family counts as used up
 WORD_LIST = """
     air ant apple arm art axe baby back bag ball band bank barn bath bean bear bed bee bell belt bird boat

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import chainforge as cf
 
-EVAL_SHARE = 5  # one problem in so many is kept for evaluation
+EVAL_SHARE = 5  # one problem in five is kept for evaluation
 MOST_TRIES = 5_000  # draws without a new question before a family counts as used up
 NAMES = ("Ann", "Bob", "Cem", "Dia", "Eva", "Finn", "Gus", "Ida", "Jon", "Kim")
 THINGS = ("figs", "pens", "eggs", "cups", "nuts", "keys", "hats", "coins")

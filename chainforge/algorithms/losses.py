@@ -103,7 +103,7 @@ def policy_loss(
 def loss_denominator(settings: LossSettings, mask_NT: Tensor) -> float:
     """What to divide the summed loss by, from the mask of all completions of the optimizer step.
 
-    Completions left out of the forward pass because their advantage is 0 belong into `mask_NT` all the same.
+    Completions left out of the forward pass because their advantage is 0 must be in `mask_NT` all the same.
     """
     return max(LOSSES[settings.loss_type].total(mask_NT), 1.0)
 

@@ -18,7 +18,7 @@ class CollectSettings(Settings):
     teacher: Annotated[Choice, Role("teachers")]
     """Teacher plugin and its settings."""
     max_prompts: Positive | None = None
-    """Ask about the first so many prompts only; null for all."""
+    """Ask about the first N prompts only; null for all."""
     instruction: str | None = None
     """System message in front of every prompt, for a teacher behind an API; not part of the examples."""
     retry_truncated: bool = False

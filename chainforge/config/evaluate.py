@@ -21,7 +21,7 @@ class EvaluateSettings(SamplingSettings):
     greedy: bool = True
     """One greedy completion per problem as well."""
     max_prompts: Positive | None = None
-    """Only the first so many problems; null for all."""
+    """Only the first N problems; null for all."""
 
     @model_validator(mode="after")
     def _reward_is_recorded(self) -> "EvaluateSettings":

@@ -46,7 +46,7 @@ class FilterSettings(Settings):
     decontaminate: list[File] = Field(default_factory=list)
     """JSONL files of evaluation prompts: training prompts with the same text are dropped."""
     decontaminate_words: Positive | None = None
-    """Drop too what shares so many words in a row with them: 8 is customary; null compares whole texts \
+    """Drop too what shares a run of N words with them: 8 is customary; null compares whole texts \
     only. Problems made from templates share words without being the same: null."""
     near_duplicate_prompts: Similarity | None = None
     """Of prompts at least so similar, in percent, the first stays: 95 suits problems in prose; null \

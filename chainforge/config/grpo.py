@@ -77,7 +77,7 @@ class GrpoSettings(SamplingSettings):
     kl_importance_weighted: bool = False
     """Multiply the KL by the ratio (TRL's use_bias_correction_kl)."""
     ref_sync_steps: Count = 0
-    """The reference becomes the policy every so many steps (R1: 400); 0 for never."""
+    """Every N steps the reference becomes the policy (R1: 400); 0 for never."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """What advantages are divided by: the standard deviation of the group, of the batch, or nothing."""
     mask_truncated: bool = False

@@ -21,9 +21,9 @@ class SampleSettings(SamplingSettings):
     extra_prompts: File | None = None
     """A second JSONL of prompts; null for none."""
     max_prompts: Positive | None = None
-    """Only the first so many of `prompts`; null for all."""
+    """Only the first N of `prompts`; null for all."""
     extra_max_prompts: Positive | None = None
-    """Only the first so many of `extra_prompts`; null for all."""
+    """Only the first N of `extra_prompts`; null for all."""
     samples: Repeats = 4
     """Completions per prompt."""
     rewards: Rewards

@@ -26,7 +26,7 @@ def words(text: str) -> list[str]:
 
 
 def ngrams(text: str, size: int) -> set[str]:
-    """All runs of so many words; none where the text is shorter."""
+    """All runs of `size` words; none where the text is shorter."""
     found = words(text)
     return {" ".join(found[i : i + size]) for i in range(len(found) - size + 1)}
 

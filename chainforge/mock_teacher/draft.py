@@ -48,7 +48,7 @@ def tokens(text: str) -> int:
 
 
 def first(text: str, count: int) -> str:
-    """The first so many tokens."""
+    """The first `count` tokens."""
     return text[: count * CHARACTERS_PER_TOKEN]
 
 

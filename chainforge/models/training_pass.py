@@ -19,7 +19,7 @@ LOWER = (
 
 @contextmanager
 def training_pass(model: PreTrainedModel, *, gradient_checkpointing: bool = False) -> Iterator[None]:
-    """Inside, gradients may be computed; both ends of a backward pass belong into the same block.
+    """Inside, gradients may be computed; a forward pass and its backward pass must be in the same block.
 
     `gradient_checkpointing`: decoder layers keep their inputs only, and run again in the backward pass.
     """

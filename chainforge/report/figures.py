@@ -148,7 +148,7 @@ def moving_average(values: Sequence[float]) -> list[float]:
 
 
 def thin(x: Sequence[float], y: Sequence[float], most: int = MAX_POINTS) -> tuple[list[float], list[float]]:
-    """Every so many-th point that has a value, and always the last."""
+    """Every n-th point that has a value, and always the last."""
     points = [(a, b) for a, b in zip(x, y, strict=True) if not math.isnan(b)]
     stride = max(1, math.ceil(len(points) / most))
     kept = points[::-1][::stride][::-1]

@@ -91,7 +91,7 @@ class PaddedLayer(CacheLayerMixin):
         self.rows = count
 
     def widen(self, columns: int, width: int) -> None:
-        """Move the last so many columns to the left end of new storage."""
+        """Move the last `columns` columns to the left end of new storage."""
         self.width = width
         (keys, values), start, rows = self._storage, self.end - columns, self.rows
         self.keys, self.values = self._empty(keys), self._empty(values)
@@ -135,7 +135,7 @@ class PaddedCache(Cache):
         return order_B
 
     def widen(self, columns: int, width: int) -> None:
-        """Keep the last so many columns only, in storage of this width."""
+        """Keep the last `columns` columns only, in storage of this `width`."""
         for layer in self._filled:
             layer.widen(columns, width)
 

@@ -17,7 +17,7 @@ class DecodeBatch:
     """Per row: `number_B` of its completion, `taken_B` tokens so far, `logits_BV` of the next one."""
 
     def __init__(self, model: PreTrainedModel, *, rows: int, prompt_width: int) -> None:
-        """At most so many rows, and prompts of at most that width."""
+        """At most `rows` rows, and prompts of at most `prompt_width` tokens."""
         self._model, self._device, self._prompt_width = model, model.device, prompt_width
         self._cache = PaddedCache(
             model.config.num_hidden_layers,

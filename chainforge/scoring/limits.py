@@ -23,7 +23,7 @@ class TimeOut(BaseException):
 
 @contextmanager
 def time_limit(seconds: float, message: str = "time is over", give_up_s: float = GIVE_UP_S) -> Iterator[None]:
-    """Raise TimeOut in the block after so many seconds, again and again, and at its end if it took longer.
+    """Raise TimeOut in the block after `seconds`, again and again, and at its end if it took longer.
 
     Where the block goes on regardless, the program ends with the message: at any moment nothing is lost.
     Main thread of a platform with timers only.
@@ -61,7 +61,7 @@ def _disarm(before: object, mask: set[int | signal.Signals], watchdog: Callable[
 
 
 def _watchdog(seconds: float, message: str) -> Callable[[], None]:
-    """End the program after so many seconds, unless the function that is returned is called before."""
+    """End the program after `seconds`, unless the function that is returned is called before."""
     over = threading.Event()
 
     def watch() -> None:

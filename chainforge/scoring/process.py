@@ -126,7 +126,7 @@ class RewardProcess:
 
     @contextlib.contextmanager
     def _killed_after(self, seconds: float) -> Iterator[None]:
-        """Kill the process after so many seconds, which ends all waiting to write or to read: TimeOut."""
+        """Kill the process after `seconds`, which ends all waiting to write or to read: TimeOut."""
         late = threading.Event()
 
         def ring() -> None:

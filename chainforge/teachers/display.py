@@ -60,7 +60,7 @@ def live() -> Iterator[Live]:
 
 
 def every(seconds: float, show: Watch, newest: list[Collector]) -> Watch:
-    """Show at most once in so many seconds, and remember whom."""
+    """Show at most once in `seconds`, and remember whom."""
     last = time.monotonic()
 
     def watch(collector: Collector) -> None:

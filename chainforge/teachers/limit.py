@@ -16,7 +16,7 @@ LONGEST_HOLD_S = 60.0
 LONGEST_RETRY_AFTER_S = 120.0
 OUTAGE = 8  # failures in a row, at least, that mean that nobody is there
 STRAY = 0.03  # of the calls: so few refusals say nothing about the load
-FAR_ASTRAY = 0.1  # of the calls: so many are never taken for strays
+FAR_ASTRAY = 0.1  # of the calls: more than these are never taken for strays
 LOSS = 0.7  # of what worked before, each time that it works no more
 LIGHT = 0.8  # of the load at which calls were refused: what is refused below has another reason
 MEMORY = 200  # calls that a share is about
@@ -53,7 +53,7 @@ class Limit:
         return int(self.value) - in_flight
 
     def answered(self, latency_s: float, in_flight: int) -> None:
-        """A whole answer came, after so long, with so many others still in flight."""
+        """A whole answer came after `latency_s`, with `in_flight` others still in flight."""
         self.bad_in_a_row, self._humbled = 0, False
         self._round_trip_s += 0.2 * (latency_s - self._round_trip_s)
         self._count(0, in_flight)
@@ -63,7 +63,7 @@ class Limit:
             self.value = min(self.value + more, self._most)
 
     def refused(self, in_flight: int, now: float, retry_after_s: float | None = None) -> None:
-        """The provider said "too many" (429, 503), with so many others still in flight.
+        """The provider said "too many" (429, 503), with `in_flight` others still in flight.
 
         Those are what it could take: not one more is sent until one of them is done. Where refusals follow
         the load, a share is taken off at most once per round trip.

@@ -112,7 +112,7 @@ def failed(about: About, failure: CallFailed, verdict: Verdict) -> Line:
 
 
 def written_off(billed: Decimal) -> Line:
-    """What was possibly paid until now was not, but for so many USD."""
+    """What was possibly paid until now cost only this much, in USD."""
     return {"kind": "written_off", "at": stamp(datetime.now(UTC)), "billed_usd": str(billed)}
 
 

@@ -6,7 +6,7 @@ from chainforge.teachers.queue import Job
 
 FIRST = 5  # questions: if all of them are refused, or fail, the others will
 IN_A_ROW = 20  # the same, at most, once there have been answers: those may be a batch of odd ones
-SHARE = 30  # of all questions, one in so many
+SHARE = 30  # one in 30 of all questions
 LONGEST_PASSED = 6  # times that a question is told to wait while others are answered
 QUIET_S = 90.0  # without an answer, while only such questions are left: longer than a limit per minute lasts
 ACCOUNT = ("key", "balance")  # causes that are about one question only if others are answered meanwhile

@@ -14,7 +14,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def reserve_for(calls: int, max_tokens: int) -> int:
-    """Bytes that the answers of so many calls in flight can take."""
+    """Bytes that the answers of `calls` calls in flight can take."""
     return calls * (BYTES_PER_CALL + BYTES_PER_TOKEN * max_tokens)
 
 

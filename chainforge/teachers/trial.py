@@ -31,7 +31,7 @@ class Trial:
     usd: tuple[float, float] | None
 
     def usd_for(self, left: int) -> tuple[Decimal, Decimal] | None:
-        """Between which sums so many more will cost, 95 times in 100, if they are like these."""
+        """Between which sums `left` more answers will cost, 95 times in 100, if they are like these."""
         if self.usd is None:
             return None
         mean, deviation = self.usd

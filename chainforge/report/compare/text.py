@@ -48,7 +48,7 @@ class Comparison:
         }
 
     def as_text(self, examples: int, *, everywhere: bool) -> str:
-        """For people, with so many flips each way: of every cell, or of the one where most flipped."""
+        """For people, with `examples` flips each way: of every cell, or of the one where most flipped."""
         parts = [f"A  {self.a}\nB  {self.b}", self._settings_text(), table(self.cells), *self._notes()]
         shown = self.cells
         if not everywhere:
