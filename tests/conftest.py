@@ -20,9 +20,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `nohup make test &` 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
+FIRST = ("test_cache.py", "test_rebuild.py")  # one makes the pipeline that others share, one needs none of it
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The pipeline's files come first: they take longest, and none should be left alone at the end."""
-    items.sort(key=lambda item: "pipeline" not in item.path.parts)
+    items.sort(key=lambda item: (item.path.name not in FIRST, "pipeline" not in item.path.parts))
 
 
 @pytest.fixture(scope="session")
