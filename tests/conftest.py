@@ -14,8 +14,9 @@ settings.register_profile("default", deadline=None)  # torch's first call breaks
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `nohup make test &` leaves it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # as `nohup make test &` leaves it
+        signal.signal(number, usual)
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
