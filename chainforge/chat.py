@@ -164,7 +164,5 @@ def reason(error: "openai.APIStatusError") -> str:
     """What the provider says."""
     body = error.body
     message = body.get("message") if isinstance(body, Mapping) else None
-    whole = (
-        json.dumps(body) if isinstance(body, Mapping) and body else None
-    )  # FastAPI's servers say it in `detail`
+    whole = json.dumps(body) if isinstance(body, Mapping) and body else None  # FastAPI says it in `detail`
     return str(message or whole or error.response.reason_phrase or "no reason given")

@@ -15,9 +15,9 @@ def load_json(text: str) -> Any:
     """The value. Raises ValueError for what is no JSON; endless numbers become null, deep nesting is cut, and
     a line break within a text is one."""
     try:
-        value = json.loads(text, parse_int=_whole_number, strict=False)
+        value = json.loads(text, parse_int=whole_number, strict=False)
     except RecursionError:
-        value = json.loads(shallow_text(text), parse_int=_whole_number, strict=False)
+        value = json.loads(shallow_text(text), parse_int=whole_number, strict=False)
     return shallow(value) if text.count("{") + text.count("[") > DEEPEST else value
 
 
@@ -48,5 +48,6 @@ def shallow_text(text: str) -> str:
     return "".join([*kept, text[start:]])
 
 
-def _whole_number(digits: str) -> int | None:
+def whole_number(digits: str) -> int | None:
+    """The number, or None where it has more digits than any count."""
     return int(digits) if len(digits) < LONGEST_NUMBER else None

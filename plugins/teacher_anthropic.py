@@ -67,9 +67,8 @@ class Anthropic:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        elsewhere = f"@{urlsplit(self.base_url).hostname}" if self.base_url else ""
-        asked = {"model": self.model, "parameters": dict(self.parameters)}
-        return {"provider": f"anthropic{elsewhere}"} | asked
+        provider = "anthropic" + (f"@{urlsplit(self.base_url).hostname}" if self.base_url else "")
+        return {"provider": provider, "model": self.model, "parameters": dict(self.parameters)}
 
     @asynccontextmanager
     async def client(self, *, connections: int) -> AsyncIterator[cf.ApiClient]:
@@ -158,7 +157,8 @@ class Client:
             raise cf.CallFailed(f"{kind}: {text[:200]!r}", raw_text=text)
         async for event in events:
             came = absorb(said, event.to_dict(warnings=False))
-            (call.on_text or bool)(came)
+            if call.on_text:
+                call.on_text(came)
 
     def _broken(self, problem: str, said: Mapping[str, Any], billed: bool = True) -> cf.CallFailed:
         came = cf.without_key(self._key, said) if said.get("content") else None

@@ -14,9 +14,9 @@ from chainforge.errors import ChainForgeError
 from chainforge.loops.collect_api import journal_folder
 from chainforge.teachers.account import Account, account_of
 from chainforge.teachers.journal import NAME
+from chainforge.teachers.unanswered import some_of
 
 SHOWN = 8  # reasons
-NAMED = 20  # prompts
 
 
 @click.command("status")
@@ -58,8 +58,7 @@ def given_up(account: Account) -> Iterator[tuple[str, str]]:
         (refused if cause == "refused" else failed).append(account.whose[name])
     for what, ids in (("refused", refused), ("given up", failed)):
         if ids:
-            more = f", and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
-            yield what, f"{len(ids):,}: {', '.join(ids[:NAMED])}{more}"
+            yield what, f"{len(ids):,}: {some_of(ids)}"
 
 
 def rows(account: Account) -> list[tuple[str, str]]:

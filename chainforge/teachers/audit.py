@@ -22,9 +22,6 @@ class Audit:
         self.folder = folder
         self._prices_of = prices_of
         self.finals: dict[str, tuple[Record, Record]] = {}
-        self.left: set[tuple[str, str]] = (
-            set()
-        )  # (prompt id, fingerprint) of questions without a final answer
         self.run: Record = {}
         self.without_sum = 0
         self.counts = Counter[str]()  # of lines, by kind

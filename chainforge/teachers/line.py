@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from chainforge.nesting import LONGEST_NUMBER, shallow
+from chainforge.nesting import shallow, whole_number
 
 SCHEMA = 2  # of the lines behind a `run` line that says so; 1 had no checksums
 SUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}\Z')
@@ -46,7 +46,7 @@ def write_line(record: Record) -> bytes:
         plain = json.loads(
             json.dumps(shallow(record)),
             parse_constant=lambda _: None,
-            parse_int=lambda digits: int(digits) if len(digits) < LONGEST_NUMBER else None,
+            parse_int=whole_number,
         )
         loose = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
         text = loose.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

@@ -54,7 +54,7 @@ class Tally:
             self._recent.append((time.monotonic(), tokens, int(verdict.action == "keep")))
 
     def text_came(self, characters: int) -> None:
-        """So many characters of a streamed answer."""
+        """More characters of a streamed answer."""
         self.characters += characters
 
     def rates(self) -> tuple[float, float]:

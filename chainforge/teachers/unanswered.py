@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from chainforge.teachers.paid import Paid
 from chainforge.teachers.question import Question
 
-NAMED = 20  # questions per reason
+NAMED = 20  # prompts at once
 REASONS = 10  # per kind
 
 
@@ -38,7 +38,12 @@ def named(reasons: defaultdict[str, list[str]]) -> Iterator[str]:
     """A line per reason, the most frequent ones first."""
     ordered = sorted(reasons.items(), key=lambda reason: (-len(reason[1]), reason[0]))
     for said, ids in ordered[:REASONS]:
-        more = f", and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
-        yield f"  {said:.200}: {', '.join(ids[:NAMED])}{more}"
+        yield f"  {said:.200}: {some_of(ids)}"
     if len(ordered) > REASONS:
         yield f"  and {len(ordered) - REASONS:,} more reasons"
+
+
+def some_of(ids: Sequence[str]) -> str:
+    """The first of these prompts, and how many more there are."""
+    more = f", and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+    return ", ".join(ids[:NAMED]) + more

@@ -11,12 +11,8 @@ Action = Literal["keep", "again", "skip", "stop"]
 
 # How often one question may be asked again, by what went wrong. "busy" costs no try.
 TRIES: Mapping[str, int] = {"failed": 6, "cut": 3, "deadline": 2, "no_reasoning": 1, "truncated": 1}
-
-
 UNKNOWN = "unknown finish"
-LAST = frozenset(
-    {"key", "forbidden", "balance", "model"}
-)  # causes: asked once more, when nothing else is left
+LAST = frozenset({"key", "forbidden", "balance", "model"})  # causes: asked once more, at the very end
 
 
 @dataclass(frozen=True, slots=True)

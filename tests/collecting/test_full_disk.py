@@ -6,7 +6,6 @@ left" once the files of the folder fill it. Both count the blocks that files rea
 
 import errno
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from odd_answers import bill, framed, honest, mark
 from odd_runs import collect
 from odd_server import Asked, OddServer, Said
+from small_disk import small_disk
 
 from chainforge.errors import ChainForgeError
 from chainforge.teachers.collector import Collector
@@ -75,18 +75,14 @@ def modelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Disk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(("mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(folder))).returncode:
-        pytest.skip("mounting a tmpfs needs root")
+    with small_disk(tmp_path / "disk", f"{DISK_MB}m") as folder:
 
-    def fill() -> None:
-        free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
-        with (folder / "ballast").open("wb", buffering=0) as ballast:
-            os.posix_fallocate(ballast.fileno(), 0, free)
+        def fill() -> None:
+            free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+            with (folder / "ballast").open("wb", buffering=0) as ballast:
+                os.posix_fallocate(ballast.fileno(), 0, free)
 
-    yield Disk(folder, fill, (folder / "ballast").unlink)
-    subprocess.run(("umount", "--lazy", str(folder)), check=True)
+        yield Disk(folder, fill, (folder / "ballast").unlink)
 
 
 @pytest.mark.parametrize("kind", ["modelled", "mounted"])

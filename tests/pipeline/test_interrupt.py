@@ -24,6 +24,7 @@ from interrupting import (
     wait_for,
     wait_for_end,
 )
+from small_disk import small_disk
 
 pytestmark = pytest.mark.slow
 
@@ -122,25 +123,21 @@ def test_a_setting_edited_while_its_step_runs_is_not_recorded_as_what_made_the_r
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk with room for a part of the answers."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(("mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(disk))).returncode:
-        pytest.skip("mounting a tmpfs needs root")
-    yield disk
-    subprocess.run(("umount", "--lazy", str(disk)), check=True)
+    with small_disk(tmp_path / "disk", "24k") as disk:
+        yield disk
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost(
-    begun: Clone, small_disk: Path, whole: tuple[Any, dict[str, str]]
+    begun: Clone, disk: Path, whole: tuple[Any, dict[str, str]]
 ) -> None:
-    process = start(begun, "dvc", "repro", STEP, CHAINFORGE_WORK=str(small_disk))
+    process = start(begun, "dvc", "repro", STEP, CHAINFORGE_WORK=str(disk))
     assert process.wait(timeout=600) != 0
     assert "the disk is full" in said(begun)
     assert "Traceback" not in said(begun)
-    subprocess.run(("mount", "-o", "remount,size=20m", str(small_disk)), check=True)
-    process = start(begun, "dvc", "repro", STEP, CHAINFORGE_WORK=str(small_disk))
+    subprocess.run(("mount", "-o", "remount,size=20m", str(disk)), check=True)
+    process = start(begun, "dvc", "repro", STEP, CHAINFORGE_WORK=str(disk))
     assert process.wait(timeout=600) == 0, said(begun)
     assert "going on after" in said(begun)
     assert begun.sha256("data") == whole[1]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from clone import Clone, copy_clone, make_clone, ran
 from interrupting import SLOW_TEACHER, kill, owner, recorded, said, start, under_way, wait_for, wait_for_end
+from small_disk import small_disk
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -159,23 +160,19 @@ def test_a_setting_edited_while_its_step_runs_is_not_recorded_as_what_made_the_r
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk with room for one saved state of the policy, not for two."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(("mount", "-t", "tmpfs", "-o", "size=150k", "tmpfs", str(disk))).returncode:
-        pytest.skip("mounting a tmpfs needs root")
-    yield disk
-    subprocess.run(("umount", "--lazy", str(disk)), check=True)
+    with small_disk(tmp_path / "disk", "150k") as disk:
+        yield disk
 
 
-def test_a_full_disk_is_said_and_nothing_is_lost(begun: Clone, small_disk: Path) -> None:
-    process = start(begun, "dvc", "repro", "grpo_reasoning", CHAINFORGE_WORK=str(small_disk))
+def test_a_full_disk_is_said_and_nothing_is_lost(begun: Clone, disk: Path) -> None:
+    process = start(begun, "dvc", "repro", "grpo_reasoning", CHAINFORGE_WORK=str(disk))
     assert process.wait(timeout=600) != 0
     assert "the disk is full" in said(begun)
     assert "Traceback" not in said(begun)
-    subprocess.run(("mount", "-o", "remount,size=20m", str(small_disk)), check=True)
-    process = start(begun, "dvc", "repro", "grpo_reasoning", CHAINFORGE_WORK=str(small_disk))
+    subprocess.run(("mount", "-o", "remount,size=20m", str(disk)), check=True)
+    process = start(begun, "dvc", "repro", "grpo_reasoning", CHAINFORGE_WORK=str(disk))
     assert process.wait(timeout=600) == 0, said(begun)
     assert "going on from the state" in said(begun)
     went_on = begun.sha256("checkpoints/qwen_rl_ckpt_stage2")

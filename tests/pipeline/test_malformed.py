@@ -19,6 +19,7 @@ CASES = [
 # What a failing command may leave: its log, its saved work, and what Python and DVC keep for themselves.
 OWN = re.compile(r"^(logs|\.work|\.dvc/tmp|\.dvc/cache|\.git)(/|$)|__pycache__|\.pyc$")
 DOCS = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
+PYTHONS_OWN = "Fatal Python error: "  # said before any line of ours runs
 LONGEST_S = 400  # a command that has not ended by then hangs
 
 
@@ -41,7 +42,7 @@ OF_DVC = messages_of_dvc()
 def says_what_to_do(case: Case, said: str) -> bool:
     """In our words, or in DVC's where the docs explain them."""
     explained = "dvc" in case.command and any(message.search(plain(said)) for message in OF_DVC)
-    return explained or any(words in said for words in ("-> ", "Usage: ", "Error: "))
+    return explained or any(words in said for words in ("-> ", "Usage: ", "Error: ", PYTHONS_OWN))
 
 
 def as_parameter(case: Case) -> object:

@@ -11,6 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from chainforge.calls import Call, CallFailed, Reply, Usage
 from chainforge.chat import read_chat
 from chainforge.config.collector import CollectorSettings
@@ -18,8 +20,9 @@ from chainforge.prices import Prices
 from chainforge.records import Prompt
 from chainforge.teachers.answers import answer_all
 from chainforge.teachers.journal import read_journal
-from chainforge.teachers.paid import Paid
+from chainforge.teachers.paid import Paid, read_paid
 from chainforge.teachers.question import Question, questions
+from chainforge.teachers.stops import CollectionStopped
 
 CHEAP = Prices(table="toy 2026", hit=Decimal("0.1"), miss=Decimal(1), output=Decimal(4))
 HANGS = "hangs"
@@ -47,6 +50,24 @@ def refusal(status: int, message: str = "", retry_after: float | None = None) ->
 def broken(message: str = "connection reset", *, billed: bool = True, **partial: Any) -> CallFailed:
     """A connection or a body that broke."""
     return CallFailed(message, billed=billed, partial=partial or None)
+
+
+RECOVERABLE: dict[str, Step] = {
+    "408": refusal(408),
+    "409": refusal(409),
+    "429": refusal(429),
+    "429 that says when": refusal(429, retry_after=3),
+    "500": refusal(500),
+    "502": refusal(502, "<html>"),
+    "503": refusal(503),
+    "reset": broken(),
+    "no connection": broken(billed=False),
+    "cut stream": broken("it was cut", choices=[]),
+    "overloaded": answer("4", finish="insufficient_system_resource"),
+    "no reasoning": answer(reasoning=""),
+    "no content": answer(content=None),
+    "hangs": HANGS,
+}
 
 
 @dataclass(kw_only=True)
@@ -160,3 +181,21 @@ def made(
 def lines(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
     """The journal's records, of one kind or all."""
     return [dict(record) for _, record in read_journal(folder) if kind in (None, record["kind"])]
+
+
+def stopped(code: int, *arguments: Any, **settings: Any) -> CollectionStopped:
+    """The collection must stop with this exit code."""
+    with pytest.raises(CollectionStopped) as caught:
+        ask(*arguments, **settings)
+    assert caught.value.exit_code == code
+    return caught.value
+
+
+def whole(folder: Path) -> None:
+    """Every call of a journal has its end, and only one."""
+    ends = Counter(
+        (r["fingerprint"], r["attempt"]) for r in lines(folder) if r["kind"] in ("answer", "failed")
+    )
+    assert ends == Counter((r["fingerprint"], r["attempt"]) for r in lines(folder, "sent"))
+    assert set(ends.values()) <= {1}
+    assert read_paid(folder).flying == {}
