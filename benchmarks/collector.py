@@ -26,11 +26,11 @@ from statistics import mean
 
 import psutil
 
-from chainforge.calls import Reply, Usage
 from chainforge.config.collector import CollectorSettings
 from chainforge.hookspecs import ApiTeacher
 from chainforge.jsonl import write_records
 from chainforge.plugins import load_plugins
+from chainforge.providers.calls import Reply, Usage
 from chainforge.records import Prompt
 from chainforge.teachers import record
 from chainforge.teachers.answers import answer_all

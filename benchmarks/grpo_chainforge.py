@@ -32,9 +32,9 @@ from torch import Tensor
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
-from chainforge.loops.grpo import make_optimizer
-from chainforge.loops.grpo_rows import make_rows
-from chainforge.loops.grpo_update import add_logprobs, update
+from chainforge.loops.grpo.rows import make_rows
+from chainforge.loops.grpo.train import make_optimizer
+from chainforge.loops.grpo.update import add_logprobs, update
 from chainforge.models.allocator import return_freed_memory
 from chainforge.models.checkpoint import Policy, start_torch
 from chainforge.records import Group, Prompt, Score
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 class ChainForge:
-    """One policy and its optimizer; `step` is a turn of the loop of chainforge/loops/grpo.py."""
+    """One policy and its optimizer; `step` is a turn of the loop of chainforge/loops/grpo/train.py."""
 
     def __init__(self, work: Work, folder: str | None, step: Step, *, only_rollout: bool = False) -> None:
         model = load_model(work, folder)

@@ -13,7 +13,7 @@ import torch
 from grpo_work import ROWS_AT_ONCE
 from torch import Tensor
 
-from chainforge.loops import grpo_update
+from chainforge.loops.grpo import update as grpo_update
 from chainforge.models import batches, head, logprobs, micro_batch_size, passes, training_pass
 from chainforge.models.decoder import projection, quick
 from chainforge.models.decoder.attention import fused_attention

@@ -3,16 +3,16 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from chainforge.answer import boxed, read_answer, same_answer
-from chainforge.calls import Call, CallFailed, Reply, Usage, refusal, status_of
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
 from chainforge.jsonl import count_rows, read_rows
 from chainforge.pretrained import load_model, load_tokenizer, render_chat
-from chainforge.prices import FREE, Prices
-from chainforge.reasoning import split_reasoning
+from chainforge.providers.calls import Call, CallFailed, Reply, Usage, refusal, status_of
+from chainforge.providers.prices import FREE, Prices
+from chainforge.providers.reasoning import split_reasoning
+from chainforge.providers.secrets import refuse_keys, secret, without_key
 from chainforge.records import Completion, Example, Message, Prompt, Trace, check_messages, from_json
 from chainforge.response import Parsed, TagFormat, tag_format
-from chainforge.secrets import refuse_keys, secret, without_key
 
 try:
     __version__ = version("chainforge-r1")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkabl
 
 import pluggy
 
-from chainforge.calls import Call, Reply
 from chainforge.errors import unknown
-from chainforge.prices import Prices
+from chainforge.providers.calls import Call, Reply
+from chainforge.providers.prices import Prices
 from chainforge.records import Prompt, Trace
 
 if TYPE_CHECKING:

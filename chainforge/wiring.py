@@ -11,8 +11,8 @@ from chainforge.containment import no_leaving
 from chainforge.errors import ChainForgeError, described
 from chainforge.hookspecs import RewardOptions
 from chainforge.plugins import Entry, Plugins, import_file, made, registered
+from chainforge.providers.secrets import keys_named_in
 from chainforge.scoring import Scorer, WeightedReward
-from chainforge.secrets import keys_named_in
 
 if TYPE_CHECKING:
     from chainforge.run.step import Step  # a reward's own process has no use for it

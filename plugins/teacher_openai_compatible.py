@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import chainforge as cf
-from chainforge.chat import ChatApi, read_chat
+from chainforge.providers.openai_chat import ChatApi, read_chat
 
 SAMPLES = ("n", "best_of", "num_return_sequences")  # fields that ask for several answers in one call
 RETIRED = {"deepseek-reasoner": "thinking: true (the default)", "deepseek-chat": "thinking: false"}

@@ -10,9 +10,9 @@ from chainforge.loops.collect import collect
 from chainforge.loops.collect_api import collect_api
 from chainforge.outputs import sha256_of, write_json
 from chainforge.plugins import made
+from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Prompt
 from chainforge.run.work import open_work
-from chainforge.stage import Run, stage, stage_main
 
 
 @stage(CollectSettings)

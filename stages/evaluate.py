@@ -5,15 +5,15 @@ from pathlib import Path
 
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.jsonl import read_records, write_rows
-from chainforge.loops.answers import answers
 from chainforge.loops.evaluate import check_bench, figures, outcome
+from chainforge.loops.scored_batches import answers
 from chainforge.loops.votes import reading_of
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.outputs import write_json
+from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Group, Prompt
 from chainforge.rollout.complete import batch_size, complete, sampling_model
 from chainforge.run.work import open_work
-from chainforge.stage import Run, stage, stage_main
 from chainforge.wiring import make_scorer
 
 

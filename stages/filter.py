@@ -5,13 +5,13 @@ from chainforge.errors import ChainForgeError
 from chainforge.filtering.card.calls import read_calls
 from chainforge.filtering.card.write import DataSet, data_card
 from chainforge.filtering.contamination import Benchmarks
-from chainforge.graph import dependencies, step_of
 from chainforge.jsonl import read_records, write_records
 from chainforge.loops.filter import select_traces
 from chainforge.outputs import write_text
+from chainforge.project.graph import dependencies, step_of
+from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Prompt, Trace
 from chainforge.run.step import reward_log
-from chainforge.stage import Run, stage, stage_main
 from chainforge.wiring import make_scorer
 
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.jsonl import read_records
-from chainforge.loops import grpo
-from chainforge.loops.prompt_mix import PromptMix
+from chainforge.loops.grpo.prompt_mix import PromptMix
+from chainforge.loops.grpo.train import train
 from chainforge.models.checkpoint import load_policy, save_policy, start_torch
 from chainforge.outputs import whole_folder
+from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Group, Prompt
 from chainforge.rollout.complete import complete, sampling_model
 from chainforge.run.work import open_work
-from chainforge.stage import Run, stage, stage_main
 from chainforge.wiring import make_scorer
 
 
@@ -44,9 +44,7 @@ def main(run: Run[GrpoSettings]) -> None:
         whole_folder(settings.output) as folder,
     ):
         may_fail = [reward.name for reward in scorer.rewards if reward.options.on_error == "none"]
-        table, summary = grpo.train(
-            policy, reference, prompts, rollout, settings, step, work, may_fail=may_fail
-        )
+        table, summary = train(policy, reference, prompts, rollout, settings, step, work, may_fail=may_fail)
         save_policy(policy, folder)
         step.finish(summary, table)
 

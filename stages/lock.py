@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from chainforge.claims import note, recorded_paths
 from chainforge.errors import ChainForgeError
-from chainforge.lock import make_lock
-from chainforge.lock_diff import committed_lock, in_lines, lock_changes
-from chainforge.lock_entry import read_lock
 from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
-from chainforge.preflight.project import check_project
+from chainforge.project.claims import note, recorded_paths
+from chainforge.project.lock import make_lock
+from chainforge.project.lock_diff import committed_lock, in_lines, lock_changes
+from chainforge.project.lock_entry import read_lock
+from chainforge.project.preflight.project import check_project
+from chainforge.project.stage import stage_main
 from chainforge.run.finished import sweep
 from chainforge.run.progress import say
 from chainforge.run.step import open_step
 from chainforge.run.work import work_root
-from chainforge.stage import stage_main
 
 
 def main(name: str) -> None:

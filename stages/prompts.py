@@ -6,7 +6,7 @@ from chainforge.config.prompts import PromptsSettings
 from chainforge.jsonl import write_records
 from chainforge.loops.prompts import materialise
 from chainforge.plugins import prompts_from
-from chainforge.stage import Run, stage, stage_main
+from chainforge.project.stage import Run, stage, stage_main
 
 
 @stage(PromptsSettings)

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from chainforge.config.report import ReportSection
-from chainforge.graph import param
+from chainforge.project.graph import param
+from chainforge.project.stage import Run, stage, stage_main
 from chainforge.report.shape import check_shape
 from chainforge.report.write import ReportSettings, write_report
-from chainforge.stage import Run, stage, stage_main
 
 
 @stage(ReportSection)

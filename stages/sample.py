@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from chainforge.config.sample import SampleSettings
 from chainforge.errors import ChainForgeError
 from chainforge.jsonl import read_records, write_records
-from chainforge.loops.answers import answers
 from chainforge.loops.rejection import accept
+from chainforge.loops.scored_batches import answers
 from chainforge.models.checkpoint import load_policy, start_torch
+from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Prompt
 from chainforge.rollout.complete import batch_size, complete, sampling_model
 from chainforge.run.work import open_work
-from chainforge.stage import Run, stage, stage_main
 from chainforge.wiring import make_scorer
 
 

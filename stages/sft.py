@@ -10,10 +10,10 @@ from chainforge.loops import sft
 from chainforge.models.checkpoint import Policy, load_policy, make_policy, save_policy, start_torch
 from chainforge.outputs import whole_folder
 from chainforge.plugins import Plugins
+from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Example
 from chainforge.run.step import Step
 from chainforge.run.work import open_work
-from chainforge.stage import Run, stage, stage_main
 from chainforge.wiring import load_student
 
 

@@ -19,8 +19,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from chainforge.config import loading
-from chainforge.profiles import compose
-from chainforge.stage import run_stage
+from chainforge.project.profiles import compose
+from chainforge.project.stage import run_stage
 
 ACCEPTED = Path("data/cot/accepted.jsonl")
 JSONL = {"plugin": "jsonl", "train": "inputs/train.jsonl", "eval": "inputs/eval.jsonl"}

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chainforge.claims import PLACES, check_outputs, check_place, claim, note, recorded_paths
 from chainforge.errors import ChainForgeError
-from chainforge.graph import GraphStep, Output
 from chainforge.outputs import leave_nothing_partial, whole_file, whole_folder, write_text
+from chainforge.project.claims import PLACES, check_outputs, check_place, claim, note, recorded_paths
+from chainforge.project.graph import GraphStep, Output
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def test_a_record_that_cannot_be_read_is_told_with_what_to_do(text: str) -> None
 
 def test_a_step_s_own_output_is_known_even_if_it_is_killed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = step("data/x")
-    monkeypatch.setattr("chainforge.claims.read_graph", lambda: {"mine": mine})
+    monkeypatch.setattr("chainforge.project.claims.read_graph", lambda: {"mine": mine})
     claim(mine)
     write_text(Path("data/x"), "made")
     claim(mine)  # after a kill, before DVC has recorded it

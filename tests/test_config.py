@@ -23,11 +23,11 @@ from chainforge.config.sample import SampleSettings
 from chainforge.config.sft import SftSettings
 from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError
-from chainforge.graph import read_graph, settings_of
-from chainforge.lock import make_lock
-from chainforge.loops.grpo_update import loss_settings_of
+from chainforge.loops.grpo.update import loss_settings_of
 from chainforge.plugins import load_plugins
-from chainforge.profiles import compose, names, use
+from chainforge.project.graph import read_graph, settings_of
+from chainforge.project.lock import make_lock
+from chainforge.project.profiles import compose, names, use
 
 GRPO = """
 grpo:

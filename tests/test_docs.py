@@ -14,11 +14,11 @@ from tree import PROFILES, ROOT, project_files
 from chainforge import hookspecs
 from chainforge.algorithms.losses import LOSSES
 from chainforge.cli import cli
-from chainforge.graph import read_graph
+from chainforge.cli.settings_page import SECTIONS, settings_page
 from chainforge.plugins import Plugins, load_plugins, plugin_settings
+from chainforge.project.graph import read_graph
 from chainforge.records import Prompt, Trace
 from chainforge.scoring import Scorer
-from chainforge.settings_page import SECTIONS, settings_page
 from chainforge.wiring import weighted
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]

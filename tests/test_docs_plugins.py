@@ -14,11 +14,11 @@ from fakes import ROOT, TEXTS, prompt, response
 from fresh import Fresh, make_project
 from ruamel.yaml import YAML
 
-from chainforge.claims import NOTED
 from chainforge.jsonl import write_records, write_rows
-from chainforge.lock import make_lock
 from chainforge.plugins import load_plugins
-from chainforge.profiles import compose
+from chainforge.project.claims import NOTED
+from chainforge.project.lock import make_lock
+from chainforge.project.profiles import compose
 from chainforge.records import Example
 
 PAGE = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")

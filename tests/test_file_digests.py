@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainforge import file_digests
-from chainforge.file_digests import digest_path
+from chainforge.project.file_digests import digest_path
 
 LONG_AGO = 1_600_000_000
 

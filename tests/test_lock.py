@@ -12,11 +12,11 @@ import pytest
 from tree import ROOT, copy_project
 
 from chainforge.config.loading import read_params
-from chainforge.digests import closure, digest_code
 from chainforge.errors import ChainForgeError
-from chainforge.file_digests import digest_path
-from chainforge.lock import make_lock
 from chainforge.plugins import load_plugins
+from chainforge.project.code_digests import closure, digest_code
+from chainforge.project.file_digests import digest_path
+from chainforge.project.lock import make_lock
 
 Lock = dict[str, Any]
 
@@ -69,10 +69,10 @@ def test_the_lock_is_the_same_each_time_and_has_every_step(project: Path) -> Non
 @pytest.mark.parametrize(
     ("path", "change"),
     [
-        ("chainforge/loops/grpo.py", lambda text: "# a comment\n" + text),
-        ("chainforge/loops/grpo.py", lambda text: text.replace("\n\n\n", "\n\n\n\n\n# a comment\n\n")),
-        ("chainforge/loops/grpo.py", replacing('"""One turn of the body', '"""A turn of the body')),
-        ("chainforge/loops/grpo.py", lambda text: "'''Another one.'''\n" + text),
+        ("chainforge/loops/grpo/train.py", lambda text: "# a comment\n" + text),
+        ("chainforge/loops/grpo/train.py", lambda text: text.replace("\n\n\n", "\n\n\n\n\n# a comment\n\n")),
+        ("chainforge/loops/grpo/train.py", replacing('"""One turn of the body', '"""A turn of the body')),
+        ("chainforge/loops/grpo/train.py", lambda text: "'''Another one.'''\n" + text),
         ("chainforge/models/chat.py", replacing('"""Token ids of a response', '"""Tokens of a response')),
         ("chainforge/config/grpo.py", replacing('"""Completions per prompt, G', '"""Completions, G')),
         ("plugins/reward_format.py", lambda text: text + "\n\n# the end\n"),
@@ -99,8 +99,8 @@ FILTER = {"filter_cot", "filter_general"}
 @pytest.mark.parametrize(
     ("path", "change", "steps"),
     [
-        ("chainforge/loops/grpo.py", replacing("number % settings", "(number + 1) % settings"), GRPO),
-        ("chainforge/loops/prompt_mix.py", replacing('"order"', '"rank"'), GRPO),
+        ("chainforge/loops/grpo/train.py", replacing("number % settings", "(number + 1) % settings"), GRPO),
+        ("chainforge/loops/grpo/prompt_mix.py", replacing('"order"', '"rank"'), GRPO),
         ("chainforge/algorithms/kl.py", replacing("/ 2", "/ 3"), GRPO),
         ("chainforge/loops/sft_batches.py", replacing("POOL = 32", "POOL = 33"), SFT),
         ("chainforge/algorithms/schedule.py", replacing("math.cos(", "math.sin("), SFT | GRPO),
@@ -191,7 +191,7 @@ def test_a_plugin_s_own_input_file_is_watched_and_what_the_graph_makes_is_not(pr
 @pytest.mark.parametrize("minor", [11, 12, 13])
 def test_code_has_one_digest_whatever_python_reads_it(minor: int) -> None:
     code = (
-        "from pathlib import Path; from chainforge.digests import closure, digest_code;"
+        "from pathlib import Path; from chainforge.project.code_digests import closure, digest_code;"
         "print(digest_code(closure(Path(), Path('stages/grpo.py'))))"
     )
     for other in (f"python3.{minor}", *Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python")):

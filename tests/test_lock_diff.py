@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chainforge.errors import ChainForgeError
-from chainforge.lock_diff import committed_lock, compared_lock, in_lines, lock_changes
+from chainforge.project.lock_diff import committed_lock, compared_lock, in_lines, lock_changes
 
 OURS = {"source": "plugins/reward_toy.py", "digest": "a"}
 THEIRS = {"distribution": "chainforge-toy", "version": "1.0.0", "digest": "a"}

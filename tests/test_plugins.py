@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from fakes import ROOT
 
 from chainforge.cli import cli
-from chainforge.digests import digest_module
 from chainforge.errors import ChainForgeError
 from chainforge.plugins import (
     ROLES,
@@ -23,6 +22,7 @@ from chainforge.plugins import (
     plugin_settings,
     prompts_from,
 )
+from chainforge.project.code_digests import digest_module
 from chainforge.records import Prompt
 
 BROKEN = {

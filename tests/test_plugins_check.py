@@ -10,7 +10,7 @@ from fakes import tokenizer
 
 from chainforge.cli import cli
 from chainforge.plugins import load_plugins
-from chainforge.profiles import compose
+from chainforge.project.profiles import compose
 from chainforge.testing.api_teachers import LAWS as API_LAWS
 from chainforge.testing.contracts import CONTRACTS, keeps_contract
 from chainforge.testing.laws import Finding
@@ -526,7 +526,7 @@ def test_a_finding_is_a_line() -> None:
     [
         ("from chainforge.loops import filter", "chainforge.loops"),
         ("import chainforge.records", "chainforge.records"),
-        ("from chainforge.chat import read_chat", "chainforge.chat"),
+        ("from chainforge.providers.openai_chat import read_chat", "chainforge.providers.openai_chat"),
     ],
 )
 def test_an_import_beyond_the_public_api_is_told(line: str, named: str, check: Callable[..., str]) -> None:

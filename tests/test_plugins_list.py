@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from chainforge.cli import cli
 from chainforge.cli.roles import as_role
 from chainforge.plugins import ROLES, load_plugins
-from chainforge.profiles import compose
+from chainforge.project.profiles import compose
 
 MINE = """
 import chainforge as cf

@@ -13,14 +13,14 @@ from ruamel.yaml import YAML
 
 from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
-from chainforge.graph import dependencies, read_graph
-from chainforge.lock import make_lock
-from chainforge.lock_entry import held_lock, parse_lock, read_lock
 from chainforge.plugins import Plugins, load_plugins
-from chainforge.preflight.components import looks_like_path
-from chainforge.preflight.device import check_device
-from chainforge.preflight.project import check_project
-from chainforge.profiles import compose
+from chainforge.project.graph import dependencies, read_graph
+from chainforge.project.lock import make_lock
+from chainforge.project.lock_entry import held_lock, parse_lock, read_lock
+from chainforge.project.preflight.components import looks_like_path
+from chainforge.project.preflight.device import check_device
+from chainforge.project.preflight.project import check_project
+from chainforge.project.profiles import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 GONE = object()
@@ -186,7 +186,7 @@ def test_a_folder_is_told_from_a_hub_name(text: str, path: bool) -> None:
 def test_a_device_that_is_not_there_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for device in ("auto", "cpu"):
         check_device(device)  # asks nobody
-    monkeypatch.setattr("chainforge.preflight.device.PROBES", {"cuda": "False", "mps": "True"})
+    monkeypatch.setattr("chainforge.project.preflight.device.PROBES", {"cuda": "False", "mps": "True"})
     check_device("mps")
     with pytest.raises(ChainForgeError, match=r"runtime\.device is cuda, and torch finds no such device"):
         check_device("cuda")

@@ -18,7 +18,7 @@ from tree import PROFILES, ROOT
 from chainforge.cli import cli
 from chainforge.config.loading import read_params
 from chainforge.errors import ChainForgeError
-from chainforge.profiles import as_arguments, changed_by_hand, compose, merge, names, use
+from chainforge.project.profiles import as_arguments, changed_by_hand, compose, merge, names, use
 
 leaves = st.integers(0, 3) | st.lists(st.integers(0, 3), max_size=2)
 trees: Any = st.recursive(

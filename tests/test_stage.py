@@ -13,8 +13,8 @@ import pytest
 from chainforge.config.grpo import GrpoSettings
 from chainforge.errors import ChainForgeError
 from chainforge.plugins import Plugins
+from chainforge.project.stage import Run, run_stage, stage
 from chainforge.run.ending import Interrupted
-from chainforge.stage import Run, run_stage, stage
 
 LOCK = ["stages/lock.py", "lock"]
 
@@ -133,8 +133,8 @@ def test_inputs_are_held_before_anything_is_done(monkeypatch: pytest.MonkeyPatch
         yield "inputs"
         did.append("compared")
 
-    monkeypatch.setattr("chainforge.stage.load_plugins", Plugins)
-    monkeypatch.setattr("chainforge.stage.held_inputs", hold)
+    monkeypatch.setattr("chainforge.project.stage.load_plugins", Plugins)
+    monkeypatch.setattr("chainforge.project.stage.held_inputs", hold)
 
     @stage(GrpoSettings)
     def main(run: Run[GrpoSettings]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
-from chainforge.profiles import BASE, use
+from chainforge.project.profiles import BASE, use
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = (

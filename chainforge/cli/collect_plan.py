@@ -10,13 +10,13 @@ from chainforge.cli.project import need_project
 from chainforge.config.collect import CollectSettings
 from chainforge.config.loading import Choice
 from chainforge.errors import ChainForgeError
-from chainforge.graph import settings_of
 from chainforge.hookspecs import ApiTeacher
 from chainforge.jsonl import read_records
 from chainforge.loops.collect_api import journal_folder
 from chainforge.plugins import load_plugins, made
+from chainforge.project.graph import settings_of
 from chainforge.records import Prompt
-from chainforge.run.inputs import differences
+from chainforge.run.fingerprint import differences
 from chainforge.run.step import open_step
 from chainforge.teachers.paid import read_paid
 from chainforge.teachers.question import Question, asked_of, questions

@@ -14,8 +14,8 @@ from chainforge.cli.show import show
 from chainforge.config.loading import Choice
 from chainforge.hookspecs import ApiTeacher
 from chainforge.plugins import load_plugins, made
-from chainforge.prices import Prices
-from chainforge.secrets import SHORTEST, USUAL
+from chainforge.providers.prices import Prices
+from chainforge.providers.secrets import SHORTEST, USUAL
 from chainforge.teachers import record
 from chainforge.teachers.audit import Audit
 from chainforge.teachers.audit_traces import account_beside, trace_problems

@@ -28,7 +28,7 @@ def compare(a: str, b: str, checkpoint: str | None, bench: str | None, examples:
     than half of the samples. Without --checkpoint and --bench they are of the cell where most flipped; --json
     has all of them.
     """
-    from chainforge.lock_diff import lock_changes
+    from chainforge.project.lock_diff import lock_changes
     from chainforge.report.compare.problems import compare_cell
     from chainforge.report.compare.revision import Revision
     from chainforge.report.compare.settings import changed_settings

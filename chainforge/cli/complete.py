@@ -28,7 +28,7 @@ def complete(names: Callable[[], Iterable[str]]) -> Complete:
 
 def profile_names() -> Iterable[str]:
     """Those in profiles/."""
-    from chainforge.profiles import names
+    from chainforge.project.profiles import names
 
     return names()
 
@@ -57,7 +57,7 @@ def role_names() -> Iterable[str]:
 
 def collecting_steps() -> Iterable[str]:
     """The steps that ask a teacher."""
-    from chainforge.graph import read_graph
+    from chainforge.project.graph import read_graph
 
     return (step.name for step in read_graph().values() if step.verb == "collect")
 

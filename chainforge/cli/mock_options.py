@@ -14,8 +14,8 @@ from chainforge.config.yaml import parse_mapping
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import Teacher
 from chainforge.plugins import load_plugins, made
-from chainforge.prices import FREE, Prices
-from chainforge.profiles import compose
+from chainforge.project.profiles import compose
+from chainforge.providers.prices import FREE, Prices
 from chainforge.report.shape import check_shape
 
 if TYPE_CHECKING:

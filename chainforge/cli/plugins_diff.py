@@ -4,9 +4,9 @@ import click
 
 from chainforge.cli.project import ProjectCommand
 from chainforge.cli.show import as_json_option, show, show_json
-from chainforge.lock import make_lock
-from chainforge.lock_diff import compared_lock, in_lines, lock_changes
 from chainforge.plugins import load_plugins
+from chainforge.project.lock import make_lock
+from chainforge.project.lock_diff import compared_lock, in_lines, lock_changes
 
 
 @click.command("diff", cls=ProjectCommand)

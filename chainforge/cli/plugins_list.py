@@ -11,8 +11,8 @@ from chainforge.cli.roles import NAMES, as_role, title
 from chainforge.cli.selected import Selected, selected, users
 from chainforge.cli.show import as_json_option, show, show_json
 from chainforge.errors import ChainForgeError
-from chainforge.lock_entry import origin
 from chainforge.plugins import Entry, load_plugins
+from chainforge.project.lock_entry import origin
 
 WIDTH = 100
 COLUMNS = ("NAME", "ROLE", "FROM", "USED BY")

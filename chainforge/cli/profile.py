@@ -13,8 +13,16 @@ from chainforge.config.loading import PARAMS, load_settings, read_params
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError
-from chainforge.graph import GRAPH, read_graph
-from chainforge.profiles import PROFILES, as_arguments, changed_by_hand, compose, names, read_profile, use
+from chainforge.project.graph import GRAPH, read_graph
+from chainforge.project.profiles import (
+    PROFILES,
+    as_arguments,
+    changed_by_hand,
+    compose,
+    names,
+    read_profile,
+    use,
+)
 
 
 @click.group()

@@ -8,7 +8,7 @@ import click
 
 from chainforge.config.loading import PARAMS
 from chainforge.errors import ChainForgeError
-from chainforge.graph import GRAPH
+from chainforge.project.graph import GRAPH
 
 MOVED_FROM = "chainforge.moved_from"  # where the user stands, in the context's meta
 

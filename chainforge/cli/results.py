@@ -28,6 +28,6 @@ def results(as_json: bool) -> None:
 @click.command()
 def settings() -> None:
     """Print docs/settings.md: every setting with its type, default and meaning."""
-    from chainforge.settings_page import settings_page
+    from chainforge.cli.settings_page import settings_page
 
     click.echo(settings_page(), nl=False)

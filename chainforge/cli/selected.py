@@ -8,10 +8,10 @@ from typing import Any
 from chainforge.config.loading import PARAMS, load_settings
 from chainforge.config.prompts import PromptSetSettings, PromptsSettings
 from chainforge.config.verbs import VERBS
-from chainforge.graph import GRAPH, dependencies, read_graph, settings_of
 from chainforge.jsonl import read_records
-from chainforge.lock_entry import selections
 from chainforge.plugins import Entry, Plugins, prompts_from
+from chainforge.project.graph import GRAPH, dependencies, read_graph, settings_of
+from chainforge.project.lock_entry import selections
 from chainforge.records import Prompt
 
 FEW = 4  # prompts to ask a teacher about

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, with_config
 from chainforge.cli.project import ProjectCommand
 from chainforge.cli.show import as_json_option, show, show_json
 from chainforge.errors import ChainForgeError
-from chainforge.graph import read_graph
+from chainforge.project.graph import read_graph
 from chainforge.run.step import LOGS, file_name
 
 

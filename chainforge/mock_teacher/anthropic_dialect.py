@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chainforge.calls import Usage
 from chainforge.mock_teacher.dialect import event, kind_of
 from chainforge.mock_teacher.draft import Draft, pieces
+from chainforge.providers.calls import Usage
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "content_filter": "refusal"}
 SIGNATURE = "mock"

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
-from chainforge.calls import Usage
 from chainforge.mock_teacher.filler import CHARACTERS_PER_TOKEN
+from chainforge.providers.calls import Usage
 from chainforge.records import Message
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 
-from chainforge.calls import Usage
 from chainforge.errors import ChainForgeError
 from chainforge.mock_teacher.asked import Label
+from chainforge.providers.calls import Usage
 
 NOTHING = Decimal(0)
 

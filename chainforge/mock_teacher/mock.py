@@ -10,7 +10,7 @@ from chainforge.hookspecs import Teacher
 from chainforge.mock_teacher.dialects import DIALECTS
 from chainforge.mock_teacher.filler import Filler
 from chainforge.mock_teacher.script import FaultScript
-from chainforge.prices import Prices
+from chainforge.providers.prices import Prices
 
 PRICES = Prices(table="mock", hit=Decimal("0.003"), miss=Decimal("0.15"), output=Decimal("0.60"))
 

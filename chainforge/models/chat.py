@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chainforge.errors import ChainForgeError
 from chainforge.pretrained import render_chat
-from chainforge.reasoning import without_reasoning
+from chainforge.providers.reasoning import without_reasoning
 from chainforge.records import Message
 from chainforge.response import TagFormat
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from chainforge.plugins.find import Candidate
-from chainforge.secrets import environment_without_keys
+from chainforge.providers.secrets import environment_without_keys
 
 LIMIT_S = 60.0  # for one plugin to be imported and to register; torch alone may take many seconds
 NOTICE_S = 10.0  # before a plugin that takes long is told of

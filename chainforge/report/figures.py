@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from chainforge.report.inputs import Curve
+from chainforge.report.evaluations import Curve
 from chainforge.report.results import StageRow
 
 INK, GRID, BLUE, ORANGE, GREEN = "#717a85", "#8b949f", "#3c82dc", "#cf6a12", "#2f9459"

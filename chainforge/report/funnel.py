@@ -4,8 +4,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chainforge.filtering.funnel import ordered
+from chainforge.report.evaluations import Funnel
 from chainforge.report.figures import BLUE, GREEN, INK, ORANGE, PX, plain_style, to_svg
-from chainforge.report.inputs import Funnel
 
 UNEXPLAINED = "not accounted for"
 

@@ -12,9 +12,9 @@ from markupsafe import Markup, escape
 
 from chainforge.defuse import defuse
 from chainforge.report import figures
+from chainforge.report.evaluations import Curve
 from chainforge.report.figures import BLUE, GREEN, ORANGE, Line, Panel, line
 from chainforge.report.funnel import drawn, funnel_panel, funnel_rows, in_words
-from chainforge.report.inputs import Curve
 from chainforge.report.results import RL_STEPS, SIGNIFICANT, PairedRow, Results, percent
 from chainforge.report.samples import Shown
 from chainforge.report.settings import ReportSettings

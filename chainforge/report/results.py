@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chainforge.algorithms.statistics import mean_interval, paired_difference
 from chainforge.errors import ChainForgeError
-from chainforge.report.inputs import Cell, Curve, Funnel, Problem, read_cell, read_curve, read_funnels
+from chainforge.report.evaluations import Cell, Curve, Funnel, Problem, read_cell, read_curve, read_funnels
 from chainforge.report.settings import ReportSettings
 from chainforge.report.shape import read_shaped
 

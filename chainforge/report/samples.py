@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from chainforge.records import Message
-from chainforge.report.inputs import Cell, correctness, eval_rows, rows_file
+from chainforge.report.evaluations import Cell, correctness, eval_rows, rows_file
 from chainforge.report.settings import ReportSettings
 from chainforge.response import Parsed, TagFormat
 

@@ -17,8 +17,8 @@ from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.outputs import write_json, write_text
 from chainforge.run.exclusive import exclusive
+from chainforge.run.fingerprint import Inputs, differences, told
 from chainforge.run.finished import FINISHED, INPUTS, discard, sweep
-from chainforge.run.inputs import Inputs, differences, told
 from chainforge.run.journal import Journal
 from chainforge.run.progress import say
 from chainforge.run.saves import Saves

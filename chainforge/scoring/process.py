@@ -14,12 +14,12 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from chainforge.errors import ChainForgeError
+from chainforge.providers.secrets import environment_without_keys
 from chainforge.scoring.arguments import Arguments, Log
 from chainforge.scoring.limits import TimeOut
 from chainforge.scoring.reward import CallFailed, WeightedReward
 from chainforge.scoring.start_worker import ending, start_worker
 from chainforge.scoring.values import checked
-from chainforge.secrets import environment_without_keys
 
 START = "see that the plugin can be imported on its own, and soon"
 STARTUP_S = 60.0  # to import the plugin and what it needs; not part of a call's time

@@ -10,9 +10,9 @@ from typing import Any
 from chainforge.config.collector import CollectorSettings
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
+from chainforge.providers.secrets import refuse_keys
 from chainforge.run.progress import say
 from chainforge.run.stopping import Stopping
-from chainforge.secrets import refuse_keys
 from chainforge.teachers import record
 from chainforge.teachers.agenda import agenda
 from chainforge.teachers.collector import Collector

@@ -7,8 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from chainforge.calls import Usage
-from chainforge.prices import Prices
+from chainforge.providers.calls import Usage
+from chainforge.providers.prices import Prices
 from chainforge.teachers.journal import NAME, examine
 from chainforge.teachers.line import TOKENS, NewerVersion, Record
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from chainforge.config.collector import CollectorSettings
 from chainforge.hookspecs import ApiTeacher
-from chainforge.prices import FREE
+from chainforge.providers.prices import FREE
 from chainforge.run.stopping import Stopping
 from chainforge.teachers import stops
 from chainforge.teachers.agenda import agenda

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from chainforge.calls import Usage
 from chainforge.hookspecs import ApiTeacher
+from chainforge.providers.calls import Usage
 from chainforge.teachers.paid import Paid
 from chainforge.teachers.question import Question
 

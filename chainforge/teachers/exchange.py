@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from chainforge.calls import Call, CallFailed
 from chainforge.config.collector import CollectorSettings
 from chainforge.hookspecs import ApiClient, ApiTeacher
-from chainforge.prices import FREE
+from chainforge.providers.calls import Call, CallFailed
+from chainforge.providers.prices import FREE
 from chainforge.teachers import record
 from chainforge.teachers.journal import Journal
 from chainforge.teachers.queue import Job

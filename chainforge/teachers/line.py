@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from chainforge.nesting import shallow, whole_number
+from chainforge.providers.nesting import shallow, whole_number
 
 SCHEMA = 2  # of the lines behind a `run` line that says so; 1 had no checksums
 SUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}\Z')

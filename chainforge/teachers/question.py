@@ -9,7 +9,7 @@ from urllib.parse import quote
 import orjson
 
 from chainforge.hookspecs import ApiTeacher
-from chainforge.reasoning import without_reasoning
+from chainforge.providers.reasoning import without_reasoning
 from chainforge.records import Message, Prompt
 
 LABEL_PART = 200  # characters of a prompt's id in a label

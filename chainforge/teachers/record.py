@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from chainforge.calls import CallFailed, Reply
-from chainforge.prices import Prices, Window
+from chainforge.providers.calls import CallFailed, Reply
+from chainforge.providers.prices import Prices, Window
 from chainforge.teachers.line import SCHEMA
 from chainforge.teachers.question import Question
 from chainforge.teachers.verdict import Verdict

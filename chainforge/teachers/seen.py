@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from chainforge.calls import Reply
+from chainforge.providers.calls import Reply
 from chainforge.records import Message
 
 LONGEST_TOKEN = 16  # bytes, on average over a text: no tokenizer comes near, once repeats are left out

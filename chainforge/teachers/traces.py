@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from chainforge.calls import Reply
 from chainforge.hookspecs import ApiTeacher
+from chainforge.providers.calls import Reply
 from chainforge.records import Trace
 from chainforge.teachers.finishes import finish_of
 from chainforge.teachers.journal import read_journal

@@ -6,9 +6,9 @@ from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 
-from chainforge.calls import Usage
 from chainforge.hookspecs import ApiTeacher
-from chainforge.prices import FREE
+from chainforge.providers.calls import Usage
+from chainforge.providers.prices import FREE
 from chainforge.teachers.journal import NAME, read_journal
 from chainforge.teachers.line import TOKENS
 from chainforge.teachers.paid import Paid

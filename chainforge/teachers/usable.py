@@ -5,7 +5,7 @@ from math import inf
 from pathlib import Path
 
 from chainforge.hookspecs import ApiTeacher
-from chainforge.run.inputs import differences
+from chainforge.run.fingerprint import differences
 from chainforge.teachers.paid import Paid, other_settings, read_paid
 from chainforge.teachers.question import Question, asked_of, fingerprint
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from chainforge.calls import CallFailed, Reply
+from chainforge.providers.calls import CallFailed, Reply
 from chainforge.teachers.finishes import finish_of
 
 Action = Literal["keep", "again", "skip", "stop"]

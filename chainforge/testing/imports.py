@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import chainforge
-from chainforge.digests import PACKAGE, imported, package_files
 from chainforge.plugins import Entry
-from chainforge.secrets import environment_without_keys
+from chainforge.project.code_digests import PACKAGE, imported, package_files
+from chainforge.providers.secrets import environment_without_keys
 from chainforge.testing.laws import Breach, demand
 
 SLOW = ("torch", "transformers")
 LIMIT_S = 120.0
-BESIDES = {"teachers": {"chainforge.chat"}}  # what a role may import too
+BESIDES = {"teachers": {"chainforge.providers.openai_chat"}}  # what a role may import too
 PROGRAM = """
 import importlib, importlib.util, os, sys
 name, file, told = sys.argv[1:4]

@@ -7,7 +7,7 @@ from a_project import Run
 from click.testing import CliRunner, Result
 
 from chainforge.cli import cli
-from chainforge.profiles import compose
+from chainforge.project.profiles import compose
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from chainforge.algorithms.losses import LOSSES
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
-from chainforge.loops import grpo_update
-from chainforge.loops.grpo import make_optimizer, rollout_with_spread, train
-from chainforge.loops.grpo_metrics import rollout_metrics
-from chainforge.loops.grpo_rows import Row, make_rows, mini_batches
-from chainforge.loops.grpo_update import add_logprobs, logprobs_of, update
-from chainforge.loops.prompt_mix import PromptMix
+from chainforge.loops.grpo import update as grpo_update
+from chainforge.loops.grpo.metrics import rollout_metrics
+from chainforge.loops.grpo.prompt_mix import PromptMix
+from chainforge.loops.grpo.rows import Row, make_rows, mini_batches
+from chainforge.loops.grpo.train import make_optimizer, rollout_with_spread, train
+from chainforge.loops.grpo.update import add_logprobs, logprobs_of, update
 from chainforge.models.checkpoint import Policy
 from chainforge.models.optimizer import NotFinite
 from chainforge.records import Group, Prompt

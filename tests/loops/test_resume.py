@@ -12,10 +12,11 @@ from fakes import SUPERCOT, completion, make_step, policy, prompt, sampled_rollo
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.sft import SftSettings
-from chainforge.loops import grpo, sft
-from chainforge.loops.answers import answers
+from chainforge.loops import sft
 from chainforge.loops.collect import collect
-from chainforge.loops.prompt_mix import PromptMix
+from chainforge.loops.grpo import train as grpo
+from chainforge.loops.grpo.prompt_mix import PromptMix
+from chainforge.loops.scored_batches import answers
 from chainforge.records import Completion, Example, Group, Prompt, Trace
 from chainforge.run.stopping import Stopped
 from chainforge.run.work import Work

@@ -21,7 +21,7 @@ from chainforge.errors import ChainForgeError
 from chainforge.mock_teacher.faults import FAULTS
 from chainforge.mock_teacher.script import FaultScript
 from chainforge.plugins import load_plugins, plugin_settings
-from chainforge.prices import FREE
+from chainforge.providers.prices import FREE
 
 COMMAND = [sys.executable, "-c", "from chainforge.cli import cli; cli()", "mock-teacher", "--port", "0"]
 

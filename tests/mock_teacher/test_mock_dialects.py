@@ -12,7 +12,7 @@ from mock_asking import ask, blocks, careful, joined, joined_blocks, label, ques
 from chainforge.mock_teacher.dialects import CHAT, DIALECTS
 from chainforge.mock_teacher.draft import tokens
 from chainforge.mock_teacher.serve import Served
-from chainforge.reasoning import split_reasoning
+from chainforge.providers.reasoning import split_reasoning
 
 REASONING = "12-8=4 write 4 borrow 1. 10-3-1=6 write 6 borrow 1. 4-1=3 write 3."
 SYSTEM = {"role": "system", "content": "Think, then answer."}

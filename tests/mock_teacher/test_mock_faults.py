@@ -14,7 +14,7 @@ from chainforge.mock_teacher.faults import FAULTS, Fault, on_wire
 from chainforge.mock_teacher.ledger import Entry
 from chainforge.mock_teacher.script import FaultScript
 from chainforge.mock_teacher.serve import Served
-from chainforge.reasoning import split_reasoning
+from chainforge.providers.reasoning import split_reasoning
 
 REASONING = "12-8=4 write 4 borrow 1. 10-3-1=6 write 6 borrow 1. 4-1=3 write 3."
 SILENT = ("hang", "blank_lines_endless")  # a client that waits would wait for ever

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mock_asking import ask, careful, label, question, with_server
 
-from chainforge.calls import Usage
 from chainforge.errors import ChainForgeError
 from chainforge.mock_teacher.asked import Label
 from chainforge.mock_teacher.faults import FAULTS
@@ -21,7 +20,8 @@ from chainforge.mock_teacher.ledger import Entry, Ledger
 from chainforge.mock_teacher.mock import PRICES
 from chainforge.mock_teacher.script import FaultScript
 from chainforge.mock_teacher.serve import Served
-from chainforge.prices import FREE
+from chainforge.providers.calls import Usage
+from chainforge.providers.prices import FREE
 
 QUICK = [name for name in FAULTS if name not in ("hang", "blank_lines_endless", "slow_drip")]
 SCRIPT = FaultScript(rates=dict.fromkeys(QUICK, 0.8 / len(QUICK)), seed=1, blank_s=0.001)

@@ -8,7 +8,7 @@ from importlib import import_module
 
 sys.path.insert(0, "")  # the code of the current folder, as `python -m` has it
 
-from chainforge.graph import step_of
+from chainforge.project.graph import step_of
 
 for name in sys.argv[1:]:
     import_module(f"stages.{'lock' if name == 'lock' else step_of(name).verb}").main(name)

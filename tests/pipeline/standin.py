@@ -36,12 +36,12 @@ def install(folder: Path) -> None:
 
 def main() -> None:
     """`python -m stages.VERB STEP` of the stand-in graph."""
-    from chainforge.claims import claim
     from chainforge.config.loading import load_settings
     from chainforge.config.verbs import VERBS
-    from chainforge.graph import outputs, param, read_graph
-    from chainforge.inputs import inputs_of
     from chainforge.plugins import load_plugins
+    from chainforge.project.claims import claim
+    from chainforge.project.graph import outputs, param, read_graph
+    from chainforge.project.held_inputs import inputs_of
 
     name = sys.argv[1]
     print("really ran", name)  # noqa: T201

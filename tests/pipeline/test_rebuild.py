@@ -22,9 +22,9 @@ from dvc.utils.serialize import _yaml
 from fresh import Fresh, make_environment
 
 from chainforge.config.loading import read_params
-from chainforge.lock import make_lock
 from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
+from chainforge.project.lock import make_lock
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainforge.filtering.funnel import REASONS, ordered
+from chainforge.report.evaluations import Funnel
 from chainforge.report.funnel import drawn, funnel_panel, in_words, steps
-from chainforge.report.inputs import Funnel
 
 counts = st.dictionaries(st.sampled_from([*REASONS, "of a later version"]), st.integers(0, 10**6))
 

@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 
 from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
+from chainforge.run.fingerprint import Inputs
 from chainforge.run.finished import FINISHED, GONE, recorded, sweep
-from chainforge.run.inputs import Inputs
 from chainforge.run.step import reward_log
 from chainforge.run.stopping import Stopped
 from chainforge.run.work import Work, open_work, work_root

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from chainforge.calls import Call, CallFailed, Reply, Usage
-from chainforge.chat import read_chat
 from chainforge.config.collector import CollectorSettings
-from chainforge.prices import Prices
+from chainforge.providers.calls import Call, CallFailed, Reply, Usage
+from chainforge.providers.openai_chat import read_chat
+from chainforge.providers.prices import Prices
 from chainforge.records import Prompt
 from chainforge.teachers.answers import answer_all
 from chainforge.teachers.journal import read_journal

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_chat_dialect import CHUNKS, KEY, ask, failure, stream
 
-from chainforge.chat_answer import read_chat
-from chainforge.chat_body import Body, read_text
-from chainforge.nesting import CUT, DEEPEST, load_json, shallow_text
+from chainforge.providers.chat_answer import read_chat
+from chainforge.providers.chat_body import Body, read_text
+from chainforge.providers.nesting import CUT, DEEPEST, load_json, shallow_text
 
 WHOLE = json.dumps(answer("é 42"), ensure_ascii=False)
 EVENTS = (

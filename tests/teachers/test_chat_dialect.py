@@ -14,9 +14,9 @@ from fake_api import answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chainforge.calls import Call, CallFailed, Usage, seconds_of
-from chainforge.chat import LABEL, ChatApi, ChatClient
-from chainforge.chat_answer import SYNTHETIC, add, defect, read_chat, read_usage
+from chainforge.providers.calls import Call, CallFailed, Usage, seconds_of
+from chainforge.providers.chat_answer import SYNTHETIC, add, defect, read_chat, read_usage
+from chainforge.providers.openai_chat import LABEL, ChatApi, ChatClient
 from chainforge.teachers.verdict import on_failure
 
 KEY = "sk-3141592653589793"

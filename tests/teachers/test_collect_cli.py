@@ -17,7 +17,7 @@ from chainforge.cli import cli
 from chainforge.jsonl import write_records
 from chainforge.outputs import sha256_of, write_json
 from chainforge.plugins import load_plugins
-from chainforge.profiles import compose
+from chainforge.project.profiles import compose
 from chainforge.records import Prompt
 from chainforge.teachers.account import account_of, calls_json
 from chainforge.teachers.line import FIELDS, write_line

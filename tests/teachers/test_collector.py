@@ -7,7 +7,7 @@ import pytest
 from fake_api import HANGS, RECOVERABLE, FakeTeacher, Step, answer, ask, broken, lines, refusal, whole
 from virtual_time import Clock
 
-from chainforge.calls import Call
+from chainforge.providers.calls import Call
 from chainforge.teachers.collector import Collector
 from chainforge.teachers.paid import Paid
 

@@ -23,9 +23,9 @@ from fake_api import (
 )
 from virtual_time import Clock
 
-from chainforge.calls import Call, Usage
 from chainforge.errors import ChainForgeError
-from chainforge.prices import Prices, Window
+from chainforge.providers.calls import Call, Usage
+from chainforge.providers.prices import Prices, Window
 from chainforge.teachers import answers, journal
 from chainforge.teachers.journal import append
 from chainforge.teachers.paid import read_paid

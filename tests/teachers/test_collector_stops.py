@@ -20,8 +20,8 @@ from fake_api import (
 )
 from virtual_time import Clock
 
-from chainforge.chat import read_chat
 from chainforge.errors import ChainForgeError
+from chainforge.providers.openai_chat import read_chat
 from chainforge.run.stopping import Stopping
 from chainforge.teachers.collector import Collector
 from chainforge.teachers.paid import read_paid

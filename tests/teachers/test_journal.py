@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chainforge.errors import ChainForgeError
-from chainforge.nesting import load_json
+from chainforge.providers.nesting import load_json
 from chainforge.teachers.journal import NAME, Journal, read_at, read_journal
 from chainforge.teachers.line import SCHEMA, SUM, read_line, write_line
 from chainforge.teachers.reserve import reserve_for

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainforge.calls import Usage
-from chainforge.prices import FREE, Prices, Window
+from chainforge.providers.calls import Usage
+from chainforge.providers.prices import FREE, Prices, Window
 from chainforge.records import Message
 
 FLASH = Prices(

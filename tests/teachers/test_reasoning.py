@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainforge.reasoning import TAGS as reasoning_tags
-from chainforge.reasoning import split_reasoning, without_reasoning
+from chainforge.providers.reasoning import TAGS as reasoning_tags
+from chainforge.providers.reasoning import split_reasoning, without_reasoning
 from chainforge.records import Message
 
 FIELDS = (

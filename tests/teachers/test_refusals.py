@@ -8,7 +8,7 @@ import pytest
 from fake_api import FakeTeacher, ask, lines, made, refusal
 from virtual_time import Clock
 
-from chainforge.calls import Call, CallFailed
+from chainforge.providers.calls import Call, CallFailed
 from chainforge.teachers.paid import read_paid
 from chainforge.teachers.stops import CollectionStopped
 from chainforge.teachers.unanswered import unanswered

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainforge.errors import ChainForgeError
-from chainforge.secrets import NONE, SHORTEST, refuse_keys, without_key
+from chainforge.providers.secrets import NONE, SHORTEST, refuse_keys, without_key
 
 # A key of digits alone could also stand in a number, which is left as it is.
 KEYS = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=SHORTEST, max_size=40).filter(

@@ -5,7 +5,7 @@ from fake_api import answer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainforge.chat import read_chat
+from chainforge.providers.openai_chat import read_chat
 from chainforge.teachers.seen import fits, is_possible
 
 ASKED = ({"role": "user", "content": "What is 6 times 7?"},)

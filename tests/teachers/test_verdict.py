@@ -8,8 +8,8 @@ from fake_api import answer, broken, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainforge.calls import CallFailed, Reply
-from chainforge.chat import read_chat
+from chainforge.providers.calls import CallFailed, Reply
+from chainforge.providers.openai_chat import read_chat
 from chainforge.teachers.finishes import WORDS, finish_of
 from chainforge.teachers.verdict import LAST, TRIES, Action, Verdict, on_answer, on_failure
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from chainforge.algorithms.statistics import Paired, paired_difference
 from chainforge.errors import ChainForgeError
-from chainforge.report.inputs import correctness
+from chainforge.report.evaluations import correctness
 from chainforge.report.shape import Asked, check_shape
 
 Row = Mapping[str, Any]  # a line of data/eval/CHECKPOINT/BENCH.jsonl

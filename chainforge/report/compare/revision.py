@@ -12,7 +12,7 @@ from chainforge.config.yaml import parse_mapping
 from chainforge.errors import ChainForgeError
 from chainforge.report.compare.problems import Answers, Row
 from chainforge.report.compare.settings import LOCK, outdated, value_of
-from chainforge.report.inputs import rows_file
+from chainforge.report.evaluations import rows_file
 from chainforge.report.shape import check_shape
 
 WORKSPACE = "workspace"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainforge.run.inputs import ABSENT, differences
+from chainforge.run.fingerprint import ABSENT, differences
 
 Tree = Mapping[str, Any]
 LOCK = "plugins.lock.json"

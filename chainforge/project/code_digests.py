@@ -136,7 +136,7 @@ def digest_module(module: ModuleType) -> str:
 
 
 def _digest_files(own: list[Path]) -> str:
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     beyond = {used for path in own for used in closure(root, path, _public_api(root))}
     return digest_code([*own, *sorted(beyond - set(own))])
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from chainforge.algorithms.advantages import advantages, zero_variance_N
 from chainforge.config.grpo import GrpoSettings
-from chainforge.loops.grpo_rewards import rewards_NG
+from chainforge.loops.grpo.rewards import rewards_NG
 from chainforge.models.batches import Tokens
 from chainforge.models.chat import encode_prompt, opening
 from chainforge.models.checkpoint import Policy

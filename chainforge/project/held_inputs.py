@@ -6,13 +6,13 @@ from dataclasses import asdict
 
 from pydantic import BaseModel
 
-from chainforge.claims import claim
 from chainforge.errors import ChainForgeError
-from chainforge.file_digests import MISSING, digest_path
-from chainforge.graph import dependencies, param, step_of
-from chainforge.lock_entry import Lock, code_digest, held_lock, lock_entry, locked_entry
 from chainforge.plugins import Plugins
-from chainforge.run.inputs import Inputs, differences, told
+from chainforge.project.claims import claim
+from chainforge.project.file_digests import MISSING, digest_path
+from chainforge.project.graph import dependencies, param, step_of
+from chainforge.project.lock_entry import Lock, code_digest, held_lock, lock_entry, locked_entry
+from chainforge.run.fingerprint import Inputs, differences, told
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chainforge.calls import Call, CallFailed, refusal, status_of
-from chainforge.chat_answer import choice_of, defect, error_in, read_chat
-from chainforge.chat_body import Body
-from chainforge.secrets import without_key
+from chainforge.providers.calls import Call, CallFailed, refusal, status_of
+from chainforge.providers.chat_answer import choice_of, defect, error_in, read_chat
+from chainforge.providers.chat_body import Body
+from chainforge.providers.secrets import without_key
 
 if TYPE_CHECKING:
     import openai

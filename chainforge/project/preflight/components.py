@@ -8,11 +8,11 @@ from typing import Any
 from chainforge.config.loading import load_settings
 from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError, described
-from chainforge.graph import GraphStep
-from chainforge.lock_entry import selections
 from chainforge.plugins import Entry, Plugins, plugin_settings, role_title
 from chainforge.plugins import made as component
-from chainforge.preflight.inputs import check_there, check_watched, made_by, made_in
+from chainforge.project.graph import GraphStep
+from chainforge.project.lock_entry import selections
+from chainforge.project.preflight.input_files import check_there, check_watched, made_by, made_in
 
 PATH = re.compile(r"[\w.~+-]*(/[\w.+-]+)+/?")
 HOME = ("data", "checkpoints", "inputs")  # where a project's own models lie

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chainforge.algorithms.losses import LossSettings, Stats, loss_denominator, policy_loss, stat_means
 from chainforge.config.grpo import GrpoSettings
-from chainforge.loops.grpo_rows import Row, mini_batches
+from chainforge.loops.grpo.rows import Row, mini_batches
 from chainforge.models.batches import Batch, pad_rows
 from chainforge.models.checkpoint import Policy
 from chainforge.models.head import begin_gradient

@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from chainforge.chat_answer import add, choice_of, defect
-from chainforge.nesting import load_json, shallow_text
+from chainforge.providers.chat_answer import add, choice_of, defect
+from chainforge.providers.nesting import load_json, shallow_text
 
 AROUND = "\ufeff\0 \t\r\n"
 MOST_STARTS = 1000  # braces at which a JSON object is looked for in a text

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from chainforge.claims import overlap, setting
 from chainforge.config.loading import load_settings
 from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError
-from chainforge.graph import VARIABLE, GraphStep, dependencies, filled, outputs, param
+from chainforge.project.claims import overlap, setting
+from chainforge.project.graph import VARIABLE, GraphStep, dependencies, filled, outputs, param
 
 
 def check_inputs(graph: Mapping[str, GraphStep]) -> None:

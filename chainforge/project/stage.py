@@ -17,12 +17,12 @@ from pydantic import BaseModel
 
 from chainforge.containment import no_leaving
 from chainforge.errors import ChainForgeError, unknown
-from chainforge.graph import read_graph, settings_of
-from chainforge.inputs import held_inputs
 from chainforge.outputs import write_text
 from chainforge.plugins import Plugins, load_plugins
+from chainforge.project.graph import read_graph, settings_of
+from chainforge.project.held_inputs import held_inputs
 from chainforge.run.ending import Interrupted, end_with, say_last, unforeseen
-from chainforge.run.inputs import Inputs
+from chainforge.run.fingerprint import Inputs
 from chainforge.run.step import LOGS, Step, file_name, open_step
 
 S = TypeVar("S", bound=BaseModel)

@@ -10,9 +10,9 @@ from chainforge.config.collector import collector_settings
 from chainforge.config.loading import load_settings, read_params
 from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError, unknown
-from chainforge.graph import LOCK, SHARED, UNWATCHED, GraphStep, read_graph
-from chainforge.lock_entry import Lock, code_digest, lock_entry
 from chainforge.plugins import Plugins
+from chainforge.project.graph import LOCK, SHARED, UNWATCHED, GraphStep, read_graph
+from chainforge.project.lock_entry import Lock, code_digest, lock_entry
 
 
 def make_lock(plugins: Plugins, root: Path = Path()) -> Lock:

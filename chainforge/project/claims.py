@@ -12,7 +12,7 @@ from typing import Any
 
 from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
-from chainforge.graph import VARIABLE, GraphStep, Output, filled, read_graph
+from chainforge.project.graph import VARIABLE, GraphStep, Output, filled, read_graph
 
 PLACES = ("data", "checkpoints", "metrics", "plots", "reports")
 NOTED = Path("logs/outputs.txt")

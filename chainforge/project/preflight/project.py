@@ -1,16 +1,16 @@
 """All of it."""
 
-from chainforge.claims import check_outputs
 from chainforge.config.loading import read_params
 from chainforge.config.run import RuntimeSettings
-from chainforge.graph import read_graph
 from chainforge.plugins import Plugins
-from chainforge.preflight.components import check_components
-from chainforge.preflight.device import check_device
-from chainforge.preflight.inputs import check_inputs
-from chainforge.preflight.names import check_names
-from chainforge.preflight.rewards import check_rewards
-from chainforge.preflight.texts import check_texts
+from chainforge.project.claims import check_outputs
+from chainforge.project.graph import read_graph
+from chainforge.project.preflight.components import check_components
+from chainforge.project.preflight.device import check_device
+from chainforge.project.preflight.input_files import check_inputs
+from chainforge.project.preflight.names import check_names
+from chainforge.project.preflight.rewards import check_rewards
+from chainforge.project.preflight.texts import check_texts
 
 
 def check_project(plugins: Plugins, runtime: RuntimeSettings) -> None:

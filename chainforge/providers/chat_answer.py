@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from chainforge.calls import Reply, Usage
-from chainforge.reasoning import split_reasoning
+from chainforge.providers.calls import Reply, Usage
+from chainforge.providers.reasoning import split_reasoning
 
 SYNTHETIC = "chainforge-mock"  # the system_fingerprint of `chainforge mock-teacher`
 

@@ -5,15 +5,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from chainforge.claims import DVC_LOCK
 from chainforge.config.verbs import VERBS
 from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
-from chainforge.graph import GraphStep, dependencies, param, settings_of
 from chainforge.hookspecs import RewardOptions
 from chainforge.jsonl import read_rows
-from chainforge.lock_entry import selections
 from chainforge.plugins import Entry, Plugins
+from chainforge.project.claims import DVC_LOCK
+from chainforge.project.graph import GraphStep, dependencies, param, settings_of
+from chainforge.project.lock_entry import selections
 from chainforge.run.progress import say
 from chainforge.scoring.takes import check_columns, missing_columns
 

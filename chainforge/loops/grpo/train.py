@@ -8,12 +8,12 @@ from itertools import islice
 
 from chainforge.algorithms.advantages import zero_variance_N
 from chainforge.config.grpo import GrpoSettings
-from chainforge.loops.grpo_metrics import columns, rollout_metrics, update_metrics
-from chainforge.loops.grpo_rewards import check_rewards, does_not_apply, rewards_NG
-from chainforge.loops.grpo_rows import Row, make_rows, mini_batches
-from chainforge.loops.grpo_update import add_logprobs, update
-from chainforge.loops.prompt_mix import PromptMix
-from chainforge.loops.rollout_buffer import RolloutBuffer
+from chainforge.loops.grpo.buffer import RolloutBuffer
+from chainforge.loops.grpo.metrics import columns, rollout_metrics, update_metrics
+from chainforge.loops.grpo.prompt_mix import PromptMix
+from chainforge.loops.grpo.rewards import check_rewards, does_not_apply, rewards_NG
+from chainforge.loops.grpo.rows import Row, make_rows, mini_batches
+from chainforge.loops.grpo.update import add_logprobs, update
 from chainforge.models.allocator import return_freed_memory
 from chainforge.models.checkpoint import Policy
 from chainforge.models.optimizer import ScheduledOptimizer

@@ -18,7 +18,7 @@ from chainforge.config.loading import PARAMS, read_params
 from chainforge.config.yaml import parse_mapping
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.outputs import write_text
-from chainforge.run.inputs import ABSENT, differences
+from chainforge.run.fingerprint import ABSENT, differences
 
 PROFILES = Path("profiles")
 BASE = "tiny"  # the whole set of settings that every other profile overlays

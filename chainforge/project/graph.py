@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from chainforge.config.loading import load_settings, read_params
 from chainforge.errors import ChainForgeError, unknown
-from chainforge.stanzas import LOCK as LOCK
-from chainforge.stanzas import Stanza, checked, read_stanzas
+from chainforge.project.stanzas import LOCK as LOCK
+from chainforge.project.stanzas import Stanza, checked, read_stanzas
 
 GRAPH = Path("dvc.yaml")
 UNWATCHED = {"runtime", "collector"}  # change no result

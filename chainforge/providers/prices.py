@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 
-from chainforge.calls import Usage
 from chainforge.errors import ChainForgeError
+from chainforge.providers.calls import Usage
 from chainforge.records import Message
 
 MILLION = 1_000_000

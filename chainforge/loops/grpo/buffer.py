@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from chainforge.loops.grpo_rows import Row
+from chainforge.loops.grpo.rows import Row
 from chainforge.models.batches import Tokens
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from chainforge.errors import ChainForgeError
-from chainforge.nesting import shallow
+from chainforge.providers.nesting import shallow
 
 NONE = "none"  # for servers that want no key, and clients that want one
 USUAL = re.compile(r"(^|_)(API_?KEY|KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?$", re.IGNORECASE)

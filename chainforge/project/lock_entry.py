@@ -14,11 +14,11 @@ from pydantic import BaseModel
 
 from chainforge.config.loading import Choice, Role, load_settings
 from chainforge.config.run import RunSettings
-from chainforge.digests import closure, digest_code, digest_module
 from chainforge.errors import ChainForgeError
-from chainforge.file_digests import digest_path
-from chainforge.graph import LOCK, GraphStep, dependencies, param
 from chainforge.plugins import Entry, Plugins, plugin_settings
+from chainforge.project.code_digests import closure, digest_code, digest_module
+from chainforge.project.file_digests import digest_path
+from chainforge.project.graph import LOCK, GraphStep, dependencies, param
 
 Lock = dict[str, Any]
 

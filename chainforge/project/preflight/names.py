@@ -6,7 +6,7 @@ from typing import Any
 
 from chainforge.config.report import ReportSection
 from chainforge.errors import ChainForgeError, unknown
-from chainforge.graph import GraphStep, outputs, settings_of
+from chainforge.project.graph import GraphStep, outputs, settings_of
 
 
 def check_names(params: Mapping[str, Any], graph: Mapping[str, GraphStep]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from chainforge.errors import ChainForgeError
-from chainforge.graph import LOCK
-from chainforge.lock_entry import Lock, parse_lock, read_lock
+from chainforge.project.graph import LOCK
+from chainforge.project.lock_entry import Lock, parse_lock, read_lock
 
 
 def lock_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -1,0 +1,1 @@
+"""GRPO: the loop is train.py; the rest are its parts."""

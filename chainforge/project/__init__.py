@@ -1,0 +1,1 @@
+"""The project as a whole: its graph, its lock, what its steps read and may write."""
