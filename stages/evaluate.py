@@ -1,18 +1,20 @@
 """Evaluate one checkpoint on one bench: `evaluate@CHECKPOINT-BENCH`."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.jsonl import read_records, write_rows
 from chainforge.loops.evaluate import check_bench, figures, outcome
-from chainforge.loops.scored_batches import answers
+from chainforge.loops.scored_batches import sample_and_score
 from chainforge.loops.votes import reading_of
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.outputs import write_json
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Group, Prompt
-from chainforge.rollout.complete import batch_size, complete, sampling_model
+from chainforge.rollout.complete import batch_size, complete
+from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -25,7 +27,7 @@ def main(run: Run[EvaluateSettings]) -> None:
     prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
     scorer.check(prompts)
     policy = load_policy(Path("checkpoints") / checkpoint, start_torch(step.settings, step.runtime))
-    model = sampling_model(policy, step)
+    engine = LocalEngine(policy, step)
 
     def ask(kind: str, count: int, temperature: float) -> list[Group]:
         sampling = settings.model_copy(update={"temperature": temperature})
@@ -34,12 +36,13 @@ def main(run: Run[EvaluateSettings]) -> None:
             def seed(place: int, number: int) -> int:
                 return step.seed(bench, batch[place].id, number)
 
-            return complete(policy, model, batch, count, sampling, seed=seed, step=step)
+            return complete(engine, policy.tokenizer, batch, count, sampling, step, seed=seed)
 
         title = f"{step.name} {kind}"
-        return answers(prompts, sample, batch_size(count, step), scorer, work.journal(kind), work, title)
+        size = batch_size(engine, count)
+        return sample_and_score(prompts, sample, size, scorer, work.journal(kind), work, title)
 
-    with open_work(run.inputs, step.runtime) as work:
+    with closing(engine), open_work(run.inputs, step.runtime) as work:
         sampled = ask("sampled", settings.samples, settings.temperature)
         check_bench(sampled, settings, bench)
         greedy = ask("greedy", 1, 0.0) if settings.greedy else [None] * len(sampled)

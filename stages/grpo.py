@@ -1,16 +1,17 @@
 """GRPO: raise the reward of what the policy samples. Steps grpo_reasoning and grpo_final."""
 
-from collections.abc import Sequence
+from contextlib import closing
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.jsonl import read_records
+from chainforge.learner.local_learner import LocalLearner
 from chainforge.loops.grpo.prompt_mix import PromptMix
 from chainforge.loops.grpo.train import train
-from chainforge.models.checkpoint import load_policy, save_policy, start_torch
+from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.outputs import whole_folder
 from chainforge.project.stage import Run, stage, stage_main
-from chainforge.records import Group, Prompt
-from chainforge.rollout.complete import complete, sampling_model
+from chainforge.records import Prompt
+from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -26,26 +27,14 @@ def main(run: Run[GrpoSettings]) -> None:
     device = start_torch(step.settings, step.runtime)
     policy = load_policy(settings.start_from, device)
     reference = load_policy(settings.start_from, device) if settings.kl_coeff > 0 else None
-
-    def rollout(chosen: Sequence[Prompt], number: int, first: int) -> list[Group]:
-        completions = complete(
-            policy,
-            sampling_model(policy, step),
-            chosen,
-            settings.group_size,
-            settings,
-            seed=lambda place, index: step.seed("completion", first + place, index),
-            step=step,
-        )
-        return scorer.score(chosen, completions, global_step=number, max_steps=settings.num_rl_steps)
-
+    learner = LocalLearner(policy, settings, step, reference=reference)
     with (
         open_work(run.inputs, step.runtime) as work,
         whole_folder(settings.output) as folder,
+        closing(LocalEngine(policy, step)) as engine,
     ):
-        may_fail = [reward.name for reward in scorer.rewards if reward.options.on_error == "none"]
-        table, summary = train(policy, reference, prompts, rollout, settings, step, work, may_fail=may_fail)
-        save_policy(policy, folder)
+        table, summary = train(learner, engine, scorer, prompts, settings, step, work)
+        learner.save(folder)
         step.finish(summary, table)
 
 

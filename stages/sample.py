@@ -1,16 +1,18 @@
 """Rejection sampling: accepted completions of a checkpoint, as examples to train on."""
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from chainforge.config.sample import SampleSettings
 from chainforge.errors import ChainForgeError
 from chainforge.jsonl import read_records, write_records
 from chainforge.loops.rejection import accept
-from chainforge.loops.scored_batches import answers
+from chainforge.loops.scored_batches import sample_and_score
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Prompt
-from chainforge.rollout.complete import batch_size, complete, sampling_model
+from chainforge.rollout.complete import batch_size, complete
+from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -24,17 +26,17 @@ def main(run: Run[SampleSettings]) -> None:
         prompts += read_records(settings.extra_prompts, Prompt, settings.extra_max_prompts)
     scorer.check(prompts)
     policy = load_policy(settings.start_from, start_torch(step.settings, step.runtime))
-    model = sampling_model(policy, step)
+    engine = LocalEngine(policy, step)
 
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
         def seed(place: int, number: int) -> int:
             return step.seed(batch[place].id, number)
 
-        return complete(policy, model, batch, settings.samples, settings, seed=seed, step=step)
+        return complete(engine, policy.tokenizer, batch, settings.samples, settings, step, seed=seed)
 
-    with open_work(run.inputs, step.runtime) as work:
-        size = batch_size(settings.samples, step)
-        groups = answers(prompts, sample, size, scorer, work.journal("groups"), work, step.name)
+    with closing(engine), open_work(run.inputs, step.runtime) as work:
+        size = batch_size(engine, settings.samples)
+        groups = sample_and_score(prompts, sample, size, scorer, work.journal("groups"), work, step.name)
         examples, counts = accept(groups, settings)
         if not examples:
             raise ChainForgeError(

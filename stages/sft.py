@@ -6,8 +6,10 @@ import torch
 
 from chainforge.config.sft import SftSettings
 from chainforge.jsonl import read_records
-from chainforge.loops import sft
-from chainforge.models.checkpoint import Policy, load_policy, make_policy, save_policy, start_torch
+from chainforge.learner.local_learner import LocalLearner
+from chainforge.loops.sft import check_same_vocabulary, train
+from chainforge.models.checkpoint import Policy, load_policy, make_policy, start_torch
+from chainforge.models.policy_model import PolicyModel
 from chainforge.outputs import whole_folder
 from chainforge.plugins import Plugins
 from chainforge.project.stage import Run, stage, stage_main
@@ -24,17 +26,18 @@ def main(run: Run[SftSettings]) -> None:
     files = [path for path in (settings.examples, settings.extra_examples) if path]
     examples = [example for path in files for example in read_records(path, Example)]
     policy = starting_policy(settings, plugins, examples, step, device)
-    teacher = (
-        load_policy(settings.teacher, device) if settings.teacher and settings.logit_kd_weight > 0 else None
-    )
-    if teacher:
-        sft.check_same_vocabulary(policy, teacher)
+    teacher = None
+    if settings.teacher and settings.logit_kd_weight > 0:
+        teaching = load_policy(settings.teacher, device)
+        check_same_vocabulary(policy, teaching)
+        teacher = PolicyModel(teaching.model)
+    learner = LocalLearner(policy, settings, step, teacher=teacher)
     with (
         open_work(run.inputs, step.runtime) as work,
         whole_folder(settings.output) as folder,
     ):
-        table, summary = sft.train(policy, teacher, examples, settings, step, work)
-        save_policy(policy, folder)
+        table, summary = train(learner, teacher, examples, settings, step, work)
+        learner.save(folder)
         step.finish(summary, table)
 
 

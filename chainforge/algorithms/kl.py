@@ -7,6 +7,7 @@ reference over policy at a token that the policy sampled.
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
+from torch.nn.functional import kl_div
 
 
 def k1(log_ref_ratio: Tensor) -> Tensor:
@@ -25,3 +26,11 @@ def k3(log_ref_ratio: Tensor) -> Tensor:
 
 
 KL_ESTIMATORS: Mapping[str, Callable[[Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
+
+
+def distillation_kl(logp_student_MV: Tensor, logp_teacher_MV: Tensor) -> Tensor:
+    """KL(teacher || student) in nats, summed over M tokens; V vocabulary.
+
+    Source: Hinton et al., arXiv 1503.02531, at temperature 1, per token.
+    """
+    return kl_div(logp_student_MV, logp_teacher_MV, reduction="sum", log_target=True)

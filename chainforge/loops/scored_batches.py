@@ -13,7 +13,7 @@ from chainforge.scoring import Pending, Scorer
 Sample = Callable[[Sequence[Prompt]], Sequence[Sequence[Completion]]]
 
 
-def answers(
+def sample_and_score(
     prompts: Sequence[Prompt],
     sample: Sample,
     batch_size: int,
@@ -28,20 +28,20 @@ def answers(
     batches = [prompts[start : start + batch_size] for start in range(len(groups), len(prompts), batch_size)]
     for batch in progress(batches, title, unit="batch"):
         before, scoring = scoring, scorer.begin(batch, sample(batch))
-        groups += kept(before, journal) if before else []
+        groups += write_down(before, journal) if before else []
         if not scoring.waits:
-            groups, scoring = groups + kept(scoring, journal), None
+            groups, scoring = groups + write_down(scoring, journal), None
         try:
             work.safe_point()
         except Stopped:
             if scoring:
-                kept(scoring, journal)
+                write_down(scoring, journal)
             raise
-    return groups + (kept(scoring, journal) if scoring else [])
+    return groups + (write_down(scoring, journal) if scoring else [])
 
 
-def kept(scoring: Pending, journal: Journal) -> list[Group]:
-    """The scored groups of a batch, in the journal as one row."""
+def write_down(scoring: Pending, journal: Journal) -> list[Group]:
+    """Wait for the scores of a batch, and write its groups into the journal as one row."""
     groups = scoring.result()
     journal.append(
         [
@@ -62,7 +62,7 @@ def restore(prompts: Sequence[Prompt], journal: Journal, scorer: Scorer) -> list
     for number, row in enumerate(journal.rows, start=1):
         try:
             groups += [
-                restored(prompt, saved, scorer)
+                rebuild(prompt, saved, scorer)
                 for prompt, saved in zip(prompts[len(groups) : len(groups) + len(row)], row, strict=True)
             ]
         except Exception as error:  # whatever a row is that another program has changed
@@ -70,7 +70,7 @@ def restore(prompts: Sequence[Prompt], journal: Journal, scorer: Scorer) -> list
     return groups
 
 
-def restored(prompt: Prompt, saved: Mapping[str, Any], scorer: Scorer) -> Group:
+def rebuild(prompt: Prompt, saved: Mapping[str, Any], scorer: Scorer) -> Group:
     """A group of the journal. Raises where it is another prompt's, or not one."""
     if saved["prompt_id"] != prompt.id:
         raise ValueError(f"it is of prompt {saved['prompt_id']!r}, not {prompt.id!r}")

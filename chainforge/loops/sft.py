@@ -1,24 +1,24 @@
 """Supervised fine-tuning: loss on the response only; optionally KL to a teacher's logits."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
+from chainforge.algorithms.kl import distillation_kl
 from chainforge.config.sft import SftSettings
 from chainforge.errors import ChainForgeError
+from chainforge.learner.forward_passes import mixed_precision
+from chainforge.learner.learner import Learner, Sums, Update
 from chainforge.loops.sft_batches import batches, split
-from chainforge.models.batches import Batch, Tokens, collate, micro_batches
+from chainforge.models.batch import Batch, Tokens
 from chainforge.models.chat import encode_prompt, encode_response, opening
 from chainforge.models.checkpoint import Policy
-from chainforge.models.head import begin_gradient
-from chainforge.models.logprobs import completion_logprobs, distillation_kl, mixed_precision
-from chainforge.models.micro_batch_size import micro_batch_tokens
-from chainforge.models.optimizer import NotFinite, ScheduledOptimizer
-from chainforge.models.training_pass import training_pass
+from chainforge.models.policy_model import LogProbs, PolicyModel
 from chainforge.records import Example
 from chainforge.run.metrics import StepTable
 from chainforge.run.progress import progress
@@ -47,43 +47,47 @@ class Done:
 
 
 def train(
-    policy: Policy,
-    teacher: Policy | None,
+    learner: Learner,
+    teacher: PolicyModel | None,
     examples: Sequence[Example],
     settings: SftSettings,
     step: Step,
     work: Work,
 ) -> tuple[StepTable, dict[str, float | None]]:
-    """One turn of the body is one optimizer step. Changes the policy in place.
+    """One turn of the body is one optimizer step.
 
     Returns the row per step, and the summary.
     """
-    tokens, too_long = tokenize(policy, examples, settings, opening(policy.tokenizer, step.response_format))
+    prefill = opening(learner.tokenizer, step.response_format)
+    tokens, too_long = tokenize(learner.tokenizer, examples, settings, prefill)
     training, held_out = split(tokens, settings, step)
     steps = max(1, round(settings.num_epochs * len(training) / settings.batch_size))
-    optimizer = make_optimizer(policy, settings, steps)
     table = step.table(COLUMNS)
     done = Done()
-    work.attach(policy=policy.model, optimizer=optimizer, table=table, done=done)
+    learner.begin(steps)
+    work.attach(learner=learner, table=table, done=done)
     left = islice(batches(training, settings.batch_size, steps, step), done.steps, None)
     bar = progress(left, step.name, total=steps, initial=done.steps)
     for number, batch in enumerate(bar, start=done.steps + 1):
-        loss = backward(policy, teacher, batch, settings, step)
-        grad_norm = optimizer.step()
+        given = update(learner, teacher, batch, settings, step)
         due = number % settings.eval_every == 0 or number == steps
-        eval_loss = evaluation_loss(policy, held_out, step) if due else None
+        eval_loss = evaluation_loss(learner, held_out) if due else None
         table.add(
-            number, loss=loss, eval_loss=eval_loss, learning_rate=optimizer.learning_rate, grad_norm=grad_norm
+            number,
+            loss=given.loss,
+            eval_loss=eval_loss,
+            learning_rate=given.learning_rate,
+            grad_norm=given.grad_norm,
         )
-        done.steps, done.loss, done.eval_loss = number, loss, eval_loss
+        done.steps, done.loss, done.eval_loss = number, given.loss, eval_loss
         work.safe_point()
-        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        bar.set_postfix(loss=f"{given.loss:.3f}", refresh=False)
     summary: dict[str, float | None] = {
         "examples": len(training),
         "held_out": len(held_out),
         "too_long": too_long,
         "steps": steps,
-        "parameters": policy.num_parameters,
+        "parameters": learner.num_parameters,
         "loss": round(done.loss, 6),
         "eval_loss": None if done.eval_loss is None else round(done.eval_loss, 6),
     }
@@ -91,10 +95,9 @@ def train(
 
 
 def tokenize(
-    policy: Policy, examples: Sequence[Example], settings: SftSettings, prefill: str
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], settings: SftSettings, prefill: str
 ) -> tuple[list[Tokens], int]:
     """Token ids of every example that fits, and how many did not."""
-    tokenizer = policy.tokenizer
     tokens = [
         Tokens(
             encode_prompt(tokenizer, e.messages, prefill),
@@ -110,73 +113,30 @@ def tokenize(
     return fitting, len(tokens) - len(fitting)
 
 
-def backward(
-    policy: Policy, teacher: Policy | None, batch: Sequence[Tokens], settings: SftSettings, step: Step
-) -> float:
-    """Accumulate the gradient of the mean loss per response token; returns that mean in nats."""
+def update(
+    learner: Learner, teacher: PolicyModel | None, batch: Sequence[Tokens], settings: SftSettings, step: Step
+) -> Update:
+    """One optimizer step on the mean loss per response token, in nats."""
     total = sum(len(t.completion) for t in batch)
-    loss_sum = 0.0
-    with training_pass(policy.model, gradient_checkpointing=step.runtime.gradient_checkpointing):
-        begin_gradient(policy.model.get_output_embeddings())
-        for piece in pieces(batch, policy, step, teacher):
-            with mixed_precision(step.settings.precision, policy.device):
-                loss = piece_loss(policy, teacher, piece, settings) / total
-            if not loss.isfinite():
-                raise NotFinite("the loss", loss.item())
-            loss.backward()
-            loss_sum += loss.item()
-    return loss_sum
-
-
-def piece_loss(policy: Policy, teacher: Policy | None, piece: Batch, settings: SftSettings) -> Tensor:
-    """Cross-entropy summed over response tokens, mixed with the teacher's KL by `logit_kd_weight`."""
     weight = settings.logit_kd_weight if teacher else 0.0
-    loss = torch.zeros((), device=policy.device)
-    if weight < 1:
-        logp_BT = completion_logprobs(policy.model, piece)
-        loss = loss - (1 - weight) * logp_BT.sum()
-    if teacher and weight > 0:
-        loss = loss + weight * distillation_kl(policy.model, teacher.model, piece)
-    return loss
+
+    def loss(_: Sequence[int], found: LogProbs, micro_batch: Batch) -> tuple[Tensor, Sums]:
+        """Cross-entropy summed over response tokens, mixed with the teacher's KL by `logit_kd_weight`."""
+        value = -(1 - weight) * found.logp_BT.sum()
+        if teacher and found.logp_MV is not None:
+            with torch.no_grad(), mixed_precision(step.settings.precision, teacher.device):
+                by_teacher = teacher(micro_batch, vocabulary=True)
+            value = value + weight * distillation_kl(found.logp_MV, by_teacher.logp_MV)
+        return value / total, {}
+
+    return learner.step(batch, loss, vocabulary=weight > 0)
 
 
-@torch.no_grad()
-def evaluation_loss(policy: Policy, held_out: Sequence[Tokens], step: Step) -> float | None:
+def evaluation_loss(learner: Learner, held_out: Sequence[Tokens]) -> float | None:
     """Mean cross-entropy per response token on held-out examples, in nats."""
     if not held_out:
         return None
-    with training_pass(policy.model), mixed_precision(step.settings.precision, policy.device):
-        total = sum(
-            -completion_logprobs(policy.model, piece).sum().item() for piece in pieces(held_out, policy, step)
-        )
-    return total / sum(len(t.completion) for t in held_out)
-
-
-def pieces(
-    batch: Sequence[Tokens], policy: Policy, step: Step, teacher: Policy | None = None
-) -> Iterator[Batch]:
-    """Padded micro-batches of bounded size."""
-    most = micro_batch_tokens(
-        policy.model, step.runtime, step.settings.precision, teacher.model if teacher else None
-    )
-    for indices in micro_batches([len(t) for t in batch], most):
-        yield collate([batch[i] for i in indices], policy.device)
-
-
-def make_optimizer(policy: Policy, settings: SftSettings, steps: int) -> ScheduledOptimizer:
-    """AdamW, or Muon beside it, over this many steps."""
-    return ScheduledOptimizer(
-        policy.model,
-        learning_rate=settings.learning_rate,
-        muon_learning_rate=settings.muon_learning_rate,
-        steps=steps,
-        beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-        schedule=settings.schedule,
-        warmup_fraction=settings.warmup_fraction,
-        floor_fraction=settings.floor_fraction,
-        max_grad_norm=settings.max_grad_norm,
-    )
+    return -sum(map(sum, learner.logprobs(held_out))) / sum(len(t.completion) for t in held_out)
 
 
 def check_same_vocabulary(student: Policy, teacher: Policy) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from chainforge.config.sft import SftSettings
-from chainforge.models.batches import Tokens
+from chainforge.models.batch import Tokens
 from chainforge.run.step import Step
 
 POOL = 32  # batches that are cut from one pool of like-length examples

@@ -15,6 +15,8 @@ from transformers.utils import logging
 
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
+from chainforge.models.allocator import reuse_freed_memory
+from chainforge.models.attention import choose_attention
 from chainforge.models.fitting import check_parts
 from chainforge.pretrained import load_model, load_tokenizer
 from chainforge.pretrained.weights import settle_tying
@@ -104,6 +106,9 @@ def place(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """The model on the device, in evaluation mode: there is no dropout anywhere."""
     torch.nn.Module.to(model, device)
     model.eval()
+    choose_attention(model)
+    if device.type == "cpu":
+        reuse_freed_memory()
     return model
 
 

@@ -17,32 +17,28 @@ from torch.nn.functional import linear
 # Logits at once. On the CPU 4 MB of them: they stay in its cache.
 CHUNK_ELEMENTS = {"cpu": 2**20}
 CHUNK_ELEMENTS_ELSEWHERE = 2**26
-LARGE = 2**20  # elements of a weight from which on a second gradient of it is worth avoiding
 
 
 def token_logprobs(
-    head: torch.nn.Linear, hidden_MH: Tensor, targets_M: Tensor, *, temperature: float, entropy: bool
+    head: torch.nn.Linear,
+    hidden_MH: Tensor,
+    targets_M: Tensor,
+    *,
+    temperature: float,
+    entropy: bool,
+    gradient_VH: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(logp_M, entropy_M) of the targets under head(hidden) / temperature, in nats and float32.
 
     Matrix products are in the precision that autocast asks for, everything else in float32. The entropy has
-    no gradient, and is empty where it is not wanted.
+    no gradient, and is empty where it is not wanted. Where `gradient_VH` is given, the weight's gradient is
+    added to it, and is no part of the graph: autograd would make another, as large, and add it up.
     """
     device = hidden_MH.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
     scaled_MH = hidden_MH if temperature == 1 else hidden_MH / temperature
     bias_V = head.bias if temperature == 1 or head.bias is None else head.bias / temperature
-    return _TokenLogprobs.apply(scaled_MH, head.weight, bias_V, targets_M, dtype, entropy)  # type: ignore[no-any-return,no-untyped-call]
-
-
-def begin_gradient(head: torch.nn.Linear) -> None:
-    """Give a large weight a gradient of zeros, if it has none: `token_logprobs` adds to that of a large one.
-
-    Another, as large as the vocabulary, would wait until the input embedding's comes, and then be added up.
-    """
-    weight = head.weight
-    if weight.requires_grad and weight.grad is None and weight.numel() >= LARGE:
-        weight.grad = torch.zeros_like(weight)
+    return _TokenLogprobs.apply(scaled_MH, head.weight, bias_V, targets_M, dtype, entropy, gradient_VH)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -55,6 +51,7 @@ class _TokenLogprobs(torch.autograd.Function):
         targets_M: Tensor,
         dtype: torch.dtype,
         entropy: bool,
+        gradient_VH: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         cast_MH = hidden_MH.to(dtype)
         total_M = torch.full(targets_M.shape, -torch.inf, device=hidden_MH.device)  # log of the sum so far
@@ -75,7 +72,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 mean_M = mean_M * (total_M - grown_M).exp() + piece_mean_M * (piece_M - grown_M).exp()
             total_M = grown_M
         ctx.save_for_backward(hidden_MH, weight_VH, bias_V, targets_M, total_M)
-        ctx.dtype = dtype
+        ctx.dtype, ctx.gradient_VH = dtype, gradient_VH
         entropy_M = total_M - mean_M if entropy else mean_M
         ctx.mark_non_differentiable(entropy_M)
         return target_M - total_M, entropy_M
@@ -87,10 +84,8 @@ class _TokenLogprobs(torch.autograd.Function):
         cast_MH, weighted_MH = hidden_MH.to(ctx.dtype), (minus_M1 * hidden_MH).to(ctx.dtype)
         wants_weight, wants_bias = ctx.needs_input_grad[1:3]
         grad_MH = torch.zeros(hidden_MH.shape, device=hidden_MH.device)
-        is_begun = wants_weight and weight_VH.is_leaf and weight_VH.numel() >= LARGE
-        begun_VH = weight_VH.grad if is_begun else None
-        grad_VH = torch.zeros_like(weight_VH) if wants_weight and begun_VH is None else None
-        into_VH = begun_VH if grad_VH is None else grad_VH
+        grad_VH = torch.zeros_like(weight_VH) if wants_weight and ctx.gradient_VH is None else None
+        into_VH = grad_VH if ctx.gradient_VH is None else ctx.gradient_VH
         grad_V = torch.empty_like(bias_V) if wants_bias else None
         for start, end in _columns(len(targets_M), weight_VH):
             weight_WH = weight_VH[start:end].to(ctx.dtype)
@@ -104,7 +99,7 @@ class _TokenLogprobs(torch.autograd.Function):
             grad_MH += error_MW @ weight_WH
             if into_VH is not None:
                 into_VH[start:end] += error_MW.T @ weighted_MH
-        return grad_MH.mul_(minus_M1).to(hidden_MH.dtype), grad_VH, grad_V, None, None, None
+        return grad_MH.mul_(minus_M1).to(hidden_MH.dtype), grad_VH, grad_V, None, None, None, None
 
 
 def _columns(tokens: int, weight_VH: Tensor) -> Iterator[tuple[int, int]]:

@@ -1,5 +1,1 @@
-"""The sampler: prompts in, completions with their log-probabilities out."""
-
-from chainforge.rollout.sampler import Request, Sampled, sample
-
-__all__ = ["Request", "Sampled", "sample"]
+"""Engines: prompts in, completions with their log-probabilities out."""

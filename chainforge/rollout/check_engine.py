@@ -16,13 +16,13 @@ from transformers import PreTrainedModel
 
 from chainforge.config.sampling import SamplingSettings
 from chainforge.errors import ChainForgeError
+from chainforge.learner.forward_passes import forward_passes
 from chainforge.memory import enough_memory, is_lack_of_memory
-from chainforge.models.batches import Tokens
-from chainforge.models.logprobs import completion_logprobs
-from chainforge.models.passes import passes
-from chainforge.models.training_pass import training_pass
+from chainforge.models.batch import Tokens
+from chainforge.models.policy_model import PolicyModel
+from chainforge.rollout.engine import Request
 from chainforge.rollout.model_variants import WINDOW, fixed_window, louder, narrowed, smallest_window
-from chainforge.rollout.sampler import Request, sample
+from chainforge.rollout.sampler import sample
 
 TOLERANCE = 0.01  # nats per token, in float32: rounding stays a hundred times below, an error does not
 NEW_TOKENS = 5
@@ -109,10 +109,10 @@ def _truth(model: PreTrainedModel, sequences: Sequence[Tokens]) -> list[Tensor]:
 
 def _learnt(model: PreTrainedModel, sequences: Sequence[Tokens], *, share: bool) -> Tensor:
     """logp_BT as training computes them, gradients wanted."""
-    logp = torch.empty(len(sequences), NEW_TOKENS)
-    with torch.enable_grad(), training_pass(model):
-        for indices, batch in passes(model, sequences, MOST_TOKENS, "float32", share=share):
-            logp[indices] = completion_logprobs(model, batch).detach().cpu()
+    logp, policy = torch.empty(len(sequences), NEW_TOKENS), PolicyModel(model)
+    with torch.enable_grad():
+        for indices, batch in forward_passes(policy, sequences, MOST_TOKENS, share=share):
+            logp[indices] = policy(batch).logp_BT.detach().cpu()
     return logp
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from chainforge.models.decoder.attention import additive
+from chainforge.models.attention import additive
+from chainforge.models.decoder import hidden_states, merge
 from chainforge.rollout.cache import PaddedCache, chunks, left_padded_mask
 
 
@@ -19,6 +20,7 @@ class DecodeBatch:
     def __init__(self, model: PreTrainedModel, *, rows: int, prompt_width: int) -> None:
         """At most `rows` rows, and prompts of at most `prompt_width` tokens."""
         self._model, self._device, self._prompt_width = model, model.device, prompt_width
+        self._merged = merge(model)
         self._cache = PaddedCache(
             model.config.num_hidden_layers,
             rows=rows,
@@ -57,13 +59,14 @@ class DecodeBatch:
         end = self._cache.end
         column_W = torch.arange(self._cache.width, device=self._device)
         seen_BW = (column_W >= self._start_B[:, None]) & (column_W <= end)
-        hidden_B1H = self._model.get_decoder()(
-            input_ids=token_B[:, None],
-            attention_mask=additive(seen_BW[:, None, None], self._model.dtype),
-            position_ids=(end - self._start_B)[:, None],
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state
+        hidden_B1H = hidden_states(
+            self._model,
+            token_B[:, None],
+            additive(seen_BW[:, None, None], self._model.dtype),
+            (end - self._start_B)[:, None],
+            self._cache,
+            merged=self._merged,
+        )
         self.logits_BV = self._model.get_output_embeddings()(hidden_B1H[:, -1])
         self.taken_B = self.taken_B + 1
 
@@ -84,12 +87,13 @@ class DecodeBatch:
             is_token_RP[row, width - len(ids) :] = True
         tokens_RP, is_token_RP = tokens_RP.to(self._device), is_token_RP.to(self._device)
         cache = PaddedCache(self._model.config.num_hidden_layers, rows=len(prompts), width=width)
-        hidden_RPH = self._model.get_decoder()(
-            input_ids=tokens_RP,
-            attention_mask=left_padded_mask(is_token_RP),
-            position_ids=(is_token_RP.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        hidden_RPH = hidden_states(
+            self._model,
+            tokens_RP,
+            left_padded_mask(is_token_RP),
+            (is_token_RP.cumsum(-1) - 1).clamp(min=0),
+            cache,
+            merged=self._merged,
+        )
         logits_RV: Tensor = self._model.get_output_embeddings()(hidden_RPH[:, -1])
         return logits_RV, cache, is_token_RP.sum(-1)

@@ -15,29 +15,12 @@ from transformers import PreTrainedModel
 from chainforge.config.sampling import SamplingSettings
 from chainforge.memory import enough_memory
 from chainforge.records import Finish
-from chainforge.rollout.decode_attention import decoding
 from chainforge.rollout.decode_batch import DecodeBatch
 from chainforge.rollout.draw import draw, uniform_table
+from chainforge.rollout.engine import Request, Sampled
 
 LOWER = "lower runtime.rollout_rows, or max_new_tokens of this step; or choose a smaller model"
 TURNOVER = 0.125  # ended rows leave when they are this share of the batch
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A prompt as token ids, and one seed per completion wanted."""
-
-    prompt_ids: Sequence[int]
-    seeds: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """One completion: token ids with the EOS token that ended it, if any; log-probabilities; how it ended."""
-
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish: Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +60,29 @@ def sample(
     width = max(len(group.prompt_ids) for group in waiting)
     batch = DecodeBatch(model, rows=min(max_rows, count), prompt_width=width)
     running_B = torch.ones(0, dtype=torch.bool, device=device)
-    with decoding(model):
-        while len(batch) or waiting:
-            if groups := _that_fit(waiting, max_rows - len(batch)):
-                batch.admit([g.prompt_ids for g in groups], [g.numbers for g in groups])
-                running_B = torch.cat([running_B, running_B.new_ones(len(batch) - len(running_B))])
-            number_B, taken_B = batch.number_B, batch.taken_B
-            token_B, logp_B = draw(
-                batch.logits_BV,
-                uniform_NT[number_B.to(uniform_NT.device), taken_B.to(uniform_NT.device)],
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                top_k=settings.top_k,
-            )
-            tokens_NT[number_B, taken_B], logp_NT[number_B, taken_B] = token_B, logp_B
-            stopped_B = running_B & (token_B[:, None] == eos_E).any(-1)
-            length_N[number_B[stopped_B]] = taken_B[stopped_B] + 1
-            at_limit_B = taken_B == limit - 1
-            running_B &= ~(stopped_B | at_limit_B)
-            ended = len(batch) - int(running_B.sum())
-            if ended >= TURNOVER * len(batch) or at_limit_B.any():
-                order_B = batch.keep(running_B)
-                token_B, running_B = token_B[order_B], running_B[order_B]
-            if len(batch):
-                batch.advance(token_B)
+    while len(batch) or waiting:
+        if groups := _that_fit(waiting, max_rows - len(batch)):
+            batch.admit([g.prompt_ids for g in groups], [g.numbers for g in groups])
+            running_B = torch.cat([running_B, running_B.new_ones(len(batch) - len(running_B))])
+        number_B, taken_B = batch.number_B, batch.taken_B
+        token_B, logp_B = draw(
+            batch.logits_BV,
+            uniform_NT[number_B.to(uniform_NT.device), taken_B.to(uniform_NT.device)],
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+        )
+        tokens_NT[number_B, taken_B], logp_NT[number_B, taken_B] = token_B, logp_B
+        stopped_B = running_B & (token_B[:, None] == eos_E).any(-1)
+        length_N[number_B[stopped_B]] = taken_B[stopped_B] + 1
+        at_limit_B = taken_B == limit - 1
+        running_B &= ~(stopped_B | at_limit_B)
+        ended = len(batch) - int(running_B.sum())
+        if ended >= TURNOVER * len(batch) or at_limit_B.any():
+            order_B = batch.keep(running_B)
+            token_B, running_B = token_B[order_B], running_B[order_B]
+        if len(batch):
+            batch.advance(token_B)
     return _collect(requests, tokens_NT, logp_NT, length_N, eos_ids)
 
 

@@ -1,14 +1,16 @@
 """What one rollout gives the update: its completions with their advantages, in mini-batches."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from chainforge.algorithms.advantages import advantages, zero_variance_N
 from chainforge.config.grpo import GrpoSettings
 from chainforge.loops.grpo.rewards import rewards_NG
-from chainforge.models.batches import Tokens
+from chainforge.models.batch import Tokens
 from chainforge.models.chat import encode_prompt, opening
-from chainforge.models.checkpoint import Policy
 from chainforge.records import Group
 from chainforge.run.step import Step
 
@@ -29,16 +31,18 @@ class Row:
     learns: bool
 
 
-def make_rows(policy: Policy, groups: Sequence[Group], settings: GrpoSettings, step: Step) -> list[Row]:
+def make_rows(
+    tokenizer: PreTrainedTokenizerBase, groups: Sequence[Group], settings: GrpoSettings, step: Step
+) -> list[Row]:
     """Completions with their advantages, group by group."""
     reward_NG = rewards_NG(groups)
     advantage_NG = advantages(reward_NG, scale=settings.scale_rewards).tolist()
     is_equal_N = zero_variance_N(reward_NG).tolist()
-    prefill = opening(policy.tokenizer, step.response_format)
+    prefill = opening(tokenizer, step.response_format)
     rows = []
     for group, advantage_G, is_equal in zip(groups, advantage_NG, is_equal_N, strict=True):
         kl_counts = settings.kl_coeff > 0 and not (is_equal and settings.drop_equal_groups)
-        prompt_ids = encode_prompt(policy.tokenizer, group.prompt.messages, prefill)
+        prompt_ids = encode_prompt(tokenizer, group.prompt.messages, prefill)
         for completion, advantage in zip(group.completions, advantage_G, strict=True):
             masked = settings.mask_truncated and completion.finish == "length"
             rows.append(
@@ -56,7 +60,47 @@ def make_rows(policy: Policy, groups: Sequence[Group], settings: GrpoSettings, s
 
 
 def mini_batches(rows: Sequence[Row], settings: GrpoSettings) -> list[list[Row]]:
-    """The mini-batches: every group whole, as even as it goes."""
+    """The mini-batches: every group whole, and as equal in size as possible."""
     groups = [rows[i : i + settings.group_size] for i in range(0, len(rows), settings.group_size)]
     parts = [groups[i :: settings.mini_batches] for i in range(settings.mini_batches)]
     return [[row for group in part for row in group] for part in parts]
+
+
+@dataclass
+class RolloutBuffer:
+    """The rollout under way, with what its updates gave so far: what a run needs to go on inside of it.
+
+    `number` counts rollouts from 1; 0 before the first. `drawn` prompts were used so far, and the rewards
+    `applied` did so at least once."""
+
+    number: int = 0
+    rows: Sequence[Row] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    updates: list[dict[str, float]] = field(default_factory=list)
+    drawn: int = 0
+    applied: list[str] = field(default_factory=list)
+
+    def fill(
+        self, number: int, rows: Sequence[Row], metrics: dict[str, float], drawn: int, applied: list[str]
+    ) -> None:
+        """The next rollout, of which no update is done."""
+        self.number, self.rows, self.metrics, self.updates = number, rows, metrics, []
+        self.drawn, self.applied = drawn, applied
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers, lists and mappings only."""
+        rows = [asdict(row) for row in self.rows]
+        return {
+            "number": self.number,
+            "rows": rows,
+            "metrics": self.metrics,
+            "updates": self.updates,
+            "drawn": self.drawn,
+            "applied": self.applied,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.number, self.metrics, self.updates = state["number"], state["metrics"], state["updates"]
+        self.drawn, self.applied = state["drawn"], state["applied"]
+        self.rows = [Row(**row | {"tokens": Tokens(**row["tokens"])}) for row in state["rows"]]

@@ -12,116 +12,79 @@ from torch import Tensor
 
 from chainforge.algorithms.losses import LossSettings, Stats, loss_denominator, policy_loss, stat_means
 from chainforge.config.grpo import GrpoSettings
+from chainforge.learner.learner import Learner
+from chainforge.learner.optimizer import NotFinite
 from chainforge.loops.grpo.rows import Row, mini_batches
-from chainforge.models.batches import Batch, pad_rows
-from chainforge.models.checkpoint import Policy
-from chainforge.models.head import begin_gradient
-from chainforge.models.logprobs import completion_logprobs, logprobs_and_entropy, mixed_precision
-from chainforge.models.micro_batch_size import micro_batch_tokens
-from chainforge.models.optimizer import NotFinite, ScheduledOptimizer
-from chainforge.models.passes import passes
-from chainforge.models.training_pass import training_pass
+from chainforge.models.batch import Batch, pad_rows
+from chainforge.models.policy_model import LogProbs
 from chainforge.outputs import write_text
 from chainforge.run.step import LOGS, Step
 
 
-def add_logprobs(
-    policy: Policy, reference: Policy | None, rows: Sequence[Row], settings: GrpoSettings, step: Step
-) -> None:
+def add_logprobs(learner: Learner, rows: Sequence[Row], settings: GrpoSettings, step: Step) -> None:
     """Reference log-probabilities where the KL counts; the policy's where it will have moved by then.
 
     The first mini-batch needs none of the policy's: its own forward pass gives them. The others' are those of
     the sampler, or are computed where the sampler's are too coarse.
     """
     learning = [row for row in rows if row.learns]
-    if reference:
-        for row, logp in zip(learning, logprobs_of(reference, learning, settings, step), strict=True):
+    if settings.kl_coeff > 0:
+        found = learner.reference_logprobs([row.tokens for row in learning], settings.temperature)
+        for row, logp in zip(learning, found, strict=True):
             row.ref_logp = logp
     later = [row for part in mini_batches(rows, settings)[1:] for row in part if row.learns]
     is_exact = step.settings.precision == "float32"
-    old = [row.sampled_logp for row in later] if is_exact else logprobs_of(policy, later, settings, step)
+    old: Sequence[Sequence[float]] = [row.sampled_logp for row in later]
+    if not is_exact:
+        old = learner.logprobs([row.tokens for row in later], settings.temperature)
     for row, old_logp in zip(later, old, strict=True):
         row.old_logp = old_logp
 
 
-@torch.no_grad()
-def logprobs_of(policy: Policy, rows: Sequence[Row], settings: GrpoSettings, step: Step) -> list[list[float]]:
-    """Log-probabilities of the rows' completion tokens, in the order of the rows."""
-    found: list[list[float]] = [[] for _ in rows]
-    most = micro_batch_tokens(policy.model, step.runtime, step.settings.precision)
-    with training_pass(policy.model):
-        for indices, batch in passes(
-            policy.model, [row.tokens for row in rows], most, step.settings.precision
-        ):
-            with mixed_precision(step.settings.precision, policy.device):
-                logp_BT = completion_logprobs(policy.model, batch, temperature=settings.temperature)
-            for index, logp_T in zip(indices, logp_BT.tolist(), strict=True):
-                found[index] = logp_T[: len(rows[index].tokens.completion)]
-    return found
-
-
-def update(
-    policy: Policy, optimizer: ScheduledOptimizer, rows: Sequence[Row], settings: GrpoSettings, step: Step
-) -> dict[str, float]:
-    """One optimizer step on these rows; the result does not depend on the size of a micro-batch."""
+def update(learner: Learner, rows: Sequence[Row], settings: GrpoSettings, step: Step) -> dict[str, float]:
+    """One optimizer step on these rows, and its figures; none where no row has a gradient."""
     learning = [row for row in rows if row.learns]
     if not learning:
         return {}
     loss_settings = loss_settings_of(settings)
     lengths = [0 if row.masked else len(row.tokens.completion) for row in rows]
-    denominator = loss_denominator(
-        loss_settings, (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
-    )
-    most = micro_batch_tokens(policy.model, step.runtime, step.settings.precision)
-    totals: dict[str, Tensor] = {}
-    checkpointing = step.runtime.gradient_checkpointing
-    with training_pass(policy.model, gradient_checkpointing=checkpointing):
-        begin_gradient(policy.model.get_output_embeddings())
-        sequences = [row.tokens for row in learning]
-        for indices, batch in passes(
-            policy.model, sequences, most, step.settings.precision, share=not checkpointing
-        ):
-            chosen = [learning[i] for i in indices]
-            loss, stats = micro_batch_loss(policy, chosen, batch, loss_settings, settings, step)
-            if not loss.isfinite():
-                dump(chosen, step)
-                raise NotFinite("the loss", loss.item())
-            (loss / denominator).backward()
-            stats["loss"] = torch.stack([loss.detach() / denominator, torch.ones_like(loss.detach())])
-            for name, value in stats.items():
-                totals[name] = totals.get(name, torch.zeros_like(value)) + value
-    loss_total = totals.pop("loss")[0].item()
+    denominator = loss_denominator(loss_settings, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
+
+    def loss(indices: Sequence[int], found: LogProbs, batch: Batch) -> tuple[Tensor, Stats]:
+        total, stats = micro_batch_loss([learning[i] for i in indices], found, batch, loss_settings, settings)
+        return total / denominator, stats
+
     try:
-        grad_norm = optimizer.step()
+        done = learner.step([row.tokens for row in learning], loss, settings.temperature, entropy=True)
     except NotFinite:
         dump(learning, step)
         raise
-    return stat_means(totals) | {
-        "loss": loss_total,
-        "grad_norm": grad_norm,
-        "learning_rate": optimizer.learning_rate,
+    return stat_means(done.sums) | {
+        "loss": done.loss,
+        "grad_norm": done.grad_norm,
+        "learning_rate": done.learning_rate,
     }
 
 
 def micro_batch_loss(
-    policy: Policy, rows: Sequence[Row], batch: Batch, loss: LossSettings, settings: GrpoSettings, step: Step
+    rows: Sequence[Row], found: LogProbs, batch: Batch, loss: LossSettings, settings: GrpoSettings
 ) -> tuple[Tensor, Stats]:
     """The summed loss of one micro-batch and its (sum, count) statistics."""
-    with mixed_precision(step.settings.precision, policy.device):
-        logp_BT, entropy_BT = logprobs_and_entropy(policy.model, batch, temperature=settings.temperature)
-    width = batch.mask_BT.shape[1]
-    sampled_BT = pad_rows([row.sampled_logp for row in rows], width, policy.device)
+    logp_BT, mask_BT, device = found.logp_BT, batch.mask_BT, found.logp_BT.device
+    width = mask_BT.shape[1]
+    sampled_BT = pad_rows([row.sampled_logp for row in rows], width, device)
     total, stats = policy_loss(
         logp_BT,
         old_logprobs(rows, logp_BT.detach(), settings),
-        pad_rows([row.ref_logp for row in rows], width, policy.device) if settings.kl_coeff > 0 else None,
-        torch.tensor([row.advantage for row in rows], device=policy.device),
-        batch.mask_BT,
+        pad_rows([row.ref_logp for row in rows], width, device) if settings.kl_coeff > 0 else None,
+        torch.tensor([row.advantage for row in rows], device=device),
+        mask_BT,
         loss,
     )
-    tokens = batch.mask_BT.sum()
-    stats["entropy"] = torch.stack([entropy_BT.sum(), tokens])
-    stats["drift"] = torch.stack([(logp_BT.detach() - sampled_BT).abs()[batch.mask_BT].sum(), tokens])
+    assert found.entropy_BT is not None
+    tokens = mask_BT.sum()
+    stats["entropy"] = torch.stack([found.entropy_BT.sum(), tokens])
+    stats["drift"] = torch.stack([(logp_BT.detach() - sampled_BT).abs()[mask_BT].sum(), tokens])
     return total, stats
 
 

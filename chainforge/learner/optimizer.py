@@ -11,6 +11,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel
 
 from chainforge.algorithms.schedule import SCHEDULES
+from chainforge.config.optimizer import OptimizerSettings
 from chainforge.errors import ChainForgeError
 from chainforge.memory import enough_memory
 
@@ -21,36 +22,31 @@ class ScheduledOptimizer:
     Source: AdamW, arXiv 1711.05101; Muon, https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        *,
-        learning_rate: float,
-        steps: int,
-        muon_learning_rate: float = 0.0,
-        beta2: float,
-        weight_decay: float,
-        schedule: str,
-        warmup_fraction: float,
-        floor_fraction: float = 0.0,
-        max_grad_norm: float,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, settings: OptimizerSettings, steps: int) -> None:
+        """`steps` is how many there will be: the learning rate follows."""
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         embeddings = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
         hidden = [p for p in self._parameters if p.ndim == 2 and id(p) not in embeddings]
         rest = [p for p in self._parameters if not (p.ndim == 2 and id(p) not in embeddings)]
         groups = [{"params": rest, "weight_decay": 0.0}]
         self._optimizers: list[Optimizer] = []
-        if muon_learning_rate > 0:
-            self._optimizers.append(Muon(hidden, lr=muon_learning_rate, weight_decay=weight_decay))
+        if settings.muon_learning_rate > 0:
+            self._optimizers.append(
+                Muon(hidden, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
+            )
         else:
-            groups.append({"params": hidden, "weight_decay": weight_decay})
-        self._optimizers.append(AdamW(groups, lr=learning_rate, betas=(0.9, beta2), fused=True))
+            groups.append({"params": hidden, "weight_decay": settings.weight_decay})
+        self._optimizers.append(
+            AdamW(groups, lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True)
+        )
         self._peaks = [[group["lr"] for group in o.param_groups] for o in self._optimizers]
         self._factor = partial(
-            SCHEDULES[schedule], steps=steps, warmup_fraction=warmup_fraction, floor_fraction=floor_fraction
+            SCHEDULES[settings.schedule],
+            steps=steps,
+            warmup_fraction=settings.warmup_fraction,
+            floor_fraction=settings.floor_fraction,
         )
-        self._max_grad_norm = max_grad_norm
+        self._max_grad_norm = settings.max_grad_norm
         self._taken = 0
         self.learning_rate = 0.0
 

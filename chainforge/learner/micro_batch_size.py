@@ -1,18 +1,16 @@
 """How many tokens a forward and backward pass takes at once, where the settings leave it to us."""
 
-from weakref import WeakKeyDictionary
-
 import psutil
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from transformers import PreTrainedModel
 
+from chainforge.algorithms.kl import distillation_kl
 from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
-from chainforge.models.batches import Tokens, collate
-from chainforge.models.logprobs import completion_logprobs, distillation_kl, mixed_precision
-from chainforge.models.training_pass import training_pass
+from chainforge.learner.forward_passes import mixed_precision
+from chainforge.models.batch import Tokens, collate
+from chainforge.models.policy_model import PolicyModel
 
 MOST_ON_CPU = 1024  # tokens; more are not faster
 # On every CPU, so that all compute the same sums; what is faster with more of it gains little.
@@ -22,14 +20,9 @@ FIXED_BYTES = 22  # per parameter: 4 of weight, 4 of gradient, 8 of moments, 4 o
 TEACHER_BYTES = 4  # per parameter of a teacher whose logits are distilled
 LEAST = 512
 
-_found: WeakKeyDictionary[PreTrainedModel, dict[bool, int]] = WeakKeyDictionary()
-
 
 def micro_batch_tokens(
-    model: PreTrainedModel,
-    runtime: RuntimeSettings,
-    precision: str,
-    teacher: PreTrainedModel | None = None,
+    model: PolicyModel, runtime: RuntimeSettings, precision: str, teacher: PolicyModel | None = None
 ) -> int:
     """`runtime.micro_batch_tokens`, or what fits; with a teacher, beside its logits and the model's own.
 
@@ -39,28 +32,19 @@ def micro_batch_tokens(
     """
     if runtime.micro_batch_tokens != "auto":
         return runtime.micro_batch_tokens
-    known = _found.setdefault(model, {})
-    if (with_teacher := teacher is not None) not in known:
-        checkpointing = runtime.gradient_checkpointing
-        per_token = kept_bytes_per_token(
-            model, precision, gradient_checkpointing=checkpointing, teacher=teacher
-        )
-        is_cuda = model.device.type == "cuda"
-        memory = (
-            torch.cuda.get_device_properties(model.device).total_memory
-            if is_cuda
-            else psutil.virtual_memory().total + psutil.swap_memory().total
-        )
-        held = FIXED_BYTES * model.num_parameters() + TEACHER_BYTES * (
-            teacher.num_parameters() if teacher else 0
-        )
-        most = tokens_that_fit(memory - held, per_token)
-        if most == 0:
-            raise _does_not_fit(model, memory, held + LEAST * per_token / SHARE)
-        known[with_teacher] = (
-            most if is_cuda else max(LEAST, min(tokens_that_fit(CPU_BYTES, per_token), MOST_ON_CPU))
-        )
-    return known[with_teacher]
+    per_token = kept_bytes_per_token(model, precision, teacher)
+    is_cuda = model.device.type == "cuda"
+    memory = (
+        torch.cuda.get_device_properties(model.device).total_memory
+        if is_cuda
+        else psutil.virtual_memory().total + psutil.swap_memory().total
+    )
+    held = FIXED_BYTES * model.model.num_parameters()
+    held += TEACHER_BYTES * teacher.model.num_parameters() if teacher else 0
+    most = tokens_that_fit(memory - held, per_token)
+    if most == 0:
+        raise _does_not_fit(model, memory, held + LEAST * per_token / SHARE)
+    return most if is_cuda else max(LEAST, min(tokens_that_fit(CPU_BYTES, per_token), MOST_ON_CPU))
 
 
 def tokens_that_fit(free: float, per_token: float) -> int:
@@ -69,9 +53,9 @@ def tokens_that_fit(free: float, per_token: float) -> int:
     return 1 << (most.bit_length() - 1) if most >= LEAST else 0
 
 
-def _does_not_fit(model: PreTrainedModel, memory: int, needed: float) -> ChainForgeError:
+def _does_not_fit(model: PolicyModel, memory: int, needed: float) -> ChainForgeError:
     return ChainForgeError(
-        f"training does not fit: {model.num_parameters():,} weights, their gradients and moments, and "
+        f"training does not fit: {model.model.num_parameters():,} weights, their gradients and moments, and "
         f"{LEAST} tokens at once need about {needed / 2**30:,.1f} GB; this machine's {model.device.type} has "
         f"{memory / 2**30:,.1f} GB",
         "set runtime.gradient_checkpointing to true, choose a smaller model or a larger machine, or set "
@@ -79,26 +63,14 @@ def _does_not_fit(model: PreTrainedModel, memory: int, needed: float) -> ChainFo
     )
 
 
-def kept_bytes_per_token(
-    model: PreTrainedModel,
-    precision: str,
-    *,
-    gradient_checkpointing: bool,
-    teacher: PreTrainedModel | None = None,
-) -> float:
+def kept_bytes_per_token(model: PolicyModel, precision: str, teacher: PolicyModel | None = None) -> float:
     """Bytes that a token's forward pass keeps for the backward pass, measured."""
     short, long = 64, 128
-    kept = [_kept_bytes(model, n, precision, gradient_checkpointing, teacher) for n in (short, long)]
+    kept = [_kept_bytes(model, n, precision, teacher) for n in (short, long)]
     return (kept[1] - kept[0]) / (long - short)  # weights that are cast are kept once, for any length
 
 
-def _kept_bytes(
-    model: PreTrainedModel,
-    length: int,
-    precision: str,
-    gradient_checkpointing: bool,
-    teacher: PreTrainedModel | None,
-) -> int:
+def _kept_bytes(model: PolicyModel, length: int, precision: str, teacher: PolicyModel | None) -> int:
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Tensor] = {}  # a tensor that is held keeps its address to itself
 
@@ -111,11 +83,12 @@ def _kept_bytes(
     batch = collate([Tokens([0], [0] * (length - 1))], model.device)
     with (
         torch.enable_grad(),
-        training_pass(model, gradient_checkpointing=gradient_checkpointing),
         saved_tensors_hooks(note, lambda tensor: tensor),
         mixed_precision(precision, model.device),
     ):
-        completion_logprobs(model, batch)
-        if teacher:
-            distillation_kl(model, teacher, batch)
+        found = model(batch, vocabulary=teacher is not None)
+        if teacher and found.logp_MV is not None:
+            with torch.no_grad():
+                by_teacher = teacher(batch, vocabulary=True)
+            distillation_kl(found.logp_MV, by_teacher.logp_MV)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

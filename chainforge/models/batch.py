@@ -1,16 +1,14 @@
-"""Sequences of different lengths to padded tensors, and to micro-batches of bounded size.
+"""Sequences of different lengths as padded tensors.
 
-B sequences, S whole length, T completion length. Right padding: under causal attention no real token
-sees it, so it needs no attention mask and changes no result.
+B sequences, S whole length, T completion length, P prompt length. Right padding: under causal attention no
+real token sees it, so it needs no attention mask and changes no result.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-MOST_PADDING = 1 / 8  # of a micro-batch: on a CPU, about what the fixed costs of one more are worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +23,25 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefix:
+    """What was computed of the prompts of a batch's rows: last hidden states, keys and values by layer."""
+
+    last_BH: Tensor
+    states: Sequence[Tensor]  # keys, values, keys, …: [B, heads, P, head size]
+    is_token_BP: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """`tokens_BS` right-padded; `target_BS` marks completion tokens; `mask_BT` is the same, left-aligned.
 
-    `hidden_before` is set where the prompts are computed apart, and the rows are completions only: it takes
-    tokens_BT to hidden_BTH, the last hidden state before each of them.
+    With a `prefix`, the prompts were computed apart, and the rows are completions only.
     """
 
     tokens_BS: Tensor
     target_BS: Tensor
     mask_BT: Tensor
-    hidden_before: Callable[[Tensor], Tensor] | None = None
+    prefix: Prefix | None = None
 
 
 def collate(sequences: Sequence[Tokens], device: torch.device) -> Batch:
@@ -56,27 +62,6 @@ def pad_ids(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor
         padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
         is_token[index, : len(row)] = True
     return padded.to(device), is_token.to(device)
-
-
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of all sequences, alike lengths together, at most `max_tokens` each with padding counted.
-
-    A micro-batch ends early where its padding would pass a share of that: with lengths as uneven as those of
-    sampled completions, filling it up would compute more padding than tokens. A single sequence longer than
-    `max_tokens` gets a micro-batch of its own.
-    """
-    batch: list[int] = []
-    padding = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch:
-            longest = lengths[batch[0]]
-            padding += longest - lengths[index]
-            if (len(batch) + 1) * longest > max_tokens or padding > max_tokens * MOST_PADDING:
-                yield batch
-                batch, padding = [], 0
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def pad_rows(rows: Sequence[Sequence[float]], width: int, device: torch.device) -> Tensor:

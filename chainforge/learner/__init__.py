@@ -1,0 +1,1 @@
+"""Forward, backward and optimizer step over any number of sequences."""

@@ -1,0 +1,135 @@
+"""Sequences as the forward passes that compute them: like lengths together, and shared prompts once.
+
+N prompts, P their width, B rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from chainforge.models.batch import Batch, Prefix, Tokens, collate, pad_ids
+from chainforge.models.policy_model import PolicyModel
+
+MOST_PADDING = 1 / 8  # of a micro-batch: on a CPU, about what the fixed costs of one more are worth
+
+
+def forward_passes(
+    model: PolicyModel,
+    sequences: Sequence[Tokens],
+    most_tokens: int,
+    *,
+    share: bool = True,
+    sparse: bool = False,
+) -> Iterator[tuple[list[int], Batch]]:
+    """(indices, batch) of all sequences, at most `most_tokens` tokens each with padding counted.
+
+    Where completions share their prompts these are computed apart, once, unless `share` is false. Their
+    backward pass comes when the iterator goes on after its last micro-batch: so a loop over it runs the
+    backward pass of each batch in its body. `sparse` is as in `hidden_states`.
+    """
+    if not (share and can_share(model, sequences)):
+        for indices in micro_batches([len(s) for s in sequences], most_tokens):
+            yield indices, collate([sequences[i] for i in indices], model.device)
+        return
+    for prompts, members in _by_prompt(sequences, most_tokens):
+        shared = _SharedPrompts(model, prompts, sparse=sparse)
+        number = {tuple(prompt): n for n, prompt in enumerate(prompts)}
+        for chosen in micro_batches([len(sequences[i].completion) for i in members], most_tokens):
+            indices = [members[i] for i in chosen]
+            prompt_B = torch.tensor(
+                [number[tuple(sequences[i].prompt)] for i in indices], device=model.device
+            )
+            batch = collate([Tokens((), sequences[i].completion) for i in indices], model.device)
+            yield indices, replace(batch, prefix=shared.of(prompt_B.to(model.device)))
+        shared.backward()
+
+
+def can_share(model: PolicyModel, sequences: Sequence[Tokens]) -> bool:
+    """Whether it is exact, and pays: a window of the context would count the padding."""
+    config = model.model.config.get_text_config()
+    layers = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None) if layers is None else set(layers) - {"full_attention"}
+    return not window and 2 * len({tuple(s.prompt) for s in sequences}) <= len(sequences)
+
+
+def micro_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Indices of all sequences, like lengths together, at most `max_tokens` each with padding counted.
+
+    A micro-batch ends early where its padding would pass a share of that: with lengths as uneven as those of
+    sampled completions, filling it up would compute more padding than tokens. A single sequence longer than
+    `max_tokens` gets a micro-batch of its own.
+    """
+    batch: list[int] = []
+    padding = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batch:
+            longest = lengths[batch[0]]
+            padding += longest - lengths[index]
+            if (len(batch) + 1) * longest > max_tokens or padding > max_tokens * MOST_PADDING:
+                yield batch
+                batch, padding = [], 0
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _by_prompt(
+    sequences: Sequence[Tokens], most_tokens: int
+) -> Iterator[tuple[Sequence[Sequence[int]], list[int]]]:
+    """(prompts, indices of the sequences that have them), as many as make a pass; like lengths together."""
+    members: dict[tuple[int, ...], list[int]] = {}
+    for index, sequence in enumerate(sequences):
+        members.setdefault(tuple(sequence.prompt), []).append(index)
+    distinct = list(members)
+    for chosen in micro_batches([len(prompt) for prompt in distinct], most_tokens):
+        prompts = [distinct[i] for i in chosen]
+        yield prompts, [index for prompt in prompts for index in members[prompt]]
+
+
+class _SharedPrompts:
+    """Keys, values and last hidden states of the prompts.
+
+    To the passes over completions they are leaves of the graph, whose gradients add up in float32; `backward`
+    takes the sums through the prompts.
+    """
+
+    def __init__(self, model: PolicyModel, prompts: Sequence[Sequence[int]], *, sparse: bool) -> None:
+        tokens_NP, self._is_token_NP = pad_ids(prompts, model.device)
+        last_NH, states = model.read_prompts(tokens_NP, self._is_token_NP.sum(-1), sparse=sparse)
+        self._graph = [last_NH, *states]
+        self._leaves = [t.detach().float().requires_grad_(t.requires_grad) for t in self._graph]
+
+    def of(self, prompt_B: Tensor) -> Prefix:
+        """What was computed of the prompts with these numbers, a row for each."""
+        last_BH, *states = (
+            leaf[prompt_B].to(t.dtype) for leaf, t in zip(self._leaves, self._graph, strict=True)
+        )
+        return Prefix(last_BH, states, self._is_token_NP[prompt_B])
+
+    def backward(self) -> None:
+        """Take what the passes over completions left through the prompts; nothing where there was none."""
+        pairs = [
+            (t, leaf.grad) for t, leaf in zip(self._graph, self._leaves, strict=True) if leaf.grad is not None
+        ]
+        if pairs:
+            torch.autograd.backward([t for t, _ in pairs], [grad.to(t.dtype) for t, grad in pairs])
+
+
+def mixed_precision(
+    precision: str, device: torch.device, *, keep_casts: bool = True
+) -> AbstractContextManager[object]:
+    """Inside, bfloat16 matrix products over float32 master weights, or plain float32.
+
+    `keep_casts`: each weight is cast once for as long as the outermost block lasts.
+    """
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=keep_casts)
+    return nullcontext()
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Inside, what tensors are: losses and backward passes, in the middle of a block of mixed precision."""
+    return torch.autocast(device.type, enabled=False)

@@ -1,0 +1,152 @@
+"""Any causal LM as one module: tokens in, log-probabilities of completion tokens out.
+
+The LM head runs on those positions only. B sequences, S whole length, T completion tokens, M completion
+tokens of all rows, H hidden size, V vocabulary, P prompt tokens.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from chainforge.models.attention import additive
+from chainforge.models.batch import Batch, Prefix
+from chainforge.models.decoder import hidden_states
+from chainforge.models.head import token_logprobs
+
+
+class LogProbs(NamedTuple):
+    """In nats under logits / temperature; 0 where padded. What was not asked for is None."""
+
+    logp_BT: Tensor
+    entropy_BT: Tensor | None = None  # without gradient
+    logp_MV: Tensor | None = None  # of every token of the vocabulary, at temperature 1
+
+
+class PolicyModel(nn.Module):
+    """`model` with its head inside of one forward pass, in evaluation mode: there is no dropout anywhere."""
+
+    def __init__(self, model: PreTrainedModel, *, gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.gradient_checkpointing = gradient_checkpointing
+        if gradient_checkpointing and model.supports_gradient_checkpointing:
+            enable_checkpointing(model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def embeds_sparsely(self) -> bool:
+        """Whether the input embedding's gradient may be a few rows: it is added to that of the head."""
+        tables = (self.model.get_input_embeddings().weight, self.model.get_output_embeddings().weight)
+        return tables[0] is tables[1] and self.device.type == "cpu"
+
+    def forward(
+        self,
+        batch: Batch,
+        temperature: float = 1.0,
+        *,
+        entropy: bool = False,
+        vocabulary: bool = False,
+        head_gradient_VH: Tensor | None = None,
+    ) -> LogProbs:
+        """Log-probabilities of the completion tokens; with `vocabulary`, of all tokens at their places too.
+
+        `head_gradient_VH`: where the gradient of the head's weight is added up, see `head.token_logprobs`.
+        """
+        head = self.model.get_output_embeddings()
+        sparse = head_gradient_VH is not None and self.embeds_sparsely
+        hidden_MH = self._hidden_before(batch, sparse=sparse)
+        if vocabulary:
+            logp_MV = head(hidden_MH).float().log_softmax(-1)
+            found_M = logp_MV.gather(-1, batch.tokens_BS[batch.target_BS][:, None])[:, 0]
+            return LogProbs(_spread(found_M, batch.mask_BT), logp_MV=logp_MV)
+        logp_M, entropy_M = token_logprobs(
+            head,
+            hidden_MH,
+            batch.tokens_BS[batch.target_BS],
+            temperature=temperature,
+            entropy=entropy,
+            gradient_VH=head_gradient_VH,
+        )
+        return LogProbs(
+            _spread(logp_M, batch.mask_BT), _spread(entropy_M, batch.mask_BT) if entropy else None
+        )
+
+    def read_prompts(
+        self, tokens_NP: Tensor, length_N: Tensor, *, sparse: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """What a `Prefix` is made of: last hidden states, keys and values by layer, of right-padded rows."""
+        cache = DynamicCache()
+        hidden_NPH = hidden_states(self.model, tokens_NP, cache=cache, sparse=sparse)
+        last_NH = hidden_NPH[torch.arange(len(tokens_NP), device=tokens_NP.device), length_N - 1]
+        return last_NH, [states for layer in cache for states in layer[:2]]
+
+    def _hidden_before(self, batch: Batch, *, sparse: bool) -> Tensor:
+        """hidden_MH: the last hidden state at the position before each completion token."""
+        if batch.prefix:
+            return self._hidden_after(batch.prefix, batch.tokens_BS, sparse=sparse)[batch.mask_BT]
+        checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
+        with checkpointed_layers(self.model, wanted=checkpointing):
+            hidden_BSH = hidden_states(
+                self.model, batch.tokens_BS, sparse=sparse, checkpointing=checkpointing
+            )
+        return hidden_BSH[:, :-1][batch.target_BS[:, 1:]]
+
+    def _hidden_after(self, prefix: Prefix, tokens_BT: Tensor, *, sparse: bool) -> Tensor:
+        """hidden_BTH of completions whose prompts were computed apart."""
+        if tokens_BT.shape[1] == 1:
+            return prefix.last_BH[:, None]
+        cache = DynamicCache()
+        for number, (key, value) in enumerate(zip(prefix.states[::2], prefix.states[1::2], strict=True)):
+            cache.update(key, value, number)
+        tokens_BS = tokens_BT[:, :-1]
+        place_S = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)
+        hidden_BSH = hidden_states(
+            self.model,
+            tokens_BS,
+            _mask(prefix.is_token_BP, len(place_S), prefix.states[0].dtype),
+            prefix.is_token_BP.sum(-1)[:, None] + place_S,
+            cache,
+            sparse=sparse,
+        )
+        return torch.cat([prefix.last_BH[:, None], hidden_BSH], 1)
+
+
+def _spread(found_M: Tensor, mask_BT: Tensor) -> Tensor:
+    """found_BT, 0 where padded."""
+    return torch.zeros(mask_BT.shape, device=found_M.device).masked_scatter(mask_BT, found_M)
+
+
+def _mask(is_token_BP: Tensor, positions: int, dtype: torch.dtype) -> Tensor:
+    """mask_B1SL: a position sees its prompt's tokens, and completion tokens up to its own."""
+    prompt_BSP = is_token_BP[:, None].expand(-1, positions, -1)
+    upto_BSS = prompt_BSP.new_ones(positions, positions).tril().expand(len(is_token_BP), -1, -1)
+    return additive(torch.cat([prompt_BSP, upto_BSS], -1)[:, None], dtype)
+
+
+def enable_checkpointing(model: PreTrainedModel) -> None:
+    """Have transformers' layers run again in the backward pass, where they are in training mode."""
+    name = "activation_checkpointing_enable"  # from 5.23 on
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+@contextmanager
+def checkpointed_layers(model: PreTrainedModel, *, wanted: bool) -> Iterator[None]:
+    """Inside, transformers' layers are in training mode, if it is wanted; what is inside of them never is."""
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)] if wanted else []
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
