@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from chainforge.config.collector import CollectorSettings
 from chainforge.config.loading import Choice, Role
+from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.prompts import PromptSetSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.config.sampling import SamplingSettings
@@ -24,6 +25,10 @@ SECTIONS = {name: f"`{name}`" for name in ("prompts", "report")} | {
     "grpo": "`grpo`, then `grpo_reasoning` or `grpo_final`",
     "sample": "`sample`, then `rejection_sampling` or `distill_data`",
     "evaluate": "`evaluate`, then `benches.NAME`",
+}
+GROUPS: dict[type[BaseModel], tuple[str, str]] = {
+    OptimizerSettings: ("Optimizer", "`sft` and `grpo`"),
+    SamplingSettings: ("Sampling", "`grpo`, `sample` and `evaluate`"),
 }
 NAMES: dict[Any, str] = {
     Path: "path", str: "text", bool: "true or false", int: "whole number", float: "number", NoneType: "null",
@@ -85,7 +90,7 @@ def settings_page() -> str:
         ("`collector`: changes the bill of a teacher behind an API, not its answers", CollectorSettings),
         *((f"`{verb}`\n\nSections: {SECTIONS[verb]}.", kind) for verb, kind in VERBS.items()),
         ("A prompt set: `prompts.reasoning` and `prompts.general`", PromptSetSettings),
-        ("Sampling: part of `grpo`, `sample` and `evaluate`", SamplingSettings),
+        *((f"{title}: part of {verbs}", group) for group, (title, verbs) in GROUPS.items()),
     ]
     sections = ["\n".join([f"## {title}", "", *rows(kind), ""]) for title, kind in tables]
     return "\n".join([HEAD, *sections, LOSSES])
@@ -100,8 +105,8 @@ def rows(kind: type[BaseModel]) -> Iterator[str]:
             meaning = " ".join(str(field.description).split()).replace("|", "\\|")
             shown = type_name(field.annotation, field.metadata)
             yield f"| `{name}` | {shown} | {default(field)} | {meaning} |"
-    if SamplingSettings in kind.__bases__:
-        yield "\nThe sampling settings below belong here too."
+    if shared := [title for group, (title, _) in GROUPS.items() if group in kind.__bases__]:
+        yield f"\nAlso: {' and '.join(shared)}, below. Where a setting is in both tables, this one counts."
 
 
 def type_name(annotation: Any, marks: Iterable[Any] = ()) -> str:

@@ -5,17 +5,15 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from chainforge.config.impossible import Impossible
+from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.sampling import SamplingSettings
 from chainforge.config.types import (
-    Above0,
     AtLeast0,
     Count,
-    Decay,
     File,
     Fraction,
     Items,
     Rate,
-    RateOr0,
     Repeats,
     Rewards,
     Rounds,
@@ -23,7 +21,7 @@ from chainforge.config.types import (
 )
 
 
-class GrpoSettings(SamplingSettings):
+class GrpoSettings(OptimizerSettings, SamplingSettings):
     """Verb `grpo`: raise the reward of sampled completions, group by group."""
 
     temperature: WarmTemperature = 1.0
@@ -51,17 +49,7 @@ class GrpoSettings(SamplingSettings):
     mini_batches: Repeats = 1
     """Optimizer steps per pass; a group is never split."""
     learning_rate: Rate = 1e-6
-    """AdamW's rate."""
-    beta2: Decay = 0.95
-    """AdamW's second-moment decay."""
-    weight_decay: RateOr0 = 0.0
-    """Decoupled weight decay of the matrices."""
-    schedule: Literal["cosine", "constant"] = "constant"
-    """Learning rate after warm-up."""
-    warmup_fraction: Fraction = 0.0
-    """Share of the steps with a rising rate."""
-    max_grad_norm: Above0 = 1.0
-    """Gradients are scaled down to this norm."""
+    """AdamW's peak rate."""
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "gspo"] = "grpo"
     """Which policy loss; docs/settings.md has the formulas."""
     clip_ratio: AtLeast0 = 0.2

@@ -5,22 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from chainforge.config.impossible import Impossible
-from chainforge.config.loading import Choice, Role, Settings
-from chainforge.config.types import (
-    Above0,
-    Decay,
-    Epochs,
-    File,
-    Fraction,
-    Items,
-    Positive,
-    Rate,
-    RateOr0,
-    Tokens,
-)
+from chainforge.config.loading import Choice, Role
+from chainforge.config.optimizer import OptimizerSettings
+from chainforge.config.types import Epochs, File, Fraction, Items, Positive, Rate, Tokens
 
 
-class SftSettings(Settings):
+class SftSettings(OptimizerSettings):
     """Verb `sft`: supervised fine-tuning, loss on the response only."""
 
     output: File
@@ -47,20 +37,12 @@ class SftSettings(Settings):
     """Longer examples are dropped, and counted."""
     learning_rate: Rate = 1e-5
     """AdamW's peak rate."""
-    muon_learning_rate: RateOr0 = 0.0
-    """Above 0: Muon for the hidden matrices at this rate, AdamW for the rest (small models from scratch)."""
-    beta2: Decay = 0.95
-    """AdamW's second-moment decay."""
-    weight_decay: RateOr0 = 0.0
-    """Decoupled weight decay of the matrices."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after warm-up."""
     warmup_fraction: Fraction = 0.05
     """Share of the steps with a rising rate."""
     floor_fraction: Fraction = 0.1
     """Where the cosine ends, as a share of the peak."""
-    max_grad_norm: Above0 = 1.0
-    """Gradients are scaled down to this norm."""
     eval_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.02
     """Share of the examples held out for the evaluation loss (at most 500)."""
     eval_every: Positive = 200
