@@ -4,9 +4,13 @@ Source: J. Schulman, "Approximating KL divergence", joschu.net/blog/kl-approx.ht
 reference over policy at a token that the policy sampled.
 """
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # settings name an estimator, and must not wait for torch
+    from torch import Tensor
 
 
 def k1(log_ref_ratio: Tensor) -> Tensor:
