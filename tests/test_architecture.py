@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "providers.chat_body": {"providers.chat_answer", "providers.nesting"},
     "jsonl": GROUND | {"outputs"},
     "outputs": set(),
-    "config": GROUND | {"response"},
+    "config": GROUND | {"algorithms", "response"},
     "hookspecs": GROUND | {"providers.calls", "providers.prices", "response"},
     "__init__": FLOOR - {"algorithms", "config"} | {"pretrained"},
     "memory": GROUND,

@@ -54,15 +54,6 @@ def mean_interval(values_per_problem: Sequence[float]) -> tuple[float, float, fl
     return mean, *wilson_interval(mean * effective_n, effective_n)
 
 
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """Chance that one of k completions is right, unbiased, from c right among n. arXiv 2107.03374, eq. 1."""
-    if not (0 <= c <= n and 1 <= k <= n):
-        raise ChainForgeError(
-            f"no pass@{k} from {c} right completions of {n}", "sample at least k completions"
-        )
-    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
-
-
 def maj_at_k(answers: Sequence[str | None]) -> str | None:
     """The most common answer, the one seen first among equals; None only if there is none."""
     counts = Counter(answer for answer in answers if answer is not None)

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from chainforge.algorithms.losses import LOSSES
 from chainforge.config.collector import CollectorSettings
 from chainforge.config.loading import Choice, Role
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.prompts import PromptSetSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.config.sampling import SamplingSettings
-from chainforge.config.types import Real
+from chainforge.config.types import OneOf, Real
 from chainforge.config.verbs import VERBS
 
 SECTIONS = {name: f"`{name}`" for name in ("prompts", "report")} | {
@@ -56,24 +57,21 @@ digits, `_` and `-` (benches without `-`), at most 64. No text holds `${`: DVC w
 What a step writes lies below `data/`, `checkpoints/`, `metrics/`, `plots/` or `reports/` of the project, is
 no other step's, and is not tracked by git. A step refuses to replace what no step has made.
 """
-LOSSES = """\
+LOSS_PAGE = """\
 ## Losses
 
-What `grpo.loss_type` selects, computed in `chainforge/algorithms/losses.py`. An optimizer step has N
-completions i of n_i tokens t. ρ = exp(log p − log p_old) is a token's ratio, A its completion's advantage,
-β = `kl_coeff`, L = `max_new_tokens`; clip(ρ) holds ρ between 1 − `clip_ratio` and 1 + `clip_ratio_high`
-(`clip_ratio` where that is null). Every loss is −(sum over i and t of w·(g − β·KL)) / D.
+What `grpo.loss_type` selects: the rows of `chainforge/algorithms/losses.py`. An optimizer step has N
+completions i of n_i tokens t. A is a completion's advantage, β = `kl_coeff`, L = `max_new_tokens`; clip(ρ)
+holds ρ between 1 − `clip_ratio` and 1 + `clip_ratio_high` (`clip_ratio` where that is null). Every loss is
+−(sum over i and t of w·(g − β·KL)) / D.
 
-| loss_type | gain g | weight w | divisor D | arXiv |
-|---|---|---|---|---|
-| `grpo` | min(ρ·A, clip(ρ)·A) | 1 / n_i | N | 2402.03300 |
-| `dapo`, `bnpo` | as grpo | 1 | Σ n_i | 2503.14476 |
-| `dr_grpo` | as grpo; use `scale_rewards: none` | 1 / L | N | 2503.20783 |
-| `cispo` | min(ρ, `clip_ratio_high`)·A·log p, the minimum without gradient | 1 | Σ n_i | 2506.13585 |
-| `gspo` | as grpo, one ratio per completion: exp(mean over t of log ρ) | 1 / n_i | N | 2507.18071 |
+| loss_type | ratio ρ | gain g | weight w | divisor D | arXiv |
+|---|---|---|---|---|---|
+LOSSES
 
-D is always that of the whole optimizer step, so `bnpo` and `dapo` are one. `dual_clip` c replaces the
-unclipped ρ by min(ρ, c). A completion that `mask_truncated` leaves out counts nowhere but in N.
+D is always that of the whole optimizer step, so `bnpo` and `dapo` are one. Use `dr_grpo` with
+`scale_rewards: none`. `dual_clip` c replaces the unclipped ρ by min(ρ, c). A completion that
+`mask_truncated` leaves out counts nowhere but in N.
 KL, with d = log p_ref − log p: k1 is −d, k2 is d² / 2, k3 is exp(d) − 1 − d, each times ρ if
 `kl_importance_weighted`.
 
@@ -93,7 +91,14 @@ def settings_page() -> str:
         *((f"{title}: part of {verbs}", group) for group, (title, verbs) in GROUPS.items()),
     ]
     sections = ["\n".join([f"## {title}", "", *rows(kind), ""]) for title, kind in tables]
-    return "\n".join([HEAD, *sections, LOSSES])
+    return "\n".join([HEAD, *sections, LOSS_PAGE.replace("LOSSES", "\n".join(loss_rows()))])
+
+
+def loss_rows() -> Iterator[str]:
+    """A row for each loss: the formulas that the docstrings of its functions begin with."""
+    for name, (*functions, arxiv) in LOSSES.items():
+        formulas = [str(function.__doc__).partition(": ")[0] for function in functions]
+        yield f"| `{name}` | {' | '.join(formulas)} | {arxiv} |"
 
 
 def rows(kind: type[BaseModel]) -> Iterator[str]:
@@ -123,6 +128,8 @@ def type_name(annotation: Any, marks: Iterable[Any] = ()) -> str:
     flat = [mark for m in marks for mark in (m.metadata if isinstance(m, FieldInfo) else [m])]
     if annotation is Choice:
         return "plugin: " + next(str(mark).replace("_", " ") for mark in flat if isinstance(mark, Role))
+    if names := [name for mark in flat if isinstance(mark, OneOf) for name in mark.names]:
+        return ", ".join(f"`{name}`" for name in names)
     found = [(sign, getattr(m, key)) for m in flat for key, sign in SIGNS.items() if hasattr(m, key)]
     limits = [f"{sign} {limit:,}" for sign, limit in found if abs(limit) < FAR_OFF]
     return f"{NAMES[annotation]} {', '.join(limits)}".strip()

@@ -11,6 +11,7 @@ Script = Literal[
     "Latin", "Han", "Hiragana", "Katakana", "Hangul", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari",
     "Bengali", "Tamil", "Telugu", "Thai",
 ]  # fmt: skip
+Choose = Literal["first", "shortest", "spread"]
 Similarity = Annotated[float, Field(ge=50, le=100)]
 
 
@@ -55,7 +56,7 @@ class FilterSettings(Settings):
     """The same for the responses to one prompt."""
     keep_per_prompt: Repeats = 1
     """Accepted traces per prompt."""
-    choose: Literal["first", "shortest", "spread"] = "first"
+    choose: Choose = "first"
     """Which of them: the first, the shortest, or evenly from the shortest to the longest."""
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] | None = None
     """Language code for the card, such as en; null leaves it out. No trace is dropped for it."""

@@ -1,9 +1,13 @@
 """Settings of the verb `grpo`."""
 
-from typing import Annotated, Literal
+from dataclasses import fields
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from chainforge.algorithms.advantages import SCALES
+from chainforge.algorithms.kl import KL_ESTIMATORS
+from chainforge.algorithms.losses import LOSSES, LossSettings
 from chainforge.config.impossible import Impossible
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.sampling import SamplingSettings
@@ -13,12 +17,14 @@ from chainforge.config.types import (
     File,
     Fraction,
     Items,
+    OneOf,
     Rate,
     Repeats,
     Rewards,
     Rounds,
     WarmTemperature,
 )
+from chainforge.errors import ChainForgeError
 
 
 class GrpoSettings(OptimizerSettings, SamplingSettings):
@@ -50,7 +56,7 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
     """Optimizer steps per pass; a group is never split."""
     learning_rate: Rate = 1e-6
     """AdamW's peak rate."""
-    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "gspo"] = "grpo"
+    loss_type: Annotated[str, OneOf(LOSSES)] = "grpo"
     """Which policy loss; docs/settings.md has the formulas."""
     clip_ratio: AtLeast0 = 0.2
     """Trust region: the ratio counts between 1 - clip_ratio and 1 + clip_ratio (R1: 10)."""
@@ -60,13 +66,13 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
     """Bound of the ratio where the advantage is negative; null for none."""
     kl_coeff: AtLeast0 = 0.001
     """Weight of the KL to the reference model; at 0 the reference is never computed."""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    kl_estimator: Annotated[str, OneOf(KL_ESTIMATORS)] = "k3"
     """Schulman's estimators of the KL."""
     kl_importance_weighted: bool = False
     """Multiply the KL by the ratio (TRL's use_bias_correction_kl)."""
     ref_sync_steps: Count = 0
     """Every N steps the reference becomes the policy (R1: 400); 0 for never."""
-    scale_rewards: Literal["group", "batch", "none"] = "group"
+    scale_rewards: Annotated[str, OneOf(SCALES)] = "group"
     """What advantages are divided by: the standard deviation of the group, of the batch, or nothing."""
     mask_truncated: bool = False
     """Leave completions cut at max_new_tokens out of the loss; they still shape the baseline."""
@@ -75,13 +81,15 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
     resample_rounds: Rounds = 0
     """Dynamic sampling: how often a step may replace groups whose rewards are all equal by new prompts."""
 
+    @property
+    def loss(self) -> LossSettings:
+        """The part of the settings that the loss needs."""
+        return LossSettings(**{field.name: getattr(self, field.name) for field in fields(LossSettings)})
+
     @model_validator(mode="after")
     def _possible(self) -> "GrpoSettings":
-        if self.loss_type == "cispo" and self.clip_ratio_high is None:
-            raise Impossible("cispo needs clip_ratio_high, its cap on the ratio", "set it, e.g. to 5.0")
-        if self.loss_type == "cispo" and self.dual_clip is not None:
-            raise Impossible("dual_clip has no effect on cispo", "set dual_clip to null")
-        high = self.clip_ratio if self.clip_ratio_high is None else self.clip_ratio_high
-        if self.dual_clip is not None and self.dual_clip <= 1 + high:
-            raise Impossible("dual_clip must be above 1 + clip_ratio_high, where clipping starts", "raise it")
+        try:
+            _ = self.loss
+        except ChainForgeError as error:
+            raise Impossible(error.problem, error.fix) from None
         return self

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -145,6 +145,3 @@ def _fields(kind: type[BaseModel], loc: list[str]) -> Iterator[str]:
             continue
         kind = annotation
     yield from kind.model_fields
-
-
-Device = Literal["auto", "cpu", "cuda", "mps"]

@@ -1,9 +1,12 @@
 """How weights are updated, for every verb that trains."""
 
-from typing import Literal
+from typing import Annotated
 
+from chainforge.algorithms.schedule import SCHEDULES
 from chainforge.config.loading import Settings
-from chainforge.config.types import Above0, Decay, Fraction, Rate, RateOr0
+from chainforge.config.types import Above0, Decay, Fraction, OneOf, Rate, RateOr0
+
+Schedule = Annotated[str, OneOf(SCHEDULES)]
 
 
 class OptimizerSettings(Settings):
@@ -17,7 +20,7 @@ class OptimizerSettings(Settings):
     """AdamW's second-moment decay."""
     weight_decay: RateOr0 = 0.0
     """Decoupled weight decay of the matrices."""
-    schedule: Literal["cosine", "constant"] = "constant"
+    schedule: Schedule = "constant"
     """Learning rate after warm-up."""
     warmup_fraction: Fraction = 0.0
     """Share of the steps with a rising rate."""

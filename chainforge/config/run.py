@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from chainforge.config.loading import Device, Settings
-from chainforge.config.types import Items, Positive, Seconds, SecondsOr0, Seed
+from chainforge.config.loading import Settings
+from chainforge.config.types import Items, OneOf, Positive, Seconds, SecondsOr0, Seed
+from chainforge.response import PRESETS
 
 
 class RunSettings(Settings):
@@ -13,7 +14,7 @@ class RunSettings(Settings):
 
     seed: Seed = 17
     """Every random choice derives from this, the step, the iteration and the prompt id."""
-    response_format: Literal["supercot", "r1", "r1-prefilled"] = "supercot"
+    response_format: Annotated[str, OneOf(PRESETS)] = "supercot"
     """Which tags surround reasoning and summary."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads per step. Another number may sum in another order, so it belongs to the result."""
@@ -26,7 +27,7 @@ class RunSettings(Settings):
 class RuntimeSettings(Settings):
     """What changes no result, and so is not watched by `dvc repro` (section `runtime`)."""
 
-    device: Device = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where models run; auto takes CUDA, then MPS, then the CPU."""
     micro_batch_tokens: Positive | Literal["auto"] = "auto"
     """Tokens (padding counted) per forward and backward pass; auto: what fits, up to 1,024 on a CPU."""

@@ -1,9 +1,8 @@
 """Settings of the verb `sample`."""
 
-from typing import Literal
-
 from pydantic import model_validator
 
+from chainforge.algorithms.selection import Policy
 from chainforge.config.impossible import Impossible
 from chainforge.config.sampling import SamplingSettings
 from chainforge.config.types import File, Positive, Real, Repeats, Rewards
@@ -30,7 +29,7 @@ class SampleSettings(SamplingSettings):
     """Reward plugin -> weight."""
     min_reward: Real = 1.0
     """Completions whose weighted sum is below this are dropped."""
-    policy: Literal["best", "distinct"] = "distinct"
+    policy: Policy = "distinct"
     """best: the one best per prompt; distinct: up to `keep_per_prompt` different ones."""
     keep_per_prompt: Repeats = 1
     """Accepted completions per prompt."""

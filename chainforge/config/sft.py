@@ -1,12 +1,12 @@
 """Settings of the verb `sft`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from chainforge.config.impossible import Impossible
 from chainforge.config.loading import Choice, Role
-from chainforge.config.optimizer import OptimizerSettings
+from chainforge.config.optimizer import OptimizerSettings, Schedule
 from chainforge.config.types import Epochs, File, Fraction, Items, Positive, Rate, Tokens
 
 
@@ -37,7 +37,7 @@ class SftSettings(OptimizerSettings):
     """Longer examples are dropped, and counted."""
     learning_rate: Rate = 1e-5
     """AdamW's peak rate."""
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     """Learning rate after warm-up."""
     warmup_fraction: Fraction = 0.05
     """Share of the steps with a rising rate."""

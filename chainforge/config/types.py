@@ -1,18 +1,30 @@
-"""Ranges that settings have in common.
+"""Types that settings have in common: names from a table, and ranges.
 
 The upper bounds are far above what anybody trains: what lies beyond is a slip of the finger, and would fill
 the memory, or never end, before anybody notices.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
+from pydantic_core import CoreSchema, core_schema
 
 from chainforge.config.impossible import Impossible
 
 MANY = 10**9
 COLDEST = 0.01  # below it the likeliest token is all but certain, and logits / temperature overflows at last
+
+
+class OneOf:
+    """Marks a text as one of these names: the keys of the table that has what they stand for."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.literal_schema(list(self.names))
 
 
 def not_almost_greedy(temperature: float) -> float:

@@ -1,9 +1,8 @@
 """Which of a prompt's traces to keep when there are more than wanted."""
 
 from collections.abc import Sequence
-from typing import Literal
 
-Choose = Literal["first", "shortest", "spread"]
+from chainforge.config.filter import Choose
 
 
 def choose(lengths: Sequence[int], keep: int, how: Choose) -> set[int]:

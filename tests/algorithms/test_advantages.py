@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from chainforge.algorithms.advantages import advantages, combine_rewards, zero_variance_N
+from chainforge.algorithms.advantages import advantages, zero_variance_N
 from chainforge.errors import ChainForgeError
 
 SCALES = ("group", "batch", "none")
@@ -88,23 +88,3 @@ def test_a_group_with_one_valid_reward_or_none_gets_no_advantage(scale: str) -> 
 def test_a_spelling_mistake_in_the_scale_is_named() -> None:
     with pytest.raises(ChainForgeError, match="did you mean 'group'"):
         advantages(torch.zeros(1, 2), scale="grup")
-
-
-def test_combining_leaves_out_what_does_not_apply() -> None:
-    nan = math.nan
-    parts_NGK = torch.tensor([[[1.0, 0.5], [nan, 0.5], [1.0, nan], [nan, nan]]])
-    reward_NG = combine_rewards(parts_NGK, torch.tensor([1.0, 0.2]))
-    torch.testing.assert_close(reward_NG, torch.tensor([[1.1, 0.1, 1.0, nan]]), equal_nan=True)
-
-
-@given(seed=seeds, weight=st.floats(-2, 2))
-def test_combining_is_linear_in_the_weights(seed: int, weight: float) -> None:
-    parts_NGK = random_rewards(seed).view(5, 3, 2)
-    one, two = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.tensor([0.0, weight], dtype=torch.float64)
-    together = combine_rewards(parts_NGK, one + two)
-    torch.testing.assert_close(together, combine_rewards(parts_NGK, one) + combine_rewards(parts_NGK, two))
-
-
-def test_an_infinite_reward_is_an_error() -> None:
-    with pytest.raises(ChainForgeError, match="infinite"):
-        combine_rewards(torch.tensor([[[math.inf]]]), torch.tensor([1.0]))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from chainforge.algorithms.kl import KL_ESTIMATORS
-from chainforge.algorithms.losses import LOSSES, LossSettings, loss_denominator, policy_loss, stat_means
+from chainforge.algorithms.losses import LOSSES, LossSettings
+from chainforge.algorithms.policy_loss import loss_denominator, policy_loss, stat_means
 from chainforge.errors import ChainForgeError
 
 B, T = 6, 5
@@ -22,7 +23,7 @@ estimators = st.sampled_from(sorted(KL_ESTIMATORS))
 def settings_of(loss_type: str, **changes: Any) -> LossSettings:
     high = 1.5 if loss_type == "cispo" else 0.3
     settings = LossSettings(
-        loss_type=loss_type, clip_ratio=0.2, clip_ratio_high=high, max_tokens=8, kl_coeff=0.1
+        loss_type=loss_type, clip_ratio=0.2, clip_ratio_high=high, max_new_tokens=8, kl_coeff=0.1
     )
     return replace(settings, **changes)
 

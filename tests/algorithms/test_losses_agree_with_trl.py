@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import SUPERCOT
 from torch import Tensor
 
-from chainforge.algorithms.advantages import TIE, advantages, combine_rewards, zero_variance_N
-from chainforge.algorithms.losses import LOSSES, LossSettings, loss_denominator, policy_loss, stat_means
+from chainforge.algorithms.advantages import TIE, advantages, zero_variance_N
+from chainforge.algorithms.losses import LOSSES, LossSettings
+from chainforge.algorithms.policy_loss import loss_denominator, policy_loss, stat_means
+from chainforge.scoring import Scorer, WeightedReward
 
 trl = pytest.importorskip("trl", reason="TRL is needed only for this comparison", exc_type=ImportError)
 pytestmark = pytest.mark.peer
@@ -39,7 +42,7 @@ def random_settings(rng: random.Random, loss_type: str) -> LossSettings:
     start = 1 + (clip_ratio if high is None else high)
     return LossSettings(
         loss_type=loss_type,
-        max_tokens=rng.randint(8, 40),
+        max_new_tokens=rng.randint(8, 40),
         clip_ratio=clip_ratio,
         clip_ratio_high=high,
         dual_clip=None if loss_type == "cispo" else rng.choice((None, start + 0.01, start + 0.5, start + 3)),
@@ -80,7 +83,7 @@ def trl_loss(
         epsilon_low=settings.clip_ratio,
         epsilon_high=settings.clip_ratio if settings.clip_ratio_high is None else settings.clip_ratio_high,
         beta=settings.kl_coeff,
-        max_completion_length=settings.max_tokens,
+        max_completion_length=settings.max_new_tokens,
         args=SimpleNamespace(
             delta=settings.dual_clip,
             use_bias_correction_kl=settings.kl_importance_weighted,
@@ -202,6 +205,15 @@ def trl_advantages(parts_NGK: Tensor, weights_K: Tensor, scale: str) -> Tensor:
     return output["advantages"].view(N, G)
 
 
+def weighted_rewards(parts_NGK: Tensor, weights_K: Tensor) -> Tensor:
+    """What the scorer makes of these parts, where NaN is a reward that does not apply."""
+    rewards = [WeightedReward(f"r{k}", weight, print, "") for k, weight in enumerate(weights_K.tolist())]
+    scorer = Scorer(tuple(rewards), SUPERCOT, 1.0)
+    parts = [dict(zip(scorer.weights, row, strict=True)) for row in parts_NGK.flatten(0, 1).tolist()]
+    totals = [scorer.weigh({k: None if math.isnan(v) else v for k, v in row.items()}).total for row in parts]
+    return torch.tensor(totals).view(parts_NGK.shape[:2])
+
+
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 def test_advantages_agree(scale: str) -> None:
     rng, generator = random.Random(scale), torch.Generator().manual_seed(5)
@@ -210,7 +222,7 @@ def test_advantages_agree(scale: str) -> None:
         parts_NGK = torch.randint(0, 3, (N, G, K), generator=generator) / 2
         parts_NGK[torch.rand(N, G, K, generator=generator) < rng.choice((0.0, 0.2, 0.7))] = math.nan
         weights_K = torch.tensor([rng.choice((1.0, 0.2, -0.3)) for _ in range(K)])
-        reward_NG = combine_rewards(parts_NGK, weights_K)
+        reward_NG = weighted_rewards(parts_NGK, weights_K)
         ours, theirs = advantages(reward_NG, scale=scale), trl_advantages(parts_NGK, weights_K, scale)
         equal_N = zero_variance_N(reward_NG)  # exactly 0 here; TRL divides the rounding of the mean by 1e-4
         assert ours[equal_N].eq(0).all()

@@ -10,7 +10,8 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from chainforge.algorithms.losses import LossSettings, Stats, loss_denominator, policy_loss, stat_means
+from chainforge.algorithms.losses import LossSettings
+from chainforge.algorithms.policy_loss import Stats, loss_denominator, policy_loss, stat_means
 from chainforge.config.grpo import GrpoSettings
 from chainforge.learner.learner import Learner
 from chainforge.learner.optimizer import NotFinite
@@ -46,7 +47,7 @@ def update(learner: Learner, rows: Sequence[Row], settings: GrpoSettings, step: 
     learning = [row for row in rows if row.learns]
     if not learning:
         return {}
-    loss_settings = loss_settings_of(settings)
+    loss_settings = settings.loss
     lengths = [0 if row.masked else len(row.tokens.completion) for row in rows]
     denominator = loss_denominator(loss_settings, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
 
@@ -97,20 +98,6 @@ def old_logprobs(rows: Sequence[Row], logp_BT: Tensor, settings: GrpoSettings) -
         for row, logp_T in zip(rows, logp_BT.tolist(), strict=True):
             row.old_logp = logp_T[: len(row.tokens.completion)]
     return logp_BT
-
-
-def loss_settings_of(settings: GrpoSettings) -> LossSettings:
-    """The part of a step's settings that the loss needs."""
-    return LossSettings(
-        loss_type=settings.loss_type,
-        max_tokens=settings.max_new_tokens,
-        clip_ratio=settings.clip_ratio,
-        clip_ratio_high=settings.clip_ratio_high,
-        dual_clip=settings.dual_clip,
-        kl_coeff=settings.kl_coeff,
-        kl_estimator=settings.kl_estimator,
-        kl_importance_weighted=settings.kl_importance_weighted,
-    )
 
 
 def dump(rows: Sequence[Row], step: Step) -> None:
