@@ -1,7 +1,7 @@
 """KL divergences in nats: of a policy to its reference, and of a student to its teacher.
 
-The estimates k1 to k3 of KL(policy || reference) take the log of reference over policy at one token that the policy
-sampled. Source: J. Schulman, "Approximating KL divergence", joschu.net/blog/kl-approx.html.
+The estimates k1 to k3 of KL(policy || reference) take the log of reference over policy at one token that the
+policy sampled. Source: J. Schulman, "Approximating KL divergence", joschu.net/blog/kl-approx.html.
 """
 
 from __future__ import annotations
