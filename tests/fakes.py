@@ -1,6 +1,6 @@
 """Stand-ins that several tests share: random models, a tokenizer, a policy, prompts, groups, a step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,17 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from chainforge.config.grpo import GrpoSettings
+from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.config.sampling import SamplingSettings
+from chainforge.learner.local_learner import LocalLearner
 from chainforge.models.checkpoint import Policy
 from chainforge.plugins import load_plugins
 from chainforge.records import Completion, Finish, Group, Prompt, Score
 from chainforge.response import TagFormat, tag_format
-from chainforge.rollout.complete import complete
+from chainforge.rollout.engine import Request, Sampled
 from chainforge.run.step import Step
-from chainforge.scoring import Scorer
+from chainforge.scoring import Scorer, WeightedReward
 
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 
@@ -111,24 +113,56 @@ def make_step(
     )
 
 
-def sampled_rollout(
-    of: Policy, settings: GrpoSettings, scorer: Scorer, step: Step
-) -> Callable[[Sequence[Prompt], int, int], list[Group]]:
-    """A rollout by the real sampler, as stages/grpo.py makes it."""
+def learner_of(
+    of: Policy, settings: OptimizerSettings, step: Step | None = None, reference: Policy | None = None
+) -> LocalLearner:
+    """A learner as the stage scripts make it."""
+    return LocalLearner(of, settings, step or make_step(), reference=reference)
 
-    def rollout(chosen: Sequence[Prompt], number: int, first: int) -> list[Group]:
-        completions = complete(
-            of,
-            of.model,
-            chosen,
-            settings.group_size,
-            settings,
-            seed=lambda place, index: step.seed("completion", first + place, index),
-            step=step,
-        )
-        return scorer.score(chosen, completions)
 
-    return rollout
+class Recording:
+    """In the place of the optimizer: keeps the gradient, changes no weight."""
+
+    learning_rate = 0.0
+    gradient = torch.zeros(0)
+
+    def __init__(self, model: torch.nn.Module, *_: object) -> None:
+        self.parameters = list(model.parameters())
+
+    def step(self) -> float:
+        Recording.gradient = torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
+        for parameter in self.parameters:
+            parameter.grad = None
+        return float(self.gradient.norm())
+
+
+class MadeUp:
+    """An engine that samples from no model: five tokens that depend on the seed alone."""
+
+    rows = 512
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+        self.versions: list[int] = []
+
+    def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[list[Sampled]]:
+        self.asked += requests
+        return [[self._sampled(seed) for seed in request.seeds] for request in requests]
+
+    def _sampled(self, seed: int) -> Sampled:
+        tokens = torch.randint(3, 290, (5,), generator=torch.Generator().manual_seed(seed % 2**32)).tolist()
+        return Sampled(tuple(tokens), (-1.0,) * 5, "stop")
+
+    def update(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        self.versions.append(version)
+
+    def close(self) -> None: ...
+
+
+def scorer_of(reward: Callable[[Sequence[int]], float], name: str = "correct") -> Scorer:
+    """A scorer of one reward on the token ids of a completion."""
+    function = lambda completion_ids: [reward(ids) for ids in completion_ids]  # noqa: E731
+    return Scorer((WeightedReward(name, 1.0, function, "toy"),), SUPERCOT, 10.0)
 
 
 def prompt(number: int = 1, text: str | None = None, answer: str | None = "42", **columns: Any) -> Prompt:

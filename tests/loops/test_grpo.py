@@ -8,10 +8,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import stdev
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
-from fakes import SUPERCOT, completion, group, make_step, policy, prompt, sampled_rollout, weights
+from fakes import (
+    SUPERCOT,
+    MadeUp,
+    Recording,
+    completion,
+    group,
+    learner_of,
+    make_step,
+    policy,
+    prompt,
+    scorer_of,
+    weights,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,15 +32,18 @@ from chainforge.algorithms.losses import LOSSES
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
-from chainforge.loops.grpo import update as grpo_update
+from chainforge.hookspecs import RewardOptions
+from chainforge.learner.learner import Learner
+from chainforge.learner.optimizer import NotFinite
 from chainforge.loops.grpo.metrics import rollout_metrics
 from chainforge.loops.grpo.prompt_mix import PromptMix
+from chainforge.loops.grpo.rollout import roll_out, sample_groups
 from chainforge.loops.grpo.rows import Row, make_rows, mini_batches
-from chainforge.loops.grpo.train import make_optimizer, rollout_with_spread, train
-from chainforge.loops.grpo.update import add_logprobs, logprobs_of, update
+from chainforge.loops.grpo.train import train
+from chainforge.loops.grpo.update import add_logprobs, update
 from chainforge.models.checkpoint import Policy
-from chainforge.models.optimizer import NotFinite
 from chainforge.records import Group, Prompt
+from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.step import Step
 from chainforge.run.work import Work
 from chainforge.scoring import Scorer, WeightedReward
@@ -72,37 +88,37 @@ def figures() -> list[dict[str, str]]:
     return list(csv.DictReader(Path("plots/grpo_reasoning.csv").read_text().splitlines()))
 
 
-class Recording:
-    """In the place of the optimizer: keeps the gradient, changes no weight."""
-
-    learning_rate = 0.0
-
-    def __init__(self, of: Policy) -> None:
-        self.parameters = list(of.model.parameters())
-        for parameter in self.parameters:
-            parameter.grad = None
-
-    def step(self) -> float:
-        self.gradient = torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
-        return float(self.gradient.norm())
-
-
 def gradient_of(
     toy: Policy, rows: Sequence[Row], settings: GrpoSettings, step: Step = STEP
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    recording = Recording(toy)
-    metrics = update(toy, recording, rows, settings, step)  # type: ignore[arg-type]
-    return recording.gradient, metrics
+    learner = learner_of(toy, settings, step)
+    with patch("chainforge.learner.local_learner.ScheduledOptimizer", Recording):
+        learner.begin(1)
+    metrics = update(learner, rows, settings, step)
+    return Recording.gradient, metrics
+
+
+def logprobs_of(
+    toy: Policy, rows: Sequence[Row], settings: GrpoSettings, step: Step = STEP
+) -> list[list[float]]:
+    return learner_of(toy, settings, step).logprobs([row.tokens for row in rows], settings.temperature)
+
+
+def started(toy: Policy, settings: GrpoSettings, step: Step = STEP) -> Learner:
+    """A learner that can take steps."""
+    learner = learner_of(toy, settings, step)
+    learner.begin(settings.num_rl_steps * settings.num_iterations * settings.mini_batches)
+    return learner
 
 
 def rows_of(
     toy: Policy, groups: Sequence[Group], settings: GrpoSettings, reference: Policy | None
 ) -> list[Row]:
     """Rows whose sampling log-probabilities are those of a policy a little off, so that clipping happens."""
-    rows = make_rows(toy, groups, settings, STEP)
-    add_logprobs(toy, reference, rows, settings, STEP)
+    rows = make_rows(toy.tokenizer, groups, settings, STEP)
+    add_logprobs(learner_of(toy, settings, STEP, reference), rows, settings, STEP)
     older = policy(seed=0, sharpness=0.21)
-    for row, logp in zip(rows, logprobs_of(older, rows, settings, STEP), strict=True):
+    for row, logp in zip(rows, logprobs_of(older, rows, settings), strict=True):
         row.old_logp = logp
     return rows
 
@@ -131,15 +147,7 @@ def test_weights_after_training_do_not_depend_on_the_size_of_a_micro_batch() -> 
     found = []
     for tokens in (10**6, 64):
         toy = policy()
-        train(
-            toy,
-            None,
-            mix(PROMPTS),
-            canned_rollout,
-            settings_of(),
-            make_step(micro_batch_tokens=tokens),
-            Work(),
-        )
+        train_on(toy, settings_of(), step=make_step(micro_batch_tokens=tokens))
         found.append(weights(toy))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
@@ -153,18 +161,19 @@ def test_old_log_probabilities_are_those_of_the_policy_that_sampled_and_cost_no_
     toy, passed = policy(), []
     step = Step("grpo", RunSettings(precision=precision), RuntimeSettings(device="cpu"))  # type: ignore[arg-type]
     settings = settings_of(num_iterations=iterations, mini_batches=parts, learning_rate=1e-2)
-    rows = make_rows(toy, random_groups(), settings, step)
+    rows = make_rows(toy.tokenizer, random_groups(), settings, step)
     before = logprobs_of(toy, rows, settings, step)
     for row, logp_T in zip(rows, before, strict=True):
         row.sampled_logp = logp_T
-    monkeypatch.setattr(
-        grpo_update, "logprobs_of", lambda p, r, *a: passed.extend(r) or logprobs_of(p, r, *a)
-    )
-    add_logprobs(toy, None, rows, settings, step)
+    learner = started(toy, settings, step)
+    usual = learner.logprobs
+    monkeypatch.setattr(learner, "logprobs", lambda of, *a: passed.extend(of) or usual(of, *a))
+    add_logprobs(learner, rows, settings, step)
     first, *later = mini_batches(rows, settings)
-    assert passed == ([row for part in later for row in part] if precision == "bfloat16" else [])
+    later_tokens = [row.tokens for part in later for row in part]
+    assert passed == (later_tokens if precision == "bfloat16" else [])
     assert all(row.old_logp is None for row in first)
-    figures = update(toy, make_optimizer(toy, settings), first, settings, step)
+    figures = update(learner, first, settings, step)
     tolerance = 1e-5 if precision == "float32" else 0.05
     assert figures["drift"] == pytest.approx(0, abs=tolerance)
     assert figures["clip_region"] == 0
@@ -179,7 +188,7 @@ def test_old_log_probabilities_are_those_of_the_policy_that_sampled_and_cost_no_
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
 def test_checkpointing_changes_no_gradient(precision: str, tolerance: float) -> None:
     toy, settings, run = policy(), settings_of(), RunSettings(precision=precision)  # type: ignore[arg-type]
-    rows = make_rows(toy, random_groups(), settings, STEP)
+    rows = make_rows(toy.tokenizer, random_groups(), settings, STEP)
     found = [
         gradient_of(
             toy, rows, settings, Step("s", run, RuntimeSettings(device="cpu", gradient_checkpointing=on))
@@ -196,31 +205,36 @@ def mix(
     return PromptMix(prompts, extra, share, seed)
 
 
-def canned_rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
-    """Completions that are made up, with rewards that depend on the tokens."""
-    generator = torch.Generator().manual_seed(1000 * number + attempt)
-    groups = []
-    for p in chosen:
-        answers = [
-            completion(p, token_ids=torch.randint(3, 290, (5,), generator=generator).tolist())
-            for _ in range(4)
-        ]
-        groups.append(group(p, answers, [float(c.token_ids[0] % 3) for c in answers]))
-    return groups
+by_token, equal = scorer_of(lambda ids: float(ids[0] % 3)), scorer_of(lambda ids: 1.0)
 
 
-def flat_rollout(chosen: Sequence[Prompt], number: int, attempt: int) -> list[Group]:
-    return [
-        group(g.prompt, g.completions, [1.0] * len(g.completions))
-        for g in canned_rollout(chosen, number, attempt)
-    ]
+def train_on(
+    toy: Policy,
+    settings: GrpoSettings,
+    reference: Policy | None = None,
+    *,
+    scorer: Scorer = by_token,
+    step: Step = STEP,
+) -> MadeUp:
+    """Train on completions that are made up."""
+    engine = MadeUp()
+    train(learner_of(toy, settings, step, reference), engine, scorer, mix(PROMPTS), settings, step, Work())
+    return engine
+
+
+def made_up_groups(scorer: Scorer, settings: GrpoSettings) -> list[Group]:
+    return sample_groups(MadeUp(), scorer, policy().tokenizer, PROMPTS, settings, STEP, 0, 0)
+
+
+def test_the_engine_gets_the_weights_of_each_rollout() -> None:
+    assert train_on(policy(), settings_of()).versions == [1, 2, 3]
 
 
 @pytest.mark.parametrize("loss_type", sorted(LOSSES))
 def test_equal_rewards_leave_the_weights_untouched(loss_type: str) -> None:
     toy = policy()
     before = weights(toy)
-    train(toy, None, mix(PROMPTS), flat_rollout, settings_of(loss_type, weight_decay=0.5), STEP, Work())
+    train_on(toy, settings_of(loss_type, weight_decay=0.5), scorer=equal)
     assert all(torch.equal(a, b) for a, b in zip(weights(toy), before, strict=True))
 
 
@@ -228,14 +242,14 @@ def test_equal_rewards_with_a_kl_pull_the_policy_to_its_reference() -> None:
     toy, reference = policy(seed=0, sharpness=0.3), policy(seed=0)
     settings = settings_of(kl_coeff=1.0, num_rl_steps=30, learning_rate=1e-2)
     before, kl_before = weights(reference), kl_between(toy, reference, settings)
-    train(toy, reference, mix(PROMPTS), flat_rollout, settings, STEP, Work())
+    train_on(toy, settings, reference, scorer=equal)
     assert kl_between(toy, reference, settings) < 0.6 * kl_before
     assert all(torch.equal(a, b) for a, b in zip(weights(reference), before, strict=True))
 
 
 def kl_between(toy: Policy, reference: Policy, settings: GrpoSettings) -> float:
-    rows = make_rows(toy, flat_rollout(PROMPTS, 0, 0), settings, STEP)
-    add_logprobs(toy, reference, rows, settings, STEP)
+    rows = make_rows(toy.tokenizer, made_up_groups(equal, settings), settings, STEP)
+    add_logprobs(learner_of(toy, settings, STEP, reference), rows, settings, STEP)
     return gradient_of(toy, rows, settings)[1]["kl"]
 
 
@@ -243,23 +257,23 @@ def test_groups_without_spread_can_be_left_out_of_the_kl_too() -> None:
     toy, reference = policy(), policy(seed=1)
     settings = settings_of(kl_coeff=1.0, drop_equal_groups=True)
     before = weights(toy)
-    train(toy, reference, mix(PROMPTS), flat_rollout, settings, STEP, Work())
+    train_on(toy, settings, reference, scorer=equal)
     assert all(torch.equal(a, b) for a, b in zip(weights(toy), before, strict=True))
     one, two, three = random_groups()
     mixed = [one, group(two.prompt, two.completions, [0.5] * 4), three]
-    assert [row.learns for row in make_rows(toy, mixed, settings, STEP)] == [True] * 4 + [False] * 4 + [
-        True
-    ] * 4
+    assert [row.learns for row in make_rows(toy.tokenizer, mixed, settings, STEP)] == [True] * 4 + [
+        False
+    ] * 4 + [True] * 4
     settings = settings_of(kl_coeff=1.0)
-    assert all(row.learns for row in make_rows(toy, mixed, settings, STEP))
+    assert all(row.learns for row in make_rows(toy.tokenizer, mixed, settings, STEP))
 
 
 def test_a_kl_to_itself_pulls_nowhere() -> None:
     toy, reference = policy(), policy()
     settings = settings_of(kl_coeff=1.0)
     groups = random_groups(reward=1.0)
-    rows = make_rows(toy, groups, settings, STEP)
-    add_logprobs(toy, reference, rows, settings, STEP)
+    rows = make_rows(toy.tokenizer, groups, settings, STEP)
+    add_logprobs(learner_of(toy, settings, STEP, reference), rows, settings, STEP)
     gradient, metrics = gradient_of(toy, rows, settings)
     assert metrics["kl"] == pytest.approx(0, abs=1e-6)
     assert float(gradient.abs().max()) < 1e-5
@@ -268,11 +282,11 @@ def test_a_kl_to_itself_pulls_nowhere() -> None:
 def test_the_kl_changes_the_gradient() -> None:
     toy, reference = policy(), policy(seed=1)
     groups = random_groups()
-    without, metrics = gradient_of(toy, make_rows(toy, groups, settings_of(), STEP), settings_of())
+    without, metrics = gradient_of(toy, make_rows(toy.tokenizer, groups, settings_of(), STEP), settings_of())
     assert "kl" not in metrics
     settings = settings_of(kl_coeff=0.5)
-    rows = make_rows(toy, groups, settings, STEP)
-    add_logprobs(toy, reference, rows, settings, STEP)
+    rows = make_rows(toy.tokenizer, groups, settings, STEP)
+    add_logprobs(learner_of(toy, settings, STEP, reference), rows, settings, STEP)
     with_kl, metrics = gradient_of(toy, rows, settings)
     assert metrics["kl"] > 0
     assert not torch.allclose(without, with_kl, atol=1e-4)
@@ -281,7 +295,7 @@ def test_the_kl_changes_the_gradient() -> None:
 def test_a_reference_that_is_synchronised_ends_as_the_policy() -> None:
     toy, reference = policy(), policy()
     settings = settings_of(kl_coeff=0.1, ref_sync_steps=3, learning_rate=1e-3)
-    train(toy, reference, mix(PROMPTS), canned_rollout, settings, STEP, Work())
+    train_on(toy, settings, reference)
     assert not all(torch.equal(a, b) for a, b in zip(weights(toy), weights(policy()), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(weights(toy), weights(reference), strict=True))
 
@@ -305,8 +319,8 @@ def test_what_a_masked_completion_says_has_no_influence(loss_type: str, kl_coeff
             )
             for g, t in zip(one, truncated, strict=True)
         ]
-        rows = make_rows(toy, groups, settings, STEP)
-        add_logprobs(toy, reference, rows, settings, STEP)
+        rows = make_rows(toy.tokenizer, groups, settings, STEP)
+        add_logprobs(learner_of(toy, settings, STEP, reference), rows, settings, STEP)
         found.append(gradient_of(toy, rows, settings)[0])
     torch.testing.assert_close(*found, atol=1e-7, rtol=1e-6)
 
@@ -318,7 +332,8 @@ def test_a_masked_completion_still_shapes_the_baseline_of_its_group() -> None:
         completion(p, token_ids=[5, 6, 7], finish=finish) for finish in ("length", "stop", "stop", "stop")
     ]
     low, high = (
-        make_rows(toy, [group(p, answers, [reward, 0.0, 0.5, 1.0])], settings, STEP) for reward in (0.0, 1.0)
+        make_rows(toy.tokenizer, [group(p, answers, [reward, 0.0, 0.5, 1.0])], settings, STEP)
+        for reward in (0.0, 1.0)
     )
     assert not low[0].learns
     assert low[2].advantage > 0 > high[2].advantage
@@ -327,8 +342,8 @@ def test_a_masked_completion_still_shapes_the_baseline_of_its_group() -> None:
 def test_all_masked_is_no_step_at_all() -> None:
     toy, settings = policy(), settings_of(mask_truncated=True)
     before = weights(toy)
-    rows = make_rows(toy, random_groups(finish=lambda n: "length"), settings, STEP)
-    assert update(toy, make_optimizer(toy, settings), rows, settings, STEP) == {}
+    rows = make_rows(toy.tokenizer, random_groups(finish=lambda n: "length"), settings, STEP)
+    assert update(started(toy, settings), rows, settings, STEP) == {}
     assert all(torch.equal(a, b) for a, b in zip(weights(toy), before, strict=True))
 
 
@@ -345,17 +360,23 @@ def test_groups_without_spread_are_replaced_at_most_so_many_times(
     prompts = [prompt(n) for n in range(80)]
     is_flat = {f"p{n}" for n in flat}
     asked: list[list[str]] = []
-
-    def rollout(chosen: Sequence[Prompt], at: int, first: int) -> list[Group]:
-        assert (at, first) == (number, before + sum(map(len, asked)))
-        asked.append([p.id for p in chosen])
-        answers = [[completion(p), completion(p)] for p in chosen]
-        return [
-            group(p, a, [0.0, 0.0 if p.id in is_flat else 1.0]) for p, a in zip(chosen, answers, strict=True)
-        ]
-
     settings = settings_of(group_size=2, prompts_per_step=wanted, resample_rounds=rounds)
-    groups, drawn = rollout_with_spread(rollout, mix(prompts), settings, number, before)
+
+    class Flat:
+        """A scorer that gives some prompts equal rewards."""
+
+        def score(
+            self, chosen: Sequence[Prompt], answers: Any, *, global_step: int, max_steps: int
+        ) -> list[Group]:
+            assert (global_step, max_steps) == (number, settings.num_rl_steps)
+            asked.append([p.id for p in chosen])
+            rewards = [[0.0, 0.0 if p.id in is_flat else 1.0] for p in chosen]
+            return [group(*of) for of in zip(chosen, answers, rewards, strict=True)]
+
+    engine, scorer, tokens = MadeUp(), Flat(), policy().tokenizer
+    groups, drawn = roll_out(engine, scorer, tokens, mix(prompts), settings, STEP, number, before)  # type: ignore[arg-type]
+    seeds = [[STEP.seed("completion", place, index) for index in (0, 1)] for place in range(before, drawn)]
+    assert [list(request.seeds) for request in engine.asked] == seeds
     everyone = [name for names in asked for name in names]
     assert drawn == before + len(everyone)  # none is skipped
     assert everyone == [p.id for n in range(before, drawn) for p in mix(prompts).draw(1, n)]
@@ -409,12 +430,16 @@ def test_a_draw_depends_on_nothing_but_how_many_came_before(
 
 def test_a_prompt_that_comes_twice_in_a_step_gets_other_completions() -> None:
     toy, settings = policy(), settings_of(prompts_per_step=8, group_size=2)
-    groups = bandit(toy, settings, 5, STEP)(mix(PROMPTS[:2]).draw(8, 3), 1, 3)
+
+    def sampled(first: int) -> list[Group]:
+        chosen, engine = mix(PROMPTS[:2]).draw(8, first), LocalEngine(toy, STEP)
+        return sample_groups(engine, bandit(5), toy.tokenizer, chosen, settings, STEP, 1, first)
+
+    groups = sampled(3)
     assert Counter(g.prompt.id for g in groups) == {"p1": 4, "p2": 4}
     found = [c.token_ids for g in groups for c in g.completions if len(c.token_ids) > 3]
     assert len(set(found)) == len(found) > 10
-    again = bandit(toy, settings, 5, STEP)(mix(PROMPTS[:2]).draw(8, 11), 2, 11)
-    assert {c.token_ids for g in again for c in g.completions}.isdisjoint(found)
+    assert {c.token_ids for g in sampled(11) for c in g.completions}.isdisjoint(found)
 
 
 def test_passes_and_seeds_have_orders_of_their_own() -> None:
@@ -447,17 +472,21 @@ def test_the_spread_is_the_mean_of_those_of_the_groups(rewards: list[list[float]
 
 
 def training_on(*parts: dict[str, float | None], may_fail: Sequence[str] = ()) -> None:
+    class Given:
+        """A scorer that gives these."""
+
+        rewards = tuple(
+            WeightedReward(
+                name, 1.0, len, "toy", RewardOptions(on_error="none" if name in may_fail else "raise")
+            )
+            for name in parts[0]
+        )
+
+        def score(self, *_: object, **__: object) -> list[Group]:
+            return scored(*parts)
+
     settings = settings_of(rewards=dict.fromkeys(parts[0], 1.0), prompts_per_step=1, num_rl_steps=1)
-    train(
-        policy(),
-        None,
-        mix(PROMPTS),
-        lambda c, n, f: scored(*parts),
-        settings,
-        STEP,
-        Work(),
-        may_fail=may_fail,
-    )
+    train_on(policy(), settings, scorer=Given())  # type: ignore[arg-type]
 
 
 def test_a_reward_that_applies_to_nothing_is_an_error_that_names_it() -> None:
@@ -486,7 +515,7 @@ def test_a_reward_that_overflows_is_named_and_the_learning_rate_is_not_blamed(si
 @given(size=st.floats(1e-3, 1e15), scale=st.sampled_from(["group", "batch", "none"]))
 def test_a_reward_that_does_not_overflow_gives_finite_advantages(size: float, scale: Any) -> None:
     groups = scored({"correct": size}, {"correct": -size}, {"correct": 0.0}) * 64
-    rows = make_rows(policy(), groups, settings_of(scale_rewards=scale), STEP)
+    rows = make_rows(policy().tokenizer, groups, settings_of(scale_rewards=scale), STEP)
     assert all(math.isfinite(row.advantage) for row in rows)
     assert math.isfinite(rollout_metrics(groups, ["correct"])["reward_std"])
 
@@ -504,12 +533,17 @@ def test_mini_batches_are_even_and_split_no_group(groups: int, size: int, parts:
 
 def test_a_loss_that_is_not_a_number_leaves_its_batch_to_look_at() -> None:
     toy, settings = policy(), settings_of()
-    rows = make_rows(toy, random_groups(), settings, STEP)
+    rows = make_rows(toy.tokenizer, random_groups(), settings, STEP)
     with torch.no_grad():
         toy.model.get_output_embeddings().weight[7, 3] = math.nan
     before = weights(toy)
     with pytest.raises(NotFinite, match="the loss is nan"):
-        update(toy, make_optimizer(toy, settings), rows, settings, make_step(micro_batch_tokens=10**6))
+        update(
+            started(toy, settings, make_step(micro_batch_tokens=10**6)),
+            rows,
+            settings,
+            make_step(micro_batch_tokens=10**6),
+        )
     dumped = json.loads(Path("logs/grpo_reasoning.not-finite.json").read_text())
     assert len(dumped) == len(rows)
     assert sorted(row["tokens"]["completion"] for row in dumped) == sorted(
@@ -523,31 +557,27 @@ def test_a_gradient_that_is_not_a_number_leaves_its_batch_and_the_weights_alone(
     toy, settings = policy(), settings_of(learning_rate=0.1)
     before = weights(toy)
     toy.model.get_decoder().norm.weight.register_hook(lambda gradient: gradient * math.inf)
-    rows = make_rows(toy, random_groups(), settings, STEP)
+    rows = make_rows(toy.tokenizer, random_groups(), settings, STEP)
     with pytest.raises(NotFinite, match=r"the gradient norm is (nan|inf)"):
-        update(toy, make_optimizer(toy, settings), rows, settings, STEP)
+        update(started(toy, settings), rows, settings, STEP)
     assert Path("logs/grpo_reasoning.not-finite.json").is_file()
     assert all(torch.equal(a, b) for a, b in zip(weights(toy), before, strict=True))
 
 
-def bandit(toy: Policy, settings: GrpoSettings, token: int, step: Step) -> Callable[..., list[Group]]:
-    """A rollout by the real sampler, whose reward is whether the first token is the one."""
-    reward = WeightedReward(
-        "correct",
-        1.0,
-        lambda completion_ids: [float(ids[0] == token) for ids in completion_ids],
-        "toy",
-    )
-    return sampled_rollout(toy, settings, Scorer((reward,), step.response_format, 10.0), step)
+def bandit(token: int) -> Scorer:
+    """Rewards whether the first token is the one."""
+    return scorer_of(lambda ids: float(ids[0] == token))
 
 
 def chance(toy: Policy, token: int) -> float:
     """How likely the token is at the start of a response, on average over the prompts."""
     rows = [
-        make_rows(toy, [group(p, [completion(p, token_ids=[token])] * 2, [0.0, 0.0])], settings_of(), STEP)[0]
+        make_rows(
+            toy.tokenizer, [group(p, [completion(p, token_ids=[token])] * 2, [0.0, 0.0])], settings_of(), STEP
+        )[0]
         for p in PROMPTS[:4]
     ]
-    return sum(math.exp(logp[0]) for logp in logprobs_of(toy, rows, settings_of(), STEP)) / len(rows)
+    return sum(math.exp(logp[0]) for logp in logprobs_of(toy, rows, settings_of())) / len(rows)
 
 
 @pytest.mark.parametrize("loss_type", sorted(LOSSES))
@@ -565,7 +595,8 @@ def test_training_raises_the_probability_of_what_is_rewarded(loss_type: str) -> 
         learning_rate=1e-2,
         num_iterations=2,
     )
-    train(toy, None, mix(PROMPTS[:4]), bandit(toy, settings, token, STEP), settings, STEP, Work())
+    learner, engine = learner_of(toy, settings), LocalEngine(toy, STEP)
+    train(learner, engine, bandit(token), mix(PROMPTS[:4]), settings, STEP, Work())
     assert chance(toy, token) > max(2 * before, 0.3)
 
 
@@ -573,17 +604,8 @@ def test_training_twice_gives_the_same_bytes_and_one_row_of_figures_per_step() -
     found = []
     for _ in range(2):
         toy, settings = policy(), settings_of(max_new_tokens=6, learning_rate=1e-3)
-        token = int(toy.tokenizer.encode("a")[0])
-        rollout = bandit(toy, settings, token, STEP)
-        table, summary = train(
-            toy,
-            None,
-            mix(PROMPTS),
-            lambda c, n, a, r=rollout: half_right(r(c, n, a)),
-            settings,
-            STEP,
-            Work(),
-        )
+        learner, engine = learner_of(toy, settings), LocalEngine(toy, STEP)
+        table, summary = train(learner, engine, HalfRight(), mix(PROMPTS), settings, STEP, Work())  # type: ignore[arg-type]
         STEP.finish(summary, table)
         files = [
             Path(name).read_bytes() for name in ("plots/grpo_reasoning.csv", "metrics/grpo_reasoning.json")
@@ -600,5 +622,12 @@ def test_training_twice_gives_the_same_bytes_and_one_row_of_figures_per_step() -
     assert json.loads(Path("metrics/grpo_reasoning.json").read_text())["reward"] == 0.5
 
 
-def half_right(groups: Sequence[Group]) -> list[Group]:
-    return [group(g.prompt, g.completions, [1.0, 0.0] * (len(g.completions) // 2)) for g in groups]
+class HalfRight:
+    """A scorer by which every other completion is right."""
+
+    rewards = by_token.rewards
+
+    def score(self, chosen: Sequence[Prompt], answers: Any, **_: int) -> list[Group]:
+        return [
+            group(p, each, [1.0, 0.0] * (len(each) // 2)) for p, each in zip(chosen, answers, strict=True)
+        ]

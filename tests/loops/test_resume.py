@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import SUPERCOT, completion, make_step, policy, prompt, sampled_rollout, weights
+from fakes import SUPERCOT, completion, learner_of, make_step, policy, prompt, weights
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.sft import SftSettings
@@ -16,8 +16,9 @@ from chainforge.loops import sft
 from chainforge.loops.collect import collect
 from chainforge.loops.grpo import train as grpo
 from chainforge.loops.grpo.prompt_mix import PromptMix
-from chainforge.loops.scored_batches import answers
+from chainforge.loops.scored_batches import sample_and_score
 from chainforge.records import Completion, Example, Group, Prompt, Trace
+from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.stopping import Stopped
 from chainforge.run.work import Work
 from chainforge.scoring import Scorer, WeightedReward
@@ -92,9 +93,9 @@ def test_grpo(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
 
     def run(work: Work) -> tuple[list[torch.Tensor], str, dict[str, float]]:
         toy, reference = policy(), policy()
-        rollout = sampled_rollout(toy, settings, Rewarder().scorer(), step)
+        learner, engine = learner_of(toy, settings, step, reference), LocalEngine(toy, step)
         mix = PromptMix(PROMPTS, [], 0.0, 17)
-        table, summary = grpo.train(toy, reference, mix, rollout, settings, step, work)
+        table, summary = grpo.train(learner, engine, Rewarder().scorer(), mix, settings, step, work)
         return weights(toy), table.state_dict()["rows"], summary
 
     expected = run(Work())
@@ -121,7 +122,7 @@ def test_sft(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
 
     def run(work: Work) -> tuple[list[torch.Tensor], str, dict[str, float | None]]:
         toy = policy()
-        table, summary = sft.train(toy, None, examples, settings, step, work)
+        table, summary = sft.train(learner_of(toy, settings, step), None, examples, settings, step, work)
         return weights(toy), table.state_dict()["rows"], summary
 
     expected = run(Work())
@@ -139,7 +140,7 @@ def test_answers(tmp_path: Path) -> None:
         return [[completion(p, f"\ud800{p.id}" * n, [n, 1]) for n in (1, 2)] for p in batch]
 
     def run(work: Work) -> list[Group]:
-        return answers(PROMPTS, sample, 3, Rewarder().scorer(), work.journal("groups"), work, "test")
+        return sample_and_score(PROMPTS, sample, 3, Rewarder().scorer(), work.journal("groups"), work, "test")
 
     expected = run(Work())
     asked.clear()
@@ -158,7 +159,7 @@ def test_answers_to_prompts_of_one_name_keep_to_their_own_prompt(tmp_path: Path)
         def sample(batch: Sequence[Prompt]) -> list[list[Completion]]:
             return [[completion(p, "a", [1]), completion(p, "ab", [2])] for p in batch]
 
-        return answers(both, sample, 1, Rewarder().scorer(), work.journal("groups"), work, "test")
+        return sample_and_score(both, sample, 1, Rewarder().scorer(), work.journal("groups"), work, "test")
 
     stopped_everywhere(run, tmp_path)
     assert [group.prompt for group in run(Work(tmp_path))] == both
@@ -172,7 +173,7 @@ def test_a_batch_is_kept_before_the_next_is_sampled(tmp_path: Path) -> None:
         return [[completion(p, "a", [1]), completion(p, "ab", [2])] for p in batch]
 
     work = Work(tmp_path)
-    answers(PROMPTS, sample, 2, Rewarder().scorer(), work.journal("groups"), work, "test")
+    sample_and_score(PROMPTS, sample, 2, Rewarder().scorer(), work.journal("groups"), work, "test")
     assert kept == [0, 1, 2, 3]
 
 

@@ -5,23 +5,27 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
-from fakes import SUPERCOT, make_step, policy, qwen2, tokenizer, weights
+from fakes import SUPERCOT, Recording, learner_of, make_step, policy, qwen2, tokenizer, weights
 from torch.nn.functional import cross_entropy
 
 from chainforge.config.sft import SftSettings
 from chainforge.errors import ChainForgeError
-from chainforge.loops.sft import backward, check_same_vocabulary, evaluation_loss, tokenize, train
+from chainforge.learner.local_learner import LocalLearner
+from chainforge.learner.optimizer import NotFinite
+from chainforge.loops.sft import check_same_vocabulary, evaluation_loss, tokenize, train, update
 from chainforge.loops.sft_batches import batches, split
-from chainforge.models.batches import Tokens
+from chainforge.models.batch import Tokens
 from chainforge.models.chat import encode_prompt, encode_response
-from chainforge.models.checkpoint import Policy, save_policy
-from chainforge.models.optimizer import NotFinite
+from chainforge.models.checkpoint import Policy
+from chainforge.models.policy_model import PolicyModel
 from chainforge.records import Example
 from chainforge.response import tag_format
 from chainforge.run.metrics import StepTable
+from chainforge.run.step import Step
 from chainforge.run.work import Work
 
 STEP = make_step("sft_cold_start")
@@ -58,19 +62,31 @@ EXAMPLES = [example(n) for n in range(12)]
 
 
 def tokens_of(toy: Policy, examples: list[Example] = EXAMPLES) -> list[Tokens]:
-    return tokenize(toy, examples, settings_of(), "")[0]
+    return tokenize(toy.tokenizer, examples, settings_of(), "")[0]
 
 
-def gradient(toy: Policy) -> torch.Tensor:
-    found = torch.cat([p.grad.flatten() for p in toy.model.parameters() if p.grad is not None])
-    toy.model.zero_grad()
-    return found
+def backward(
+    toy: Policy, teacher: Policy | None, batch: list[Tokens], settings: SftSettings, step: Step = STEP
+) -> tuple[float, torch.Tensor]:
+    """(loss, gradient) of an optimizer step that changes no weight."""
+    learning = PolicyModel(teacher.model) if teacher else None
+    with patch("chainforge.learner.local_learner.ScheduledOptimizer", Recording):
+        learner = LocalLearner(toy, settings, step, teacher=learning)
+        learner.begin(1)
+    return update(learner, learning, batch, settings, step).loss, Recording.gradient
+
+
+def run(
+    toy: Policy, settings: SftSettings, teacher: Policy | None = None
+) -> tuple[StepTable, dict[str, float | None]]:
+    learning = PolicyModel(teacher.model) if teacher else None
+    learner = LocalLearner(toy, settings, STEP, teacher=learning)
+    return train(learner, learning, EXAMPLES, settings, STEP, Work())
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_response_tokens_and_of_no_other() -> None:
     toy, batch = policy(), EXAMPLES[:5]
-    loss = backward(toy, None, tokens_of(toy, batch), settings_of(), STEP)
-    found = gradient(toy)
+    loss, found = backward(toy, None, tokens_of(toy, batch), settings_of())
     total, count = torch.zeros(()), 0
     for e in batch:
         prompt, response = encode_prompt(tokenizer(), e.messages), encode_response(tokenizer(), e.response)
@@ -79,9 +95,9 @@ def test_the_loss_is_the_mean_cross_entropy_of_response_tokens_and_of_no_other()
             logits_SV[len(prompt) - 1 : -1], torch.tensor(response), reduction="sum"
         )
         count += len(response)
-    (total / count).backward()
+    wanted = torch.autograd.grad(total / count, list(toy.model.parameters()))
     assert loss == pytest.approx(total.item() / count, rel=1e-5)
-    torch.testing.assert_close(found, gradient(toy), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(found, torch.cat([g.flatten() for g in wanted]), atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
@@ -90,8 +106,8 @@ def test_loss_and_gradient_do_not_depend_on_the_size_of_a_micro_batch(weight: fl
     settings = settings_of(logit_kd_weight=weight, teacher="t")
     found = []
     for most in (10**6, 1, 150, 300):
-        loss = backward(toy, teacher, tokens_of(toy), settings, make_step("sft", micro_batch_tokens=most))
-        found.append((loss, gradient(toy)))
+        step = make_step("sft", micro_batch_tokens=most)
+        found.append(backward(toy, teacher, tokens_of(toy), settings, step))
     for loss, grad in found[1:]:
         assert loss == pytest.approx(found[0][0], rel=1e-5)
         torch.testing.assert_close(grad, found[0][1], atol=1e-6, rtol=1e-4)
@@ -101,8 +117,10 @@ def test_training_twice_gives_the_same_bytes() -> None:
     found = []
     for name in ("a", "b"):
         toy = policy()
-        publish(*train(toy, None, EXAMPLES, settings_of(muon_learning_rate=1e-3), STEP, Work()))
-        save_policy(toy, Path(name))
+        settings = settings_of(muon_learning_rate=1e-3)
+        learner = learner_of(toy, settings, STEP)
+        publish(*train(learner, None, EXAMPLES, settings, STEP, Work()))
+        learner.save(Path(name))
         found.append([path.read_bytes() for path in sorted(Path(name).iterdir())])
         found[-1] += [
             Path(f).read_bytes() for f in ("plots/sft_cold_start.csv", "metrics/sft_cold_start.json")
@@ -113,7 +131,7 @@ def test_training_twice_gives_the_same_bytes() -> None:
 def test_training_lowers_the_loss_and_leaves_its_figures() -> None:
     toy = policy()
     settings = settings_of(num_epochs=20.0, learning_rate=1e-2, eval_every=7, batch_size=5)
-    publish(*train(toy, None, EXAMPLES, settings, STEP, Work()))
+    publish(*run(toy, settings))
     rows = list(csv.DictReader(Path("plots/sft_cold_start.csv").read_text().splitlines()))
     summary = json.loads(Path("metrics/sft_cold_start.json").read_text())
     assert summary["examples"] + summary["held_out"] == len(EXAMPLES)
@@ -128,24 +146,26 @@ def test_training_lowers_the_loss_and_leaves_its_figures() -> None:
 def test_the_evaluation_loss_is_the_training_loss_without_a_gradient() -> None:
     toy = policy()
     batch = tokens_of(toy)
-    loss = evaluation_loss(toy, batch, make_step(micro_batch_tokens=100))
+    learner = learner_of(toy, settings_of(), make_step(micro_batch_tokens=100))
+    loss = evaluation_loss(learner, batch)
     assert all(p.grad is None for p in toy.model.parameters())
-    assert loss == pytest.approx(backward(toy, None, batch, settings_of(), STEP), rel=1e-5)
-    assert evaluation_loss(toy, [], STEP) is None
+    assert loss == pytest.approx(backward(toy, None, batch, settings_of())[0], rel=1e-5)
+    assert evaluation_loss(learner, []) is None
 
 
 def test_a_student_that_is_its_teacher_gets_no_gradient_from_the_teacher() -> None:
     toy = policy()
     settings = settings_of(logit_kd_weight=1.0, teacher="t")
-    assert backward(toy, policy(), tokens_of(toy), settings, STEP) == pytest.approx(0, abs=1e-6)
-    assert float(gradient(toy).abs().max()) < 1e-6
+    loss, gradient = backward(toy, policy(), tokens_of(toy), settings)
+    assert loss == pytest.approx(0, abs=1e-6)
+    assert float(gradient.abs().max()) < 1e-6
 
 
 def test_the_weight_of_the_teacher_blends_the_two_losses() -> None:
     toy, teacher, found = policy(), policy(seed=1), []
     for weight in (0.0, 1.0, 0.25):
-        loss = backward(toy, teacher, tokens_of(toy), settings_of(logit_kd_weight=weight, teacher="t"), STEP)
-        found.append((loss, gradient(toy)))
+        settings = settings_of(logit_kd_weight=weight, teacher="t")
+        found.append(backward(toy, teacher, tokens_of(toy), settings))
     assert found[2][0] == pytest.approx(0.75 * found[0][0] + 0.25 * found[1][0], rel=1e-5)
     torch.testing.assert_close(found[2][1], 0.75 * found[0][1] + 0.25 * found[1][1], atol=1e-6, rtol=1e-4)
     assert all(p.grad is None for p in teacher.model.parameters())
@@ -155,7 +175,7 @@ def test_distilling_logits_teaches_the_teacher_s_distribution() -> None:
     toy, teacher = policy(), policy(seed=1)
     settings = settings_of(logit_kd_weight=1.0, teacher="t", learning_rate=1e-2, num_epochs=15.0)
     before = weights(teacher)
-    publish(*train(toy, teacher, EXAMPLES, settings, STEP, Work()))
+    publish(*run(toy, settings, teacher))
     rows = list(csv.DictReader(Path("plots/sft_cold_start.csv").read_text().splitlines()))
     assert float(rows[-1]["loss"]) < 0.6 * float(rows[0]["loss"])
     assert all(torch.equal(a, b) for a, b in zip(before, weights(teacher), strict=True))
@@ -177,22 +197,22 @@ def test_examples_that_are_too_long_are_left_out_and_counted() -> None:
     toy = policy()
     lengths = [len(t) for t in tokens_of(toy)]
     limit = sorted(lengths)[6]
-    fitting, too_long = tokenize(toy, EXAMPLES, settings_of(max_tokens=limit), "")
+    fitting, too_long = tokenize(toy.tokenizer, EXAMPLES, settings_of(max_tokens=limit), "")
     assert [len(t) for t in fitting] == [n for n in lengths if n <= limit]
     assert too_long == sum(n > limit for n in lengths) > 0
-    publish(*train(toy, None, EXAMPLES, settings_of(max_tokens=limit), STEP, Work()))
+    publish(*run(toy, settings_of(max_tokens=limit)))
     assert json.loads(Path("metrics/sft_cold_start.json").read_text())["too_long"] == too_long
     with pytest.raises(
         ChainForgeError, match=r"none of 12 examples fits into 5 tokens\n  -> raise sft\.max_tokens"
     ):
-        tokenize(toy, EXAMPLES, settings_of(max_tokens=5), "")
+        tokenize(toy.tokenizer, EXAMPLES, settings_of(max_tokens=5), "")
 
 
 def test_a_prefilled_tag_belongs_to_the_prompt_and_gets_no_loss() -> None:
     form = tag_format("r1-prefilled")
     toy = Policy(policy().model, tokenizer(form.tags))
     e = replace(EXAMPLES[3], response=form.render("xxx", "21"))
-    (tokens,), _ = tokenize(toy, [e], settings_of(), form.prefill)
+    (tokens,), _ = tokenize(toy.tokenizer, [e], settings_of(), form.prefill)
     assert toy.tokenizer.decode(list(tokens.prompt)).endswith("<|im_start|>assistant\n<think>")
     assert toy.tokenizer.decode(list(tokens.completion)) == "xxx</think><answer>21</answer><|im_end|>"
 
@@ -226,5 +246,5 @@ def test_a_loss_that_is_not_a_number_stops() -> None:
     with torch.no_grad():
         toy.model.get_output_embeddings().weight[0, 0] = torch.nan
     with pytest.raises(NotFinite, match="the loss is nan\n  -> lower the learning rate"):
-        train(toy, None, EXAMPLES, settings_of(), STEP, Work())
+        run(toy, settings_of())
     assert not Path("metrics").exists()
