@@ -7,6 +7,10 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONHASHSEED := 0
+# On a CPU: freed memory is used again, up to 32 MB in one piece, and large tensors lie on huge pages. Without, a
+# step takes some percent longer (docs/performance.md).
+export GLIBC_TUNABLES ?= glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=536870912
+export THP_MEM_ALLOC_ENABLE ?= 1
 # Linux without a GPU: PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" saves gigabytes of CUDA.
 PIP_ARGS ?=
 PIP = $(BIN)/python -m pip install --quiet

@@ -22,6 +22,7 @@ from chainforge.project.profiles import compose
 
 CODE = [path for path in project_files() if path.suffix == ".py"]
 STAGES = [path for path in CODE if path.parent.name == "stages" and path.name != "__init__.py"]
+SHIPPED = [path for path in CODE if path.relative_to(ROOT).parts[0] in ("chainforge", "plugins", "stages")]
 PLUGINS = [path for path in CODE if path.parent == ROOT / "plugins"]
 SLOW_TO_IMPORT = {"torch", "transformers", "tokenizers", "safetensors"}
 
@@ -32,7 +33,7 @@ GROUND = {"records", "errors"}
 PROVIDERS = {f"providers.{name}" for name in ("calls", "nesting", "prices", "reasoning", "secrets")}
 FLOOR = GROUND | PROVIDERS | {"algorithms", "answer", "config", "defuse", "hookspecs", "jsonl", "outputs"}
 FLOOR |= {"containment", "response"}
-WALLS = {"models", "rollout", "run", "report", "scoring"}
+WALLS = {"models", "learner", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
@@ -60,13 +61,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "memory": GROUND,
     "pretrained": GROUND | {"memory"},
     "models": FLOOR | {"memory", "pretrained"},
+    "learner": FLOOR | {"memory", "models", "run"},
     "run": FLOOR,
     "scoring": FLOOR,
     "teachers": FLOOR | {"run"},
     "mock_teacher": FLOOR,
     "filtering": FLOOR,
     "report": FLOOR | {"filtering", "run"},
-    "rollout": FLOOR | {"memory", "models", "run"},
+    "rollout": FLOOR | {"learner", "memory", "models", "run"},
     "loops": FLOOR | WALLS - {"report"} | {"filtering", "teachers"},
     "plugins": FLOOR,
     "project": set(),
@@ -116,7 +118,7 @@ def part(path: Path) -> str:
 
 
 def part_of(dotted: str) -> str:
-    """The part that chainforge.a.b.c belongs to: a, or a.b in a wing."""
+    """The part that chainforge.a.b.c is in: a, or a.b in a wing."""
     names = dotted.split(".")[1:] or ["__init__"]
     return ".".join(names[: 2 if names[0] in WINGS else 1])
 
@@ -162,6 +164,30 @@ def test_files_and_functions_stay_small_enough_to_read(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+def assigned(top: ast.Module) -> Iterator[ast.Attribute]:
+    """Attributes that a file sets or deletes; setattr and delattr count too, and so do type annotations."""
+    for node in ast.walk(top):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+            yield node
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("setattr", "delattr"):
+            match node.args[1]:
+                case ast.Constant(value=str(name)):
+                    yield ast.Attribute(node.args[0], name)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=str)
+def test_models_are_changed_by_nobody_but_the_learner(path: Path) -> None:
+    """No `forward` is swapped, no private attribute of torch or transformers set, no `.grad` written."""
+    for attribute in assigned(tree(path)):
+        owner, name = ast.unparse(attribute.value), attribute.attr
+        assert name != "forward", f"{owner}.forward is swapped"
+        private = name.startswith("_") and not name.endswith("__")
+        assert not private or owner in ("self", "cls"), f"{owner}.{name} is private"
+        assert name != "grad" or path.parent.name == "learner", (
+            f"{owner}.grad is written outside of the learner"
+        )
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel
@@ -89,5 +90,6 @@ class NotFinite(ChainForgeError):
 
 
 def clip(parameters: Iterable[Parameter], max_norm: float) -> Tensor:
-    """Scale the gradients down to this norm in place; returns the norm before."""
-    return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    """Scale the gradients down to this norm in place; returns the norm before, that of all processes."""
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

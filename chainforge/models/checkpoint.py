@@ -15,7 +15,6 @@ from transformers.utils import logging
 
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
-from chainforge.models.allocator import reuse_freed_memory
 from chainforge.models.attention import choose_attention
 from chainforge.models.fitting import check_parts
 from chainforge.pretrained import load_model, load_tokenizer
@@ -107,8 +106,6 @@ def place(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     torch.nn.Module.to(model, device)
     model.eval()
     choose_attention(model)
-    if device.type == "cpu":
-        reuse_freed_memory()
     return model
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from chainforge.config.sampling import SamplingSettings
-from chainforge.models.allocator import return_freed_memory
 from chainforge.models.chat import eos_ids
 from chainforge.models.checkpoint import Policy
 from chainforge.rollout.engine import Request, Sampled
@@ -27,9 +26,7 @@ class LocalEngine:
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[list[Sampled]]:
         """See `Engine`. In bfloat16 it rounds a copy: decoding would cast the weights for each token."""
         model = self._model if self._precision == "float32" else rounded(self._model)
-        found = sample(model, requests, settings, eos_ids=self._eos_ids, max_rows=self.rows)
-        return_freed_memory()
-        return found
+        return sample(model, requests, settings, eos_ids=self._eos_ids, max_rows=self.rows)
 
     def update(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Nothing to do: its weights are those that the learner trains."""

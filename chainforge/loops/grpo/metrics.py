@@ -6,7 +6,7 @@ from statistics import fmean
 import torch
 
 from chainforge.algorithms.advantages import deviation, zero_variance_N
-from chainforge.loops.grpo.rewards import rewards_NG
+from chainforge.loops.grpo.rollout import rewards_NG
 from chainforge.records import Group
 
 UPDATE_NAMES = {

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from chainforge.algorithms.advantages import advantages, zero_variance_N
 from chainforge.config.grpo import GrpoSettings
-from chainforge.loops.grpo.rewards import rewards_NG
+from chainforge.loops.grpo.rollout import rewards_NG
 from chainforge.models.batch import Tokens
 from chainforge.models.chat import encode_prompt, opening
 from chainforge.records import Group

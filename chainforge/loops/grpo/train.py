@@ -10,8 +10,7 @@ from chainforge.config.grpo import GrpoSettings
 from chainforge.learner.learner import Learner
 from chainforge.loops.grpo.metrics import columns, rollout_metrics, update_metrics
 from chainforge.loops.grpo.prompt_mix import PromptMix
-from chainforge.loops.grpo.rewards import check_rewards
-from chainforge.loops.grpo.rollout import roll_out
+from chainforge.loops.grpo.rollout import check_rewards, roll_out
 from chainforge.loops.grpo.rows import RolloutBuffer, Row, make_rows, mini_batches
 from chainforge.loops.grpo.update import add_logprobs, update
 from chainforge.rollout.engine import Engine
