@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from chainforge.response import TagFormat, tag_format
 from chainforge.run.crash import LOGS as LOGS
 from chainforge.run.metrics import StepTable
 from chainforge.run.seeds import derive
+from chainforge.run.world import World, this_world
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Step:
     name: str
     settings: RunSettings
     runtime: RuntimeSettings
+    world: World = field(default_factory=this_world)
 
     @property
     def response_format(self) -> TagFormat:
