@@ -21,6 +21,7 @@ from chainforge.errors import ChainForgeError, described
 T = TypeVar("T")
 P = ParamSpec("P")
 LAUNCH = "start it by torchrun or accelerate launch, which set RANK and WORLD_SIZE, or unset both"
+AGAIN = "see what was said above, then run the same command again"
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.0002, 0.02  # between two looks at what the others have said
 FAREWELL_S = 10.0  # that the process with the store waits for the others when it ends
 
@@ -67,9 +68,7 @@ class OtherFailed(ChainForgeError):
     """Another process of the step failed, and said why."""
 
     def __init__(self, rank: int, problem: str) -> None:
-        super().__init__(
-            f"rank {rank} failed: {problem}", "see what it said above, then run the same command again"
-        )
+        super().__init__(f"rank {rank} failed: {problem}", AGAIN)
 
 
 def this_world(environment: Mapping[str, str] = os.environ) -> World:
@@ -90,10 +89,10 @@ def this_world(environment: Mapping[str, str] = os.environ) -> World:
 
 
 class _Meeting:
-    """Where the processes of a step talk: `ROUND/RANK` in the store is what a process says in a round."""
+    """Where the processes of a step talk, round by round; the store has a key per round and process."""
 
     def __init__(self, world: World) -> None:
-        from torch.distributed import PrefixStore, rendezvous
+        from torch.distributed.rendezvous import rendezvous
 
         try:
             store, _, _ = next(rendezvous("env://", world.rank, world.size))
@@ -101,29 +100,30 @@ class _Meeting:
             raise ChainForgeError(
                 f"the {world.size} processes cannot meet: {described(error)}", LAUNCH
             ) from error
-        self._world, self._store, self._round = world, PrefixStore("chainforge", store), 0
+        self._world, self._store, self._round = world, store, 0
         atexit.register(self._leave)
 
     def share(self, value: Any) -> list[Any]:
         """See World."""
         rank, number = self._world.rank, self._round
-        self._store.set(f"{number}/{rank}", json.dumps({"value": value}))
-        values = [self._hear(number, other) for other in range(self._world.size)]
-        if number > 0:  # everybody is here, so everybody has heard what was said before
-            self._store.delete_key(f"{number - 1}/{rank}")
+        try:
+            self._store.set(_key(number, rank), json.dumps({"value": value}))
+            values = [self._hear(number, other) for other in range(self._world.size)]
+            if number > 0:  # everybody is here, so everybody has heard what was said before
+                self._store.delete_key(_key(number - 1, rank))
+        except RuntimeError as error:
+            raise ChainForgeError(f"the other processes are gone: {described(error)}", AGAIN) from error
         self._round += 1
         return values
 
     def fail(self, problem: str) -> None:
         """See World. Never raises."""
-        with suppress(
-            RuntimeError
-        ):  # some may have heard this round already: it is said in the next one, too
-            for number in (self._round, self._round + 1):
-                self._store.set(f"{number}/{self._world.rank}", json.dumps({"problem": problem}))
+        with suppress(RuntimeError):
+            for number in (self._round, self._round + 1):  # some may be in the next round already
+                self._store.set(_key(number, self._world.rank), json.dumps({"problem": problem}))
 
     def _hear(self, number: int, rank: int) -> Any:
-        key = f"{number}/{rank}"
+        key = _key(number, rank)
         self._await([key])
         said = json.loads(self._store.get(key))
         if "problem" in said:
@@ -140,9 +140,13 @@ class _Meeting:
     def _leave(self) -> None:
         """The store may be in the first process, without a launcher that has it: then it ends last."""
         with suppress(RuntimeError):
-            self._store.set(f"left/{self._world.rank}", "")
+            self._store.set(_key("left", self._world.rank), "")
             if self._world.is_first:
-                self._await([f"left/{rank}" for rank in range(self._world.size)], FAREWELL_S)
+                self._await([_key("left", rank) for rank in range(self._world.size)], FAREWELL_S)
+
+
+def _key(number: int | str, rank: int) -> str:
+    return f"chainforge/{number}/{rank}"
 
 
 @cache
