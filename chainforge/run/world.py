@@ -45,7 +45,7 @@ class World:
     def share(self, value: T) -> list[T]:
         """What each process says here, by rank. Every process waits for all of them.
 
-        A value is what JSON can hold, in less than 8 MB. All processes come here equally often, in the same
+        A value is what JSON can hold, in less than 8 MB. All processes call this equally often, in the same
         order. Raises OtherFailed when another process has failed instead of coming here.
         """
         return [value] if self.size == 1 else _meeting(self).share(value)
@@ -58,9 +58,7 @@ class World:
 
     def fail(self, problem: str) -> None:
         """Tell those who wait for this process that it has failed."""
-        if (
-            self.size > 1 and _meeting.cache_info().currsize
-        ):  # else nobody has met yet: the launcher ends them
+        if _meeting.cache_info().currsize:  # else nobody has met yet: the launcher ends the others
             _meeting(self).fail(problem)
 
 
