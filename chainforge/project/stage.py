@@ -16,7 +16,7 @@ import psutil
 from pydantic import BaseModel
 
 from chainforge.containment import no_leaving
-from chainforge.errors import ChainForgeError, unknown
+from chainforge.errors import ChainForgeError, described, unknown
 from chainforge.outputs import write_text
 from chainforge.plugins import Plugins, load_plugins
 from chainforge.project.graph import read_graph, settings_of
@@ -24,8 +24,11 @@ from chainforge.project.held_inputs import held_inputs
 from chainforge.run.ending import Interrupted, end_with, say_last, unforeseen
 from chainforge.run.fingerprint import Inputs
 from chainforge.run.step import LOGS, Step, file_name, open_step
+from chainforge.run.stopping import Stopped
+from chainforge.run.world import OtherFailed, World, this_world
 
 S = TypeVar("S", bound=BaseModel)
+SAID_BY_FIRST = (Interrupted, OtherFailed, Stopped)  # of several processes, the first one says it for all
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,17 @@ def stage(kind: type[S]) -> Callable[[Callable[[Run[S]], None]], Callable[[str],
     return wrap
 
 
-def stage_main(main: Callable[[str], None]) -> None:
-    """All of `python -m stages.VERB STEP`: a problem is two lines on stderr and an exit code above 0."""
-    code = run_stage(main, sys.argv)
+def stage_main(main: Callable[[str], None], *, several_processes: bool = False) -> None:
+    """All of `python -m stages.VERB STEP`: a problem is two lines on stderr and an exit code above 0.
+
+    With `several_processes`, torchrun or `accelerate launch` may start it as well.
+    """
+    code = run_stage(main, sys.argv, several_processes=several_processes)
     end_with("")
     sys.exit(code)
 
 
-def run_stage(main: Callable[[str], None], argv: Sequence[str]) -> int:
+def run_stage(main: Callable[[str], None], argv: Sequence[str], *, several_processes: bool = False) -> int:
     """Run the step that the command line names. Returns the exit code, which is 0 for a whole result only."""
     verb = Path(argv[0]).stem
     if argv[1:] in (["-h"], ["--help"]):
@@ -72,31 +78,42 @@ def run_stage(main: Callable[[str], None], argv: Sequence[str]) -> int:
         )
         return 0
     name = argv[1] if len(argv) == 2 else f"stages.{verb}"
+    world = World()
     try:
+        world = this_world()
+        if world.size > 1 and not several_processes:
+            raise ChainForgeError(
+                f"stages.{verb} runs in one process, not in {world.size} (WORLD_SIZE)",
+                f"run it without torchrun and accelerate: python -m stages.{verb} STEP",
+            )
         with no_leaving():
             main(_checked_name(verb, argv[1:]))
-            record = {
-                "step": name,
-                "wall_s": round(
-                    time.time() - psutil.Process().create_time(), 2
-                ),  # imports are most of a short step
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                "cpus": os.cpu_count(),
-            }
-            write_text(LOGS / f"{file_name(name)}.json", json.dumps(record) + "\n")
-    except ChainForgeError as error:
-        say_last(f"\n{name}: {error}{_reminder()}\n")
-        return error.exit_code
-    except OSError as error:
-        say_last(f"\n{explain(name, error)}{_reminder()}\n")
-        return 1
-    except Interrupted as error:
-        say_last(f"\n{unforeseen(name, error)}\n")
-        return 1
+            if world.is_first:
+                _record(name)
     except BaseException as error:  # whatever a plugin raises, SystemExit(0) too
-        say_last(f"\n{unforeseen(name, error)}{_reminder()}\n")
-        return 1
+        world.fail(error.problem if isinstance(error, ChainForgeError) else described(error))
+        if world.is_first or not isinstance(error, SAID_BY_FIRST):
+            say_last(f"\n{_told(world.label(name), error)}\n")
+        return error.exit_code if isinstance(error, ChainForgeError) else 1
     return 0
+
+
+def _record(name: str) -> None:
+    """What the step took, in logs/."""
+    record = {
+        "step": name,
+        "wall_s": round(time.time() - psutil.Process().create_time(), 2),  # imports are most of a short step
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "cpus": os.cpu_count(),
+    }
+    write_text(LOGS / f"{file_name(name)}.json", json.dumps(record) + "\n")
+
+
+def _told(name: str, error: BaseException) -> str:
+    """What is wrong, then what to do."""
+    if isinstance(error, Interrupted):
+        return unforeseen(name, error)
+    return (explain(name, error) if isinstance(error, OSError) else unforeseen(name, error)) + _reminder()
 
 
 def _checked_name(verb: str, arguments: Sequence[str]) -> str:

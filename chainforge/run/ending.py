@@ -16,6 +16,7 @@ from chainforge.containment import Left, farewells, forbid_leaving
 from chainforge.errors import ChainForgeError
 from chainforge.outputs import leave_nothing_partial
 from chainforge.run.crash import log_of, tell
+from chainforge.run.world import this_world
 
 # Reads one word from the step. Where the step is gone without it, says so.
 WATCHER = """trap "" INT TERM HUP QUIT
@@ -32,6 +33,8 @@ class Interrupted(KeyboardInterrupt):
 def watch_ending(step: str) -> None:
     """Let nothing end this process unsaid. Main thread, once, before anything is imported that can fail."""
     global _watcher, _faults
+    with suppress(ChainForgeError):  # who runs the step says that the launcher's variables make no sense
+        step = this_world().label(step)
     if shell := shutil.which("sh"):
         gone = (
             f"{step}: its process ended without a word: killed, most often for want of memory, or ended by "

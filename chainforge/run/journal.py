@@ -9,20 +9,20 @@ from chainforge.errors import ChainForgeError
 
 
 class Journal:
-    """`rows` has what an earlier run left. Without a path, nothing is kept.
+    """`rows` has what an earlier run left. Without a path, nothing is kept; without `writes`, nothing new.
 
     Raises ChainForgeError for a file that is no journal.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    def __init__(self, path: Path | None, *, writes: bool = True) -> None:
+        self._path, self._writes = path, writes
         self.rows: list[Any] = []
         if path and path.exists():
             self.rows = self._read(path)
 
     def append(self, row: Any) -> None:
         """Hand one row to the operating system: killing this process does not lose it."""
-        if self._path:
+        if self._path and self._writes:
             with self._path.open("a", encoding="ascii", newline="\n") as file:
                 file.write(json.dumps(row) + "\n")
 
@@ -30,7 +30,8 @@ class Journal:
         """The error for a row, counted from 1, that is not of this step. Sets the file aside."""
         assert self._path is not None
         aside = self._path.with_name(self._path.name + ".unfit")
-        os.replace(self._path, aside)
+        if self._writes:
+            os.replace(self._path, aside)
         reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         return ChainForgeError(
             f"{self._path}, line {number}: not a row of this step ({reason:.300})",
@@ -44,7 +45,7 @@ class Journal:
             )
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
+        if whole != content and self._writes:
             with path.open("r+b") as file:
                 file.truncate(len(whole))
         rows = []

@@ -1,4 +1,4 @@
-"""One bar, on stderr: a live one on a terminal, a line now and then in a log."""
+"""One bar, on stderr: a live one on a terminal, a line now and then in a log. The first process shows it."""
 
 import sys
 from collections.abc import Iterable
@@ -7,6 +7,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from chainforge.defuse import defuse
+from chainforge.run.world import this_world
 
 T = TypeVar("T")
 LOG_SECONDS = 30
@@ -28,9 +29,11 @@ def progress(
         mininterval=0.5 if live else LOG_SECONDS,
         maxinterval=10 if live else LOG_SECONDS,
         ascii=None if live else " .",
+        disable=not this_world().is_first,
     )
 
 
 def say(text: str) -> None:
     """One line on stderr, above a live bar."""
-    tqdm.write(defuse(text), file=sys.stderr)
+    if this_world().is_first:
+        tqdm.write(defuse(text), file=sys.stderr)

@@ -14,10 +14,14 @@ SUFFIX = ".pt"
 
 
 class Saves:
-    """Numbered files in a folder; a state is tensors, numbers, texts, lists and mappings: no code is read."""
+    """Numbered files in a folder; a state is tensors, numbers, texts, lists and mappings: no code is read.
+
+    `taken` is the number of the state that `newest` gave.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.taken: int | None = None
 
     def numbers(self) -> list[int]:
         """Of all whole saves, oldest first."""
@@ -61,17 +65,21 @@ class Saves:
                 instead = "starting afresh" if before is None else f"trying {self._path(before).name}"
                 say(f"{self._path(number)} cannot be read ({_first_line(error)}): {instead}")
                 continue
+            self.taken = number
             return state
         return None
 
-    def set_aside(self) -> Path:
-        """Move all saves out of the way: they are whole, but do not fit. Returns the folder that has them."""
-        aside = self._folder / "unfit"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
+    @property
+    def aside(self) -> Path:
+        """The folder of saves that are whole, but do not fit."""
+        return self._folder / "unfit"
+
+    def set_aside(self) -> None:
+        """Move all saves out of the way, to `aside`."""
+        shutil.rmtree(self.aside, ignore_errors=True)
+        self.aside.mkdir()
         for number in self.numbers():
-            os.replace(self._path(number), aside / self._path(number).name)
-        return aside
+            os.replace(self._path(number), self.aside / self._path(number).name)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}{SUFFIX}"

@@ -1,19 +1,23 @@
 """What a loop needs to know of the step it is part of: its settings, its seed, its files."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from chainforge.config.loading import load_settings
 from chainforge.config.run import RunSettings, RuntimeSettings
-from chainforge.outputs import write_json
+from chainforge.outputs import whole_folder, write_json
 from chainforge.response import TagFormat, tag_format
 from chainforge.run.crash import LOGS as LOGS
 from chainforge.run.metrics import StepTable
 from chainforge.run.seeds import derive
+from chainforge.run.world import World, this_world
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Step:
     name: str
     settings: RunSettings
     runtime: RuntimeSettings
+    world: World = field(default_factory=this_world)
 
     @property
     def response_format(self) -> TagFormat:
@@ -34,11 +39,14 @@ class Step:
         return derive(self.settings.seed, self.name, *parts)
 
     def table(self, columns: Sequence[str]) -> StepTable:
-        """A row per optimizer step, live in logs/."""
-        return StepTable(LOGS / f"{self.file_name}.csv", columns)
+        """A row per optimizer step, live in logs/. Only the first process keeps it."""
+        live = LOGS / f"{self.file_name}.csv" if self.world.is_first else Path(os.devnull)
+        return StepTable(live, columns)
 
     def log(self, name: str, value: Any) -> None:
-        """Append what a reward wants to be seen to its log."""
+        """Append what a reward of the first process wants to be seen to its log."""
+        if not self.world.is_first:
+            return
         path = reward_log(self.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
@@ -46,10 +54,16 @@ class Step:
 
     def finish(self, summary: Mapping[str, float | None], table: StepTable | None = None) -> None:
         """Write what DVC reads, the summary last: plots/STEP.csv and metrics/STEP.json (unknown is null)."""
-        if table:
-            table.publish(Path("plots") / f"{self.file_name}.csv")
         known = {name: value if value is None or isfinite(value) else None for name, value in summary.items()}
-        write_json(Path("metrics") / f"{self.file_name}.json", known)
+        if table:
+            self.world.once(table.publish, Path("plots") / f"{self.file_name}.csv")
+        self.world.once(write_json, Path("metrics") / f"{self.file_name}.json", known)
+
+    @contextmanager
+    def output_folder(self, path: Path) -> Iterator[Path]:
+        """`whole_folder` in the first process. The others get a folder that vanishes: all run the same."""
+        with whole_folder(path) if self.world.is_first else TemporaryDirectory() as folder:
+            yield Path(folder)
 
     @property
     def file_name(self) -> str:

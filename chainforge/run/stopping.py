@@ -12,6 +12,7 @@ import psutil
 
 from chainforge.errors import ChainForgeError
 from chainforge.run.ending import interrupt
+from chainforge.run.world import this_world
 
 SIGNALS: Mapping[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
@@ -62,7 +63,7 @@ class Stopping:
             for heard in SIGNALS:
                 if signal.getsignal(heard) == self._note:
                     signal.signal(heard, interrupt if heard == signal.SIGINT else signal.SIG_DFL)
-        if not self.at_once:
+        if not self.at_once and this_world().is_first:
             with suppress(OSError, ValueError):  # stderr may be closed
                 os.write(
                     sys.stderr.fileno(), b"\nstopping as soon as the work is saved; again to stop at once\n"

@@ -24,6 +24,7 @@ from chainforge.run.progress import say
 from chainforge.run.saves import Saves
 from chainforge.run.step import reward_log
 from chainforge.run.stopping import Stopped, Stopping
+from chainforge.run.world import World, this_world
 
 LOCKS = Path("logs/locks")
 
@@ -37,11 +38,16 @@ class Stateful(Protocol):
 
 
 class Work:
-    """What a loop saves. Without a folder nothing is kept, and nothing goes on."""
+    """What a loop saves. Without a folder nothing is kept, and nothing goes on.
 
-    def __init__(self, folder: Path | None = None, every_s: float = 0.0) -> None:
+    Of several processes, the first one writes. All of them call `attach`, `journal` and `safe_point` equally
+    often, in the same order.
+    """
+
+    def __init__(self, folder: Path | None = None, every_s: float = 0.0, world: World | None = None) -> None:
         self._folder = folder
         self._every_s = every_s
+        self._world = world or this_world()
         self._parts: Mapping[str, Stateful] = {}
         self._saved_at = time.monotonic()
         self.stopping = Stopping()
@@ -49,72 +55,114 @@ class Work:
     def attach(self, **parts: Stateful) -> None:
         """Name the parts of the loop's state. Each is set to the newest save, if there is one."""
         self._parts = parts
-        state = Saves(self._folder).newest() if self._folder else None
-        if state is None:
+        if not self._folder:
             return
-        try:
-            for name, part in parts.items():
-                part.load_state_dict(state[name])
-        except Exception as error:  # some parts are set by now: only a new process can start afresh
-            raise self._unfit(name, error) from error
-        say(f"going on from the state in {self._folder}")
-        self._saved_at = time.monotonic()
+        saves = Saves(self._folder)
+        state = saves.newest()
+        unfit = None if state is None else _load(parts, state)
+        said = self._world.share((saves.taken, unfit))
+        if problem := next((unfit for _, unfit in said if unfit), None):
+            raise self._unfit(problem)  # some parts are set by now: only a new process can start afresh
+        if any(taken != saves.taken for taken, _ in said):
+            raise ChainForgeError(
+                f"not every process could read the same save in {self._folder}",
+                "put the project on a disk that all of them share, then run the same command again",
+            )
+        if state is not None:
+            say(f"going on from the state in {self._folder}")
+            self._saved_at = time.monotonic()
 
-    def _unfit(self, part: str, error: Exception) -> ChainForgeError:
+    def _unfit(self, problem: str) -> ChainForgeError:
         assert self._folder is not None
-        aside = Saves(self._folder).set_aside()
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        saves = Saves(self._folder)
+        if self._world.is_first:
+            saves.set_aside()
         return ChainForgeError(
-            f"the saved state in {self._folder} does not fit this step: its {part} ({reason:.300})",
-            f"it is in {aside} now; run the same command again: the step starts afresh",
+            f"the saved state in {self._folder} does not fit this step: its {problem}",
+            f"it is in {saves.aside} now; run the same command again: the step starts afresh",
         )
 
     def safe_point(self) -> None:
         """The state is consistent here: save it if it is time to, or if the step was asked to stop.
 
-        Raises Stopped in the latter case.
+        Raises Stopped in the latter case. The first process has the clock; each may have been asked to stop.
         """
-        reason = self.stopping.reason
-        if self._folder and self._parts and (reason or time.monotonic() - self._saved_at >= self._every_s):
-            Saves(self._folder).write({name: part.state_dict() for name, part in self._parts.items()})
+        is_time = time.monotonic() - self._saved_at >= self._every_s
+        said = self._world.share((self.stopping.reason, is_time))
+        reason, is_time = next((reason for reason, _ in said if reason), None), said[0][1]
+        if self._folder and self._parts and (reason or is_time):
+            state = {
+                name: part.state_dict() for name, part in self._parts.items()
+            }  # by all: a part may be sharded
+            if self._world.is_first:
+                Saves(self._folder).write(state)
             self._saved_at = time.monotonic()
         if reason:
             kept = f"; its work is in {self._folder}" if self._folder else ""
             raise Stopped(f"stopped ({reason}){kept}", "run the same command again to go on from there")
 
     def journal(self, name: str) -> Journal:
-        """Rows that are kept one by one."""
-        journal = Journal(self._folder and self._folder / f"{name}.jsonl")
+        """Rows that are kept one by one, by the first process."""
+        journal = Journal(self._folder and self._folder / f"{name}.jsonl", writes=self._world.is_first)
+        self._world.share(None)  # all of them have read it before there are new rows
         if journal.rows:
             say(f"going on after {len(journal.rows)} rows in {self._folder}/{name}.jsonl")
         return journal
 
 
+def _load(parts: Mapping[str, Stateful], state: Mapping[str, Any]) -> str | None:
+    """Set the parts to the state. Returns what does not fit."""
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(state[name])
+        except Exception as error:  # whatever a part makes of a state that is not its own
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            return f"{name} ({reason:.300})"
+    return None
+
+
 @contextmanager
 def open_work(inputs: Inputs, runtime: RuntimeSettings) -> Iterator[Work]:
-    """Hold the step's resume folder. It is marked as finished when the block ends well.
+    """Hold the step's resume folder. It is marked as finished when the block ends well, in every process.
 
-    Raises ChainForgeError where another process runs this step here, or holds the folder.
+    Raises ChainForgeError where another run of this step is under way here, or holds the folder.
     """
-    folder = work_root() / f"{inputs.step}-{inputs.fingerprint}"
+    world, folder = this_world(), work_root() / f"{inputs.step}-{inputs.fingerprint}"
     with ExitStack() as held:
-        held.enter_context(exclusive(LOCKS / f"{inputs.step}.lock", inputs.step))
-        sweep(folder.parent)  # before there is a lock in the folder: it may be this one that goes
-        held.enter_context(exclusive(folder / "lock", inputs.step))
-        (folder / FINISHED).unlink(missing_ok=True)
-        for partial in folder.glob("*.partial"):
-            partial.unlink()
-        if not has_saves(folder):
-            _tell_what_changed(inputs, folder)
-            reward_log(inputs.step).unlink(missing_ok=True)
-        write_json(folder / INPUTS, asdict(inputs))
-        work = Work(folder, runtime.save_every_s)
+        if world.is_first:
+            _take(folder, inputs, held)
+        if len(set(world.share(inputs.fingerprint))) > 1:
+            raise ChainForgeError(
+                f"{inputs.step}: its processes do not have the same inputs",
+                "run the same command again, and change no input while it starts",
+            )
+        work = Work(folder, runtime.save_every_s, world)
         with work.stopping.listening():
             yield work
-        if has_saves(folder):
-            write_text(folder / FINISHED, "")  # kept until DVC has recorded the result
-        else:
-            discard(folder)
+        world.share(None)  # none of them has failed, or needs the folder
+        if world.is_first:
+            _finish(folder)
+
+
+def _take(folder: Path, inputs: Inputs, held: ExitStack) -> None:
+    """Lock the folder and make it ready."""
+    held.enter_context(exclusive(LOCKS / f"{inputs.step}.lock", inputs.step))
+    sweep(folder.parent)  # before there is a lock in the folder: it may be this one that goes
+    held.enter_context(exclusive(folder / "lock", inputs.step))
+    (folder / FINISHED).unlink(missing_ok=True)
+    for partial in folder.glob("*.partial"):
+        partial.unlink()
+    if not has_saves(folder):
+        _tell_what_changed(inputs, folder)
+        reward_log(inputs.step).unlink(missing_ok=True)
+    write_json(folder / INPUTS, asdict(inputs))
+
+
+def _finish(folder: Path) -> None:
+    if has_saves(folder):
+        write_text(folder / FINISHED, "")  # kept until DVC has recorded the result
+    else:
+        discard(folder)
 
 
 def work_root() -> Path:
