@@ -47,14 +47,12 @@ def main(run: Run[EvaluateSettings]) -> None:
         check_bench(sampled, settings, bench)
         greedy = ask("greedy", 1, 0.0) if settings.greedy else [None] * len(sampled)
         rows = [outcome(group, best) for group, best in zip(sampled, greedy, strict=True)]
-        write_rows(Path("data/eval") / checkpoint / f"{bench}.jsonl", rows)
+        step.world.once(write_rows, Path("data/eval") / checkpoint / f"{bench}.jsonl", rows)
         (deciding,) = (reward for reward in scorer.rewards if reward.name == settings.reward)
         read = reading_of(deciding, step.runtime.reward_timeout_s)
-        write_json(
-            Path("metrics/eval") / checkpoint / f"{bench}.json",
-            figures(rows, settings, step.response_format, read),
-        )
+        summary = figures(rows, settings, step.response_format, read)
+        step.world.once(write_json, Path("metrics/eval") / checkpoint / f"{bench}.json", summary)
 
 
 if __name__ == "__main__":
-    stage_main(main)
+    stage_main(main, several_processes=True)

@@ -8,7 +8,6 @@ from chainforge.learner.local_learner import LocalLearner
 from chainforge.loops.grpo.prompt_mix import PromptMix
 from chainforge.loops.grpo.train import train
 from chainforge.models.checkpoint import load_policy, start_torch
-from chainforge.outputs import whole_folder
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Prompt
 from chainforge.rollout.local_engine import LocalEngine
@@ -30,7 +29,7 @@ def main(run: Run[GrpoSettings]) -> None:
     learner = LocalLearner(policy, settings, step, reference=reference)
     with (
         open_work(run.inputs, step.runtime) as work,
-        whole_folder(settings.output) as folder,
+        step.output_folder(settings.output) as folder,
         closing(LocalEngine(policy, step)) as engine,
     ):
         table, summary = train(learner, engine, scorer, prompts, settings, step, work)
@@ -39,4 +38,4 @@ def main(run: Run[GrpoSettings]) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(main)
+    stage_main(main, several_processes=True)

@@ -42,9 +42,9 @@ def main(run: Run[SampleSettings]) -> None:
             raise ChainForgeError(
                 f"no completion was accepted: {counts}", "lower min_reward, or train longer before"
             )
-        write_records(settings.output, examples)
+        step.world.once(write_records, settings.output, examples)
         step.finish(counts)
 
 
 if __name__ == "__main__":
-    stage_main(main)
+    stage_main(main, several_processes=True)

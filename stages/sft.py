@@ -10,7 +10,6 @@ from chainforge.learner.local_learner import LocalLearner
 from chainforge.loops.sft import check_same_vocabulary, train
 from chainforge.models.checkpoint import Policy, load_policy, make_policy, start_torch
 from chainforge.models.policy_model import PolicyModel
-from chainforge.outputs import whole_folder
 from chainforge.plugins import Plugins
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Example
@@ -34,7 +33,7 @@ def main(run: Run[SftSettings]) -> None:
     learner = LocalLearner(policy, settings, step, teacher=teacher)
     with (
         open_work(run.inputs, step.runtime) as work,
-        whole_folder(settings.output) as folder,
+        step.output_folder(settings.output) as folder,
     ):
         table, summary = train(learner, teacher, examples, settings, step, work)
         learner.save(folder)
@@ -53,4 +52,4 @@ def starting_policy(
 
 
 if __name__ == "__main__":
-    stage_main(main)
+    stage_main(main, several_processes=True)
