@@ -41,46 +41,46 @@ class ChatDialect:
     closing: str = ""
     hits_and_misses: bool = False  # usage in DeepSeek's words
 
-    def body(self, draft: Draft) -> Mapping[str, Any]:
+    def write_body(self, draft: Draft) -> Mapping[str, Any]:
         """The whole answer."""
-        reasoning, content = self._texts(draft)
-        message = {"role": "assistant", "content": content, **self._reasoning(reasoning)}
+        reasoning, content = self._split_texts(draft)
+        message = {"role": "assistant", "content": content, **self._write_reasoning(reasoning)}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": draft.finish}
         choices = [choice] if draft.choices else []
-        head = self._head(draft, "chat.completion")
-        return {**head, **draft.extra, "choices": choices, **self._usage(draft)}
+        head = self._write_head(draft, "chat.completion")
+        return {**head, **draft.extra, "choices": choices, **self._write_usage(draft)}
 
-    def events(self, draft: Draft, *, with_usage: bool) -> Iterator[bytes]:
+    def write_events(self, draft: Draft, *, with_usage: bool) -> Iterator[bytes]:
         """The answer as server-sent events, a token each."""
-        head = self._head(draft, "chat.completion.chunk")
+        head = self._write_head(draft, "chat.completion.chunk")
 
         def choose(delta: Mapping[str, Any], finish: str | None = None, **extra: str) -> bytes:
             choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
             return make_event({**head, **extra, "choices": [choice]})
 
         if draft.choices:
-            reasoning, content = self._texts(draft)
+            reasoning, content = self._split_texts(draft)
             yield choose({"role": "assistant", "content": ""}, **draft.extra)
             for token in split_tokens(reasoning):
-                yield choose({"content": None, **self._reasoning(token)})
+                yield choose({"content": None, **self._write_reasoning(token)})
             for token in split_tokens(content):
                 yield choose({"content": token})
             if draft.finish is not None:
                 yield choose({}, draft.finish)
         if with_usage:
-            yield from [make_event({**head, "choices": [], **self._usage(draft)})] * draft.usage_copies
+            yield from [make_event({**head, "choices": [], **self._write_usage(draft)})] * draft.usage_copies
         yield b"data: [DONE]\n\n"
 
-    def error(self, status: int, message: str) -> Mapping[str, Any]:
+    def write_error(self, status: int, message: str) -> Mapping[str, Any]:
         """The body of a refusal, as DeepSeek and OpenAI have it."""
         kind = _name_error(status)
         return {"error": {"message": message, "type": kind, "param": None, "code": kind}}
 
-    def error_event(self, message: str) -> bytes:
+    def write_error_event(self, message: str) -> bytes:
         """A refusal in the middle of a stream."""
-        return make_event(self.error(500, message))
+        return make_event(self.write_error(500, message))
 
-    def _texts(self, draft: Draft) -> tuple[str | None, str | None]:
+    def _split_texts(self, draft: Draft) -> tuple[str | None, str | None]:
         """Reasoning and content as they are written; no closing tag where the thought was cut off."""
         if self.field or not draft.reasoning:
             return draft.reasoning or None, draft.content
@@ -88,13 +88,13 @@ class ChatDialect:
         rest = "" if unfinished else self.closing + (draft.content or "")
         return None, self.opening + draft.reasoning + rest
 
-    def _reasoning(self, text: str | None) -> dict[str, Any]:
+    def _write_reasoning(self, text: str | None) -> dict[str, Any]:
         if not self.field:
             return {}
         part = {"type": "reasoning.text", "text": text, "format": "unknown", "index": 0}
         return {self.field: text} | ({"reasoning_details": [part] if text else []} if self.details else {})
 
-    def _usage(self, draft: Draft) -> dict[str, Any]:
+    def _write_usage(self, draft: Draft) -> dict[str, Any]:
         if not draft.usage_copies:
             return {}
         usage, read = draft.usage, draft.usage.hit + draft.usage.miss
@@ -109,7 +109,7 @@ class ChatDialect:
             fields["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
         return {"usage": fields}
 
-    def _head(self, draft: Draft, kind: str) -> dict[str, Any]:
+    def _write_head(self, draft: Draft, kind: str) -> dict[str, Any]:
         """`created` is 0: the same request gets the same bytes at any time."""
         head = {"id": draft.id, "object": kind, "created": 0, "model": draft.model}
         return head | {"system_fingerprint": "chainforge-mock"}
@@ -121,20 +121,20 @@ class AnthropicDialect:
 
     name = "anthropic"
 
-    def body(self, draft: Draft) -> Mapping[str, Any]:
+    def write_body(self, draft: Draft) -> Mapping[str, Any]:
         """The whole answer."""
         blocks = [
             {"type": kind, kind: text} | ({"signature": SIGNATURE} if kind == "thinking" else {})
-            for kind, text in self._blocks(draft)
+            for kind, text in self._list_blocks(draft)
         ]
-        ending = {"content": blocks, "stop_reason": self._stop_reason(draft)}
-        return self._head(draft) | ending | self._usage(draft, draft.usage.output)
+        ending = {"content": blocks, "stop_reason": self._name_stop(draft)}
+        return self._write_head(draft) | ending | self._write_usage(draft, draft.usage.output)
 
-    def events(self, draft: Draft, *, with_usage: bool) -> Iterator[bytes]:
+    def write_events(self, draft: Draft, *, with_usage: bool) -> Iterator[bytes]:
         """The answer as server-sent events, a token each."""
-        message = self._head(draft) | {"content": [], "stop_reason": None} | self._usage(draft, 1)
+        message = self._write_head(draft) | {"content": [], "stop_reason": None} | self._write_usage(draft, 1)
         yield _make_typed("message_start", message=message)
-        for index, (kind, text) in enumerate(self._blocks(draft)):
+        for index, (kind, text) in enumerate(self._list_blocks(draft)):
             empty = {"thinking": "", "signature": ""} if kind == "thinking" else {"text": ""}
             deltas = [{"type": f"{kind}_delta", kind: token} for token in split_tokens(text)]
             if kind == "thinking":
@@ -143,36 +143,36 @@ class AnthropicDialect:
             for delta in deltas:
                 yield _make_typed("content_block_delta", index=index, delta=delta)
             yield _make_typed("content_block_stop", index=index)
-        ending = {"stop_reason": self._stop_reason(draft), "stop_sequence": None}
-        last = _make_typed("message_delta", delta=ending, **self._usage(draft, draft.usage.output))
+        ending = {"stop_reason": self._name_stop(draft), "stop_sequence": None}
+        last = _make_typed("message_delta", delta=ending, **self._write_usage(draft, draft.usage.output))
         yield from [last] * max(1, draft.usage_copies)
         yield _make_typed("message_stop")
 
-    def error(self, status: int, message: str) -> Mapping[str, Any]:
+    def write_error(self, status: int, message: str) -> Mapping[str, Any]:
         """The body of a refusal."""
         return {"type": "error", "error": {"type": _name_error(status), "message": message}}
 
-    def error_event(self, message: str) -> bytes:
+    def write_error_event(self, message: str) -> bytes:
         """A refusal in the middle of a stream."""
-        return make_event(self.error(503, message), "error")
+        return make_event(self.write_error(503, message), "error")
 
-    def _blocks(self, draft: Draft) -> list[tuple[str, str]]:
+    def _list_blocks(self, draft: Draft) -> list[tuple[str, str]]:
         texts = (("thinking", draft.reasoning), ("text", draft.content))
         return [(kind, text) for kind, text in texts if draft.choices and text]
 
-    def _stop_reason(self, draft: Draft) -> str | None:
+    def _name_stop(self, draft: Draft) -> str | None:
         if draft.finish is None or not draft.choices:
             return None
         return STOP_REASONS.get(draft.finish, draft.finish)
 
-    def _usage(self, draft: Draft, output_tokens: int) -> dict[str, Any]:
+    def _write_usage(self, draft: Draft, output_tokens: int) -> dict[str, Any]:
         """What the cache had is not among the input tokens."""
         if not draft.usage_copies:
             return {}
         hit = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": draft.usage.hit}
         return {"usage": {"input_tokens": draft.usage.miss, **hit, "output_tokens": output_tokens}}
 
-    def _head(self, draft: Draft) -> dict[str, Any]:
+    def _write_head(self, draft: Draft) -> dict[str, Any]:
         head = {"id": draft.id, "type": "message", "role": "assistant", "model": draft.model}
         return {**head, "stop_sequence": None, "synthetic": True, **draft.extra}
 

@@ -75,18 +75,18 @@ def deal(mock: MockTeacher, request: Request, label: Label, dialect: Dialect, nu
     if fault and fault.dialect and dialect is not ANTHROPIC:
         dialect = DIALECTS[fault.dialect]
     if fault and fault.status != 200:
-        response = make_json(dialect.error(fault.status, fault.message), fault.status)
+        response = make_json(dialect.write_error(fault.status, fault.message), fault.status)
     elif request.stream:
-        response = make_stream(dialect.events(draft, with_usage=request.with_usage), mock.tokens_per_s)
+        response = make_stream(dialect.write_events(draft, with_usage=request.with_usage), mock.tokens_per_s)
     else:
-        response = make_json(dialect.body(draft))
+        response = make_json(dialect.write_body(draft))
     if fault and fault.wreck:
         scene = Scene(
             retry_after_s=script.retry_after_s,
             blank_s=script.blank_s,
             drip_s=script.drip_s,
-            error=dialect.error(500, "upstream failed"),
-            error_event=dialect.error_event("upstream failed"),
+            error=dialect.write_error(500, "upstream failed"),
+            error_event=dialect.write_error_event("upstream failed"),
         )
         response = fault.wreck(response, scene)
     billed = draft if fault is None or fault.billed else None

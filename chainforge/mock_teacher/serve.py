@@ -84,7 +84,7 @@ def make_app(server: Server) -> web.Application:
         return await send(request, make_json(server.ledger.totals().as_json()))
 
     async def serve_unknown(request: web.Request) -> web.StreamResponse:
-        error = server.dialect.error(404, f"there is no {request.path}")
+        error = server.dialect.write_error(404, f"there is no {request.path}")
         return await send(request, make_json(error, 404))
 
     app = web.Application(client_max_size=LARGEST_BODY)

@@ -104,7 +104,7 @@ class Server:
             self.ledger.peak_in_flight = max(self.ledger.peak_in_flight, self.limits.in_flight)
             return admitted, deal(self.mock, request, label, dialect, number)
         except Refusal as refusal:
-            error = dialect.error(refusal.status, refusal.message)
+            error = dialect.write_error(refusal.status, refusal.message)
             response = make_json(error, refusal.status, refusal.retry_after_s)
             return admitted, Deal(response=response, label=label)
 
