@@ -1,24 +1,34 @@
 """`chainforge mock-teacher`: a teacher's API on this machine, which costs nothing and fails on command."""
 
 import asyncio
+import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
 
 import click
 
 from chainforge.cli.complete import complete, profile_names
-from chainforge.cli.mock_options import NOBODY, prices_of, script_of, teachers_of
-from chainforge.cli.project import Place
+from chainforge.cli.project import Place, from_here
+from chainforge.config.loading import Choice
+from chainforge.config.yaml import parse_mapping
+from chainforge.errors import ChainForgeError
+from chainforge.hookspecs import Teacher
 from chainforge.mock_teacher.dialects import DIALECTS
+from chainforge.mock_teacher.faults import FAULTS
+from chainforge.mock_teacher.ledger import Totals
+from chainforge.mock_teacher.mock import PRICES, MockTeacher
+from chainforge.mock_teacher.script import FaultScript
+from chainforge.plugins import load_plugins, made
+from chainforge.project.profiles import compose
+from chainforge.providers.prices import FREE, Prices
+from chainforge.report.shape import check_shape
 
-if TYPE_CHECKING:  # the server takes a while to import, and no other command needs it
-    from chainforge.mock_teacher.ledger import Totals
-    from chainforge.mock_teacher.mock import MockTeacher
-
-TELL_EVERY_S = 30.0
+NOBODY = "none"
 SECONDS = click.FloatRange(0)
 COUNT = click.IntRange(1)
 
@@ -56,8 +66,7 @@ COUNT = click.IntRange(1)
     "--filler-tokens", type=COUNT, default=600, show_default=True, help="Median length of the filler."
 )
 @click.option("--ledger", type=Place(), help="JSONL to add a line to per request.")
-@click.option("--verbose", is_flag=True, help="Totals every 30 s where there is no terminal, too.")
-def mock_teacher(list_faults: bool, host: str, port: int, verbose: bool, **options: Any) -> None:
+def mock_teacher(list_faults: bool, host: str, port: int, **options: Any) -> None:
     """Serve a teacher's API on this machine, to rehearse a run without a key.
 
     It solves the problems of a profile as that profile's own teachers do, and answers any other text with
@@ -72,24 +81,20 @@ def mock_teacher(list_faults: bool, host: str, port: int, verbose: bool, **optio
     Ctrl-C ends it and prints what it charged. GET /mock/ledger tells that at any time.
     """
     if list_faults:
-        click.echo("\n".join(fault_lines()))
+        click.echo("\n".join(format_faults()))
         return
-    totals = asyncio.run(_serve(mock_of(options), host, port, verbose or sys.stdout.isatty()))
-    click.echo("\n".join(table(totals)))
+    totals = asyncio.run(_serve(make_mock(options), host, port))
+    click.echo("\n".join(format_totals(totals)))
 
 
-def mock_of(options: dict[str, Any]) -> "MockTeacher":
+def make_mock(options: dict[str, Any]) -> MockTeacher:
     """The teacher that the command line describes."""
-    from chainforge.mock_teacher.filler import Filler
-    from chainforge.mock_teacher.mock import PRICES, MockTeacher
-
-    prices = options["prices"]
     return MockTeacher(
-        teachers=teachers_of(options["profile"]),
+        teachers=load_teachers(options["profile"]),
         dialect=options["dialect"],
-        filler=Filler(median_tokens=options["filler_tokens"]),
-        faults=script_of(options["faults"], options["fault_seed"], options["fault_attempts"]),
-        prices=PRICES if prices is None else prices_of(prices),
+        filler_tokens=options["filler_tokens"],
+        faults=read_faults(options["faults"], options["fault_seed"], options["fault_attempts"]),
+        prices=read_prices(options["prices"]),
         key=options["key"],
         latency_s=options["latency"],
         tokens_per_s=options["tokens_per_s"],
@@ -101,20 +106,78 @@ def mock_of(options: dict[str, Any]) -> "MockTeacher":
     )
 
 
-def fault_lines() -> Iterator[str]:
-    """A line per fault."""
-    from chainforge.mock_teacher.faults import FAULTS
+def load_teachers(profile: str) -> list[Teacher]:
+    """The teachers of a profile's `collect_*` sections that answer in the process."""
+    if profile == NOBODY:
+        return []
+    teachers: list[Teacher] = []
+    seen: list[Choice] = []
+    for name, section in parse_mapping(compose(profile), f"profile {profile}").items():
+        if not (name.startswith("collect_") and isinstance(section, dict) and "teacher" in section):
+            continue
+        where = f"profile {profile}: {name}.teacher"
+        choice = check_shape(Choice, section["teacher"], where, "write plugin: NAME there")
+        if choice in seen:
+            continue
+        seen.append(choice)
+        teacher = made(load_plugins().pick("teachers", choice.plugin), choice.settings)
+        if hasattr(teacher, "generate"):
+            teachers.append(teacher)
+    if not teachers:
+        raise ChainForgeError(
+            f"profile {profile!r} has no teacher that answers without an API",
+            f"name another profile, or filler alone: --profile {NOBODY}",
+        )
+    return teachers
 
+
+def read_faults(text: str | None, seed: int | None, attempts: int | None) -> FaultScript:
+    """What --faults says: a file if there is no = or @ in it, or a file of that name."""
+    script = FaultScript()
+    if text:
+        path = from_here(Path(text), click.get_current_context(silent=True))
+        is_file = not {"=", "@"} & set(text) or os.path.isfile(path)
+        script = FaultScript.read(path) if is_file else FaultScript.parse(text)
+    return replace(
+        script,
+        seed=script.seed if seed is None else seed,
+        attempts=script.attempts if attempts is None else attempts,
+    )
+
+
+def read_prices(text: str | None) -> Prices:
+    """`free`, or three prices."""
+    if text is None:
+        return PRICES
+    if text == "free":
+        return FREE
+    try:
+        hit, miss, output = map(Decimal, text.split(","))
+        if not min(hit, miss, output) >= 0:
+            raise ValueError
+    except (ValueError, InvalidOperation):
+        raise ChainForgeError(
+            f"--prices {text!r}", "write free, or HIT,MISS,OUTPUT: 0.003,0.15,0.60"
+        ) from None
+    return replace(PRICES, hit=hit, miss=miss, output=output)
+
+
+def format_faults() -> Iterator[str]:
+    """A line per fault."""
     yield f"{'FAULT':<30}{'THEN':<10}{'BILLED':<8}{'ONLY':<8}WHAT"
     for fault in FAULTS.values():
-        only = "" if fault.applies == "both" else fault.applies
         billed = "yes" if fault.billed else "no"
-        yield f"{fault.name:<30}{fault.then:<10}{billed:<8}{only:<8}{fault.about}"
+        yield f"{fault.name:<30}{fault.then:<10}{billed:<8}{fault.only or '':<8}{fault.about}"
 
 
-async def _serve(mock: "MockTeacher", host: str, port: int, tell: bool) -> "Totals":
+async def _serve(mock: MockTeacher, host: str, port: int) -> Totals:
     """Until a signal comes."""
-    from chainforge.mock_teacher.serve import serve
+    try:
+        from chainforge.mock_teacher.serve import serve
+    except ImportError:
+        raise ChainForgeError(
+            "chainforge mock-teacher needs the package aiohttp", "pip install 'chainforge-r1[mock-teacher]'"
+        ) from None
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -122,17 +185,11 @@ async def _serve(mock: "MockTeacher", host: str, port: int, tell: bool) -> "Tota
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with serve(mock, host=host, port=port) as served:
         click.echo(f"mock teacher, dialect {mock.dialect}: {served.url}  (Ctrl-C ends it)")
-        while not stop.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TELL_EVERY_S):
-                    await stop.wait()
-            if tell and not stop.is_set():
-                totals = served.ledger.totals()
-                click.echo(f"{totals.requests} requests, {totals.answers} answers, ${totals.billed_usd:f}")
+        await stop.wait()
     return served.ledger.totals()
 
 
-def table(totals: "Totals") -> Iterator[str]:
+def format_totals(totals: Totals) -> Iterator[str]:
     """The sums, a line each."""
     for name, value in totals.as_json().items():
         if isinstance(value, dict):

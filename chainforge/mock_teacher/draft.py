@@ -1,68 +1,85 @@
-"""What the server means to say, before a dialect puts it into JSON."""
+"""What the server means to say, before a dialect puts it into JSON, and what faults take from it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Self
 
-from chainforge.mock_teacher.filler import CHARACTERS_PER_TOKEN
 from chainforge.providers.calls import Usage
 from chainforge.records import Message
+
+CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """One answer. None is said as null.
+    """One answer. None becomes null.
 
-    `usage` is what was generated, and so billed. It is told `usage_told` times: more than once in a stream
-    only. Without `choices` there is neither text nor finish. `note` is a field that no client knows.
+    `usage` is what was generated, and so billed. The client is told of it `usage_copies` times: more than
+    once in a stream only. Without `choices` there is neither text nor finish. `extra` has fields that no
+    client knows.
     """
 
     id: str
     model: str
-    reasoning: str | None
-    content: str | None
-    finish: str | None
+    reasoning: str | None = None
+    content: str | None = None
+    finish: str | None = None
     usage: Usage
-    usage_told: int = 1
+    usage_copies: int = 1
     choices: bool = True
-    note: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
 
-    def saying(self, reasoning: str, content: str, finish: str) -> Self:
-        """Another text, and no other was generated."""
-        thought = tokens(reasoning)
-        usage = replace(self.usage, output=thought + tokens(content), reasoning=thought)
+    def say(self, reasoning: str, content: str, finish: str) -> Self:
+        """The same answer with another text; the tokens of that text are billed."""
+        thought = count_tokens(reasoning)
+        usage = replace(self.usage, output=thought + count_tokens(content), reasoning=thought)
         return replace(self, reasoning=reasoning, content=content, finish=finish, usage=usage)
 
-    def within(self, max_tokens: int | None) -> Self:
+    def truncate(self, max_tokens: int | None) -> Self:
         """Cut off where the tokens run out."""
         if max_tokens is None or self.usage.output <= max_tokens:
             return self
-        reasoning = first(self.reasoning or "", max_tokens)
-        content = first(self.content or "", max_tokens - tokens(reasoning))
-        return self.saying(reasoning, content, "length")
+        reasoning = (self.reasoning or "")[: max_tokens * CHARACTERS_PER_TOKEN]
+        left = max_tokens - count_tokens(reasoning)
+        return self.say(reasoning, (self.content or "")[: left * CHARACTERS_PER_TOKEN], "length")
 
 
-def tokens(text: str) -> int:
-    """How many the mock counts: a token is 4 characters, whatever they are."""
+def count_tokens(text: str) -> int:
+    """A token is 4 characters, whatever they are."""
     return -(-len(text) // CHARACTERS_PER_TOKEN)
 
 
-def first(text: str, count: int) -> str:
-    """The first `count` tokens."""
-    return text[: count * CHARACTERS_PER_TOKEN]
-
-
-def pieces(text: str) -> Iterable[str]:
-    """Token by token."""
+def split_tokens(text: str | None) -> Iterable[str]:
+    """Token by token; None has none."""
+    text = text or ""
     return (text[i : i + CHARACTERS_PER_TOKEN] for i in range(0, len(text), CHARACTERS_PER_TOKEN))
 
 
-def prompt_usage(messages: Iterable[Message], *, cache: bool) -> Usage:
-    """What a conversation costs to read. The cache has a system message that opens it, and nothing else.
+def count_prompt(messages: Iterable[Message], *, cache: bool) -> Usage:
+    """What a conversation costs to read. Only a system message that opens it can be in the cache.
 
-    So the cost of a request depends on the request alone, not on what came before it.
+    So the cost of a request depends on the request alone, not on those before it.
     """
-    first_turn, *rest = messages
-    opening, others = tokens(first_turn["content"]), sum(tokens(turn["content"]) for turn in rest)
-    hit = opening if cache and first_turn["role"] == "system" else 0
-    return Usage(hit=hit, miss=opening - hit + others, output=0)
+    opening, *rest = messages
+    system = count_tokens(opening["content"])
+    hit = system if cache and opening["role"] == "system" else 0
+    return Usage(hit=hit, miss=system - hit + sum(count_tokens(turn["content"]) for turn in rest), output=0)
+
+
+def cut_reasoning(draft: Draft, finish: str) -> Draft:
+    """It stops half-way through the reasoning."""
+    return draft.say(_halve(draft.reasoning), "", finish)
+
+
+def filter_content(draft: Draft) -> Draft:
+    """Half of the content, then a filter stepped in."""
+    return draft.say(draft.reasoning or "", _halve(draft.content), "content_filter")
+
+
+def drop_reasoning(draft: Draft) -> Draft:
+    """The content alone, as with thinking switched off."""
+    return draft.say("", draft.content or "", draft.finish or "stop")
+
+
+def _halve(text: str | None) -> str:
+    return (text or "")[: len(text or "") // 2]

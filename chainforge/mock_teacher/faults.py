@@ -1,199 +1,148 @@
 """Every fault by its name: what it does, what a good client makes of it, and who pays."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
 
-from chainforge.mock_teacher import spoil, wreck
-from chainforge.mock_teacher.draft import Draft
-from chainforge.mock_teacher.plan import Plan
+from chainforge.mock_teacher import response
+from chainforge.mock_teacher.draft import Draft, cut_reasoning, drop_reasoning, filter_content
 
 Then = Literal["answered", "retry", "keep", "skip", "stop"]
 Spoil = Callable[[Draft], Draft]
-Wreck = Callable[[Plan, wreck.Scene], Plan]
+Wreck = Callable[[response.Response, response.Scene], response.Response]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Fault:
     """One way in which a request can go wrong.
 
-    - `then`: "answered", the answer arrives whole all the same; "retry", asking again gets one; "keep", a
+    - `then`: "answered", the client has its answer all the same; "retry", asking again gets one; "keep", a
       paid answer to keep, though not to train on; "skip", this prompt gets none, however often it is asked;
       "stop", no request does.
+    - `only`: the responses that can have it; the other sort gets what INSTEAD says, or its answer.
     - `billed`: whether the provider takes money for it.
     - `whole`: whether choices, a finish reason and usage reach the client.
-    - `applies`: to which requests. Others get the fault named `otherwise`, or their answer.
     - `status` and `message`: of a refusal.
     - `spoil` changes the answer, `wreck` the response; `dialect` words it as another provider would,
       unless Anthropic's API is asked.
     """
 
     name: str
-    about: str
     then: Then
+    about: str
+    only: Literal["stream", "json"] | None = None
     billed: bool = True
     whole: bool = False
-    applies: Literal["both", "stream", "json"] = "both"
-    otherwise: str | None = None
     status: int = 200
     message: str = "injected by the mock"
     spoil: Spoil | None = None
     wreck: Wreck | None = None
     dialect: str | None = None
 
-    @property
-    def recoverable(self) -> bool:
-        """Whether the same request, asked again, gets its answer."""
-        return self.then == "retry"
+
+def _refuse(name: str, status: int, then: Then, about: str, **more: Any) -> Fault:
+    return Fault(name, then, about, status=status, **{"billed": False} | more)
 
 
-def _refusal(name: str, status: int, then: Then, about: str, message: str = "injected by the mock") -> Fault:
-    return Fault(name=name, about=about, then=then, status=status, billed=False, message=message)
+def _spoil(name: str, then: Then, about: str, spoil: Spoil, **more: Any) -> Fault:
+    return Fault(name, then, about, spoil=spoil, **{"whole": True} | more)
 
 
-def _spoilt(name: str, effect: Spoil, then: Then, about: str, whole: bool = True) -> Fault:
-    return Fault(name=name, about=about, then=then, whole=whole, spoil=effect)
+def _delay(name: str, about: str, wreck: Wreck, **more: Any) -> Fault:
+    return Fault(name, "answered", about, whole=True, wreck=wreck, **more)
 
 
-def _lost(name: str, effect: Wreck, about: str, *, billed: bool = False) -> Fault:
-    return Fault(name=name, about=about, then="retry", billed=billed, wreck=effect)
+def _lose(name: str, about: str, wreck: Wreck, **more: Any) -> Fault:
+    return Fault(name, "retry", about, wreck=wreck, **{"billed": False} | more)
 
 
-def _worded(dialect: str, about: str) -> Fault:
-    name = f"dialect_{dialect.replace('-', '_')}"
-    return Fault(name=name, about=about, then="answered", whole=True, dialect=dialect)
+def _speak(dialect: str, about: str) -> Fault:
+    return Fault(f"dialect_{dialect.replace('-', '_')}", "answered", about, whole=True, dialect=dialect)
 
 
-_REFUSALS = (
-    _refusal("rate_limited", 429, "retry", "too many requests, and no word when to come back"),
-    Fault(
-        name="rate_limited_retry_after",
-        about="too many requests; Retry-After says when to come back",
-        then="retry",
-        status=429,
-        billed=False,
-        wreck=wreck.with_retry_after,
+def _set(**fields: Any) -> Spoil:
+    return lambda draft: replace(draft, **fields)
+
+
+_ALL = (
+    _refuse("rate_limited", 429, "retry", "too many requests, and no word when to come back"),
+    _refuse(
+        "rate_limited_retry_after",
+        429,
+        "retry",
+        "too many requests; Retry-After says when to come back",
+        wreck=response.add_retry_after,
     ),
-    _refusal("server_error", 500, "retry", "the provider broke"),
-    Fault(
-        name="bad_gateway",
-        about="a proxy's page in HTML",
-        then="retry",
-        status=502,
-        billed=False,
-        wreck=wreck.as_html,
+    _refuse("server_error", 500, "retry", "the provider broke"),
+    _refuse("bad_gateway", 502, "retry", "a proxy's page in HTML", wreck=response.show_html),
+    _refuse("gateway_timeout", 504, "retry", "a proxy gave up, while the answer was written", billed=True),
+    _refuse("overloaded", 503, "retry", "the provider is overloaded"),
+    _refuse("overloaded_529", 529, "retry", "the same, as Anthropic says it"),
+    _refuse("request_timeout", 408, "retry", "the provider waited too long"),
+    _refuse("conflict", 409, "retry", "two requests at odds"),
+    _refuse(
+        "bad_request", 400, "skip", "this prompt is not accepted", message="this prompt cannot be answered"
     ),
-    Fault(
-        name="gateway_timeout",
-        about="a proxy gave up, while the answer was written all the same",
-        then="retry",
-        status=504,
+    _refuse("unprocessable", 422, "skip", "a parameter is not accepted for this prompt"),
+    _refuse("unauthorized", 401, "stop", "the key is not valid"),
+    _refuse("payment_required", 402, "stop", "no money left", message="Insufficient Balance"),
+    _refuse("forbidden", 403, "stop", "the key may not do this"),
+    _refuse("unknown_model", 400, "stop", "a retired model, as DeepSeek says it", message="Model Not Exist"),
+    _refuse("model_not_found", 404, "stop", "a retired model, as others say it", message="no such model"),
+    _spoil("length", "keep", "out of tokens in the reasoning", partial(cut_reasoning, finish="length")),
+    _spoil("content_filter", "keep", "a filter stopped the content half-way", filter_content),
+    _spoil("unknown_finish", "keep", "a finish reason that nobody knows", _set(finish="mystery")),
+    _spoil(
+        "insufficient_system_resource",
+        "retry",
+        "interrupted in the reasoning",
+        partial(cut_reasoning, finish="insufficient_system_resource"),
     ),
-    _refusal("overloaded", 503, "retry", "the provider is overloaded"),
-    _refusal("overloaded_529", 529, "retry", "the same, as Anthropic says it"),
-    _refusal("request_timeout", 408, "retry", "the provider waited too long"),
-    _refusal("conflict", 409, "retry", "two requests at odds"),
-    _refusal("bad_request", 400, "skip", "this prompt is not accepted", "this prompt cannot be answered"),
-    _refusal("unprocessable", 422, "skip", "a parameter is not accepted for this prompt"),
-    _refusal("unauthorized", 401, "stop", "the key is not valid"),
-    _refusal("payment_required", 402, "stop", "no money left", "Insufficient Balance"),
-    _refusal("forbidden", 403, "stop", "the key may not do this"),
-    _refusal(
-        "unknown_model", 400, "stop", "a model that was retired, as DeepSeek says it", "Model Not Exist"
+    _spoil("null_content", "retry", "content and reasoning are null", _set(reasoning=None, content=None)),
+    _spoil("no_reasoning", "retry", "the content without any reasoning", drop_reasoning),
+    _spoil("no_choices", "retry", "no choices, though usage", _set(choices=False), whole=False),
+    _spoil("missing_usage", "answered", "all but the usage", _set(usage_copies=0), whole=False),
+    _spoil("missing_finish", "retry", "all but the finish reason", _set(finish=None), whole=False),
+    _spoil("duplicate_usage", "answered", "the usage in two chunks", _set(usage_copies=2), only="stream"),
+    _delay("blank_lines", "blank lines before the body", response.start_with_blanks),
+    _delay("keep_alive_comments", "comments before the events", response.start_with_comments, only="stream"),
+    _delay("slow_drip", "byte by byte", response.drip),
+    _delay(
+        "split_utf8",
+        "characters cut between their bytes",
+        response.split_characters,
+        spoil=_set(extra={"note": "naïve café, 東京, ☕"}),
     ),
-    _refusal("model_not_found", 404, "stop", "a model that was retired, as others say it", "no such model"),
+    _lose("blank_lines_endless", "blank lines until the client leaves", response.send_blanks_for_ever),
+    _lose("blank_lines_only", "status 200, blank lines, the end", response.send_blanks_only),
+    _lose("empty_body", "status 200 and nothing", response.send_nothing),
+    _lose("error_in_200", "status 200 and the JSON of an error", response.send_error),
+    _lose("reset_before", "the connection is reset before any byte", response.reset_before),
+    _lose("hang", "no byte ever", response.hang),
+    _lose("reset_midway", "the connection is reset in the body", response.reset_midway, billed=True),
+    _lose("bad_json", "a bracket is missing, in a stream from one event", response.lose_bracket, billed=True),
+    _lose("cut_json", "the body ends before its length", response.cut, only="json", billed=True),
+    _lose("cut_stream", "a stream without finish reason or [DONE]", response.cut, only="stream", billed=True),
+    _lose("error_event", "an error among the events", response.send_error_event, only="stream", billed=True),
+    _speak("deepseek", "reasoning in `reasoning_content`, usage in hits and misses"),
+    _speak("vllm", "reasoning in `reasoning`"),
+    _speak("openrouter", "reasoning in `reasoning` and `reasoning_details`"),
+    _speak("inline", "reasoning in the content, between <think> tags"),
+    _speak("inline-unopened", "the same without the opening tag"),
+    _speak("kimi", "reasoning in the content, between ◁think▷ tags"),
 )
-_SPOILT = (
-    _spoilt("length", spoil.cut_off, "keep", "out of tokens in the middle of the reasoning"),
-    _spoilt("content_filter", spoil.filtered, "keep", "a filter stopped the content half-way"),
-    _spoilt("unknown_finish", spoil.oddly_finished, "keep", "a finish reason that nobody knows"),
-    _spoilt("insufficient_system_resource", spoil.interrupted, "retry", "interrupted in the reasoning"),
-    _spoilt("null_content", spoil.without_text, "retry", "content and reasoning are null"),
-    _spoilt("no_reasoning", spoil.without_reasoning, "retry", "the content without any reasoning"),
-    _spoilt("no_choices", spoil.without_choices, "retry", "no choices, though usage", whole=False),
-    _spoilt("missing_usage", spoil.without_usage, "retry", "everything but the usage", whole=False),
-    _spoilt("missing_finish", spoil.without_finish, "retry", "everything but the finish reason", whole=False),
-    Fault(
-        name="duplicate_usage",
-        about="the usage in two chunks; nothing where there is no stream",
-        then="answered",
-        whole=True,
-        applies="stream",
-        spoil=spoil.with_usage_twice,
-    ),
-)
-_WRECKED = (
-    Fault(
-        name="blank_lines",
-        about="blank lines before the body",
-        then="answered",
-        whole=True,
-        wreck=wreck.blank_lines_first,
-    ),
-    Fault(
-        name="keep_alive_comments",
-        about="comments before the events",
-        then="answered",
-        whole=True,
-        applies="stream",
-        otherwise="blank_lines",
-        wreck=wreck.comments_first,
-    ),
-    Fault(name="slow_drip", about="byte by byte", then="answered", whole=True, wreck=wreck.drip),
-    Fault(
-        name="split_utf8",
-        about="characters cut between their bytes",
-        then="answered",
-        whole=True,
-        spoil=spoil.beyond_ascii,
-        wreck=wreck.split_characters,
-    ),
-    _lost("blank_lines_endless", wreck.blank_lines_for_ever, "blank lines until the client leaves"),
-    _lost("blank_lines_only", wreck.blank_lines_only, "status 200, blank lines, the end"),
-    _lost("empty_body", wreck.empty, "status 200 and nothing"),
-    _lost("error_in_200", wreck.error_instead, "status 200 and the JSON of an error"),
-    _lost("reset_before", wreck.reset_before, "the connection is reset before any byte"),
-    _lost("hang", wreck.hang, "no byte ever"),
-    _lost("reset_midway", wreck.reset_midway, "the connection is reset in the body", billed=True),
-    _lost("bad_json", wreck.bad_json, "a bracket is missing, in a stream from one event", billed=True),
-    Fault(
-        name="cut_json",
-        about="the body ends before its length",
-        then="retry",
-        applies="json",
-        otherwise="cut_stream",
-        wreck=wreck.cut,
-    ),
-    Fault(
-        name="cut_stream",
-        about="the stream ends without finish reason or [DONE]",
-        then="retry",
-        applies="stream",
-        otherwise="cut_json",
-        wreck=wreck.cut,
-    ),
-    Fault(
-        name="error_event",
-        about="an error among the events",
-        then="retry",
-        applies="stream",
-        otherwise="error_in_200",
-        wreck=wreck.error_event,
-    ),
-)
-_WORDED = (
-    _worded("deepseek", "reasoning in `reasoning_content`, usage in hits and misses"),
-    _worded("vllm", "reasoning in `reasoning`"),
-    _worded("openrouter", "reasoning in `reasoning` and `reasoning_details`"),
-    _worded("inline", "reasoning in the content, between <think> tags"),
-    _worded("inline-unopened", "the same without the opening tag"),
-    _worded("kimi", "reasoning in the content, between ◁think▷ tags"),
-)
-FAULTS = {fault.name: fault for fault in (*_REFUSALS, *_SPOILT, *_WRECKED, *_WORDED)}
+FAULTS = {fault.name: fault for fault in _ALL}
+INSTEAD = {
+    "keep_alive_comments": "blank_lines",
+    "cut_json": "cut_stream",
+    "cut_stream": "cut_json",
+    "error_event": "error_in_200",
+}
 
 
-def on_wire(fault: Fault | None, *, stream: bool) -> Fault | None:
-    """The fault that a request of this sort gets instead."""
-    if fault is None or fault.applies in ("both", "stream" if stream else "json"):
+def adapt(fault: Fault, *, stream: bool) -> Fault | None:
+    """The fault that a request of this sort gets instead of one that it cannot have."""
+    if fault.only in (None, "stream" if stream else "json"):
         return fault
-    return FAULTS[fault.otherwise] if fault.otherwise else None
+    return FAULTS[INSTEAD[fault.name]] if fault.name in INSTEAD else None

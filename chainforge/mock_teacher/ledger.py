@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from chainforge.errors import ChainForgeError
-from chainforge.mock_teacher.asked import Label
+from chainforge.mock_teacher.request import Label
 from chainforge.providers.calls import Usage
 
 NOTHING = Decimal(0)
@@ -38,22 +38,9 @@ class Entry:
 
     def as_json(self) -> dict[str, Any]:
         """For the file: the label's parts side by side, null where there was none."""
-        label, usage = self.label, self.usage
-        return {
-            "number": self.number,
-            "seed": label.seed if label else None,
-            "prompt": label.prompt if label else None,
-            "sample": label.sample if label else None,
-            "attempt": label.attempt if label else None,
-            "fault": self.fault,
-            "status": self.status,
-            "finish": self.finish,
-            "usage": usage
-            and {"hit": usage.hit, "miss": usage.miss, "output": usage.output, "reasoning": usage.reasoning},
-            "cost": format(self.cost, "f"),
-            "delivered": self.delivered,
-            "billed": self.billed,
-        }
+        row = asdict(self)
+        label = row.pop("label") or dict.fromkeys(part.name for part in fields(Label))
+        return {"number": self.number, **label, **row, "cost": format(self.cost, "f")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +59,12 @@ class Totals:
 
     def as_json(self) -> dict[str, Any]:
         """Money as text, because it is exact."""
-        rows = {name: getattr(self, name) for name in self.__slots__}
-        return {name: format(row, "f") if isinstance(row, Decimal) else row for name, row in rows.items()}
+        rows = asdict(self).items()
+        return {name: format(row, "f") if isinstance(row, Decimal) else row for name, row in rows}
 
 
 class Ledger:
-    """All entries since the start or the last reset; also a line each in a file, if it is given one.
+    """All entries since the start; also a line each in a file, if it is given one.
 
     A line is written in one piece as its request ends, and a file is only ever added to.
     """
@@ -85,7 +72,7 @@ class Ledger:
     def __init__(self, path: Path | None = None) -> None:
         self.entries: list[Entry] = []
         self.peak_in_flight = 0
-        self._file = None if path is None else _opened(path)
+        self._file = None if path is None else _open(path)
 
     def add(self, entry: Entry) -> None:
         """Write down one request."""
@@ -112,11 +99,6 @@ class Ledger:
             by_fault=dict(sorted(Counter(entry.fault for entry in entries if entry.fault).items())),
         )
 
-    def reset(self) -> None:
-        """Forget all entries. The file keeps them."""
-        self.entries.clear()
-        self.peak_in_flight = 0
-
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
@@ -124,7 +106,7 @@ class Ledger:
             self._file = None
 
 
-def _opened(path: Path) -> int:
+def _open(path: Path) -> int:
     try:
         # without waiting: a pipe that nobody reads is an error, not a reason to stand still
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from chainforge.errors import ChainForgeError
+from chainforge.mock_teacher.dialects import ANTHROPIC
 from chainforge.mock_teacher.ledger import Ledger
 from chainforge.mock_teacher.mock import MockTeacher
-from chainforge.mock_teacher.server import Server
+from chainforge.mock_teacher.response import make_json
+from chainforge.mock_teacher.server import Server, send
 
 BACKLOG = 4096  # connections that a client opens at once
 IDLE_S = 3600.0  # a client decides when to drop a connection, never the server while it sends
+LARGEST_BODY = 64 * 2**20
 LOCAL = "127.0.0.1"
 
 
@@ -43,7 +46,7 @@ async def serve(mock: MockTeacher, *, host: str = LOCAL, port: int = 0) -> Async
     """Serve until the block ends; then requests that are still open end too. Port 0 is any free one."""
     server = Server(mock)
     runner = web.AppRunner(
-        server.app(),
+        make_app(server),
         access_log=None,
         handler_cancellation=True,
         keepalive_timeout=IDLE_S,
@@ -68,8 +71,34 @@ async def serve(mock: MockTeacher, *, host: str = LOCAL, port: int = 0) -> Async
         server.ledger.close()
 
 
+def make_app(server: Server) -> web.Application:
+    """Every path with and without /v1. Anthropic's messages work whatever the dialect of the others."""
+
+    async def serve_chat(request: web.Request) -> web.StreamResponse:
+        return await server.serve(request, server.dialect)
+
+    async def serve_messages(request: web.Request) -> web.StreamResponse:
+        return await server.serve(request, ANTHROPIC)
+
+    async def serve_ledger(request: web.Request) -> web.StreamResponse:
+        return await send(request, make_json(server.ledger.totals().as_json()))
+
+    async def serve_unknown(request: web.Request) -> web.StreamResponse:
+        error = server.dialect.write_error(404, f"there is no {request.path}")
+        return await send(request, make_json(error, 404))
+
+    app = web.Application(client_max_size=LARGEST_BODY)
+    for root in ("", "/v1"):
+        if server.dialect is not ANTHROPIC:
+            app.router.add_post(f"{root}/chat/completions", serve_chat)
+        app.router.add_post(f"{root}/messages", serve_messages)
+    app.router.add_get("/mock/ledger", serve_ledger)
+    app.router.add_route("*", "/{path:.*}", serve_unknown)
+    return app
+
+
 @contextmanager
-def serving(mock: MockTeacher, *, host: str = LOCAL, port: int = 0) -> Iterator[Served]:
+def serve_in_thread(mock: MockTeacher, *, host: str = LOCAL, port: int = 0) -> Iterator[Served]:
     """The same in a thread with a loop of its own: for programs that are not asynchronous."""
     started: Future[tuple[Served, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 

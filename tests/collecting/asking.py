@@ -11,7 +11,7 @@ from chainforge.jsonl import write_records
 from chainforge.mock_teacher.ledger import Totals
 from chainforge.mock_teacher.mock import MockTeacher
 from chainforge.mock_teacher.script import FaultScript
-from chainforge.mock_teacher.serve import serving
+from chainforge.mock_teacher.serve import serve_in_thread
 from chainforge.plugins import load_plugins
 from chainforge.records import Prompt, Trace
 from chainforge.teachers.answers import answer_all
@@ -76,7 +76,7 @@ def run(
     served = MockTeacher(teachers=(in_process(),), faults=faults or FaultScript(), **mock or {})
     collector = CollectorSettings(**{"budget_usd": "none", "concurrency": 8, "deadline_s": 60.0} | settings)
     stopped = None
-    with serving(served) as server:
+    with serve_in_thread(served) as server:
         api = by_api(server.url, **teacher or {})
         asked = list(questions(api, asked_about, samples, SEED))
         try:

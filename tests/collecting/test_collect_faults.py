@@ -51,7 +51,7 @@ def test_a_fault_costs_one_more_call_at_most(fault: Fault, wire: str, tmp_path: 
     ended = run(tmp_path, PROMPTS, faults=script(**{fault.name: rate}), **WIRES[wire], deadline_s=deadline_s)
     struck = sum(ended.ledger.by_fault.values())
     assert ended.stopped is None
-    assert struck > 2 or fault.applies == "stream"
+    assert struck > 2 or fault.only == "stream"
     assert ended.ledger.requests <= len(PROMPTS) + max(struck, ended.late)
     accounts_agree(ended)
     same = [got == meant for got, meant in zip(ended.traces, PLAIN, strict=True)]

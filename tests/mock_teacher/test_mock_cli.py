@@ -1,10 +1,12 @@
 """`chainforge mock-teacher`: from the command line to an answer, and to the bill."""
 
+import ast
 import json
 import os
 import signal
 import subprocess
 import sys
+import tomllib
 import urllib.error
 import urllib.request
 from decimal import Decimal
@@ -14,15 +16,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from mock_asking import label, question
+from tree import ROOT, project_files
 
 from chainforge.cli import cli
-from chainforge.cli.mock_options import prices_of, script_of, teachers_of
+from chainforge.cli.mock_teacher import load_teachers, read_faults, read_prices
 from chainforge.errors import ChainForgeError
 from chainforge.mock_teacher.faults import FAULTS
+from chainforge.mock_teacher.mock import PRICES
 from chainforge.mock_teacher.script import FaultScript
 from chainforge.plugins import load_plugins, plugin_settings
 from chainforge.providers.prices import FREE
 
+SERVING = {"serve", "server"}  # the modules that need aiohttp
 COMMAND = [sys.executable, "-c", "from chainforge.cli import cli; cli()", "mock-teacher", "--port", "0"]
 
 
@@ -39,7 +44,7 @@ def post(url: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, 
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_the_teachers_of_the_profile_and_ends_with_the_bill(
+def test_it_serves_the_load_teachers_the_profile_and_ends_with_the_bill(
     root: Path, tmp_path: Path, ending: signal.Signals
 ) -> None:
     ledger = tmp_path / "ledger.jsonl"
@@ -75,30 +80,31 @@ def test_the_teachers_are_those_of_the_profile_s_collecting_steps(
         expected.append(
             entry.component(**plugin_settings(entry, {"terse_fraction": terse, "wrong_fraction": wrong}))
         )
-    assert [vars(teacher) for teacher in teachers_of("tiny")] == [vars(teacher) for teacher in expected]
-    assert teachers_of("none") == []
+    assert [vars(teacher) for teacher in load_teachers("tiny")] == [vars(teacher) for teacher in expected]
+    assert load_teachers("none") == []
     with pytest.raises(ChainForgeError, match="there is no profile called 'tny'"):
-        teachers_of("tny")
+        load_teachers("tny")
 
 
 def test_faults_come_from_a_text_or_a_file(tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
     path.write_text("rates: {hang: 0.5}\nseed: 9\n")
-    assert script_of(None, None, None) == FaultScript()
-    assert script_of("hang=0.5", 4, 2) == FaultScript(rates={"hang": 0.5}, seed=4, attempts=2)
-    assert script_of(str(path), None, None) == FaultScript(rates={"hang": 0.5}, seed=9)
-    assert script_of(str(path), 4, 0).seed == 4
+    assert read_faults(None, None, None) == FaultScript()
+    assert read_faults("hang=0.5", 4, 2) == FaultScript(rates={"hang": 0.5}, seed=4, attempts=2)
+    assert read_faults(str(path), None, None) == FaultScript(rates={"hang": 0.5}, seed=9)
+    assert read_faults(str(path), 4, 0).seed == 4
     with pytest.raises(ChainForgeError, match=r"there is no file nowhere\.yaml"):
-        script_of("nowhere.yaml", None, None)
+        read_faults("nowhere.yaml", None, None)
 
 
 def test_prices_are_free_or_three_numbers() -> None:
-    assert prices_of("free") == FREE
-    prices = prices_of("1,2,3.5")
+    assert read_prices("free") == FREE
+    assert read_prices(None) == PRICES
+    prices = read_prices("1,2,3.5")
     assert (prices.hit, prices.miss, prices.output, prices.peak_hours) == (1, 2, Decimal("3.5"), ())
     for text in ("1,2", "a,b,c", "", "1,2,-3", "1,2,nan"):
         with pytest.raises(ChainForgeError, match="--prices"):
-            prices_of(text)
+            read_prices(text)
 
 
 def test_every_fault_is_listed() -> None:
@@ -112,6 +118,36 @@ def test_a_wrong_fault_is_told_in_two_lines(root: Path, monkeypatch: pytest.Monk
     told = CliRunner().invoke(cli, ["mock-teacher", "--faults", "hangs=0.5"])
     assert told.exit_code == 1
     assert "did you mean 'hang'" in told.output
+
+
+def test_without_its_extra_it_says_what_to_install(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    for module in SERVING:
+        monkeypatch.delitem(sys.modules, f"chainforge.mock_teacher.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    ended = CliRunner().invoke(cli, ["mock-teacher", "--port", "0"])
+    assert ended.exit_code == 1
+    assert isinstance(ended.exception, SystemExit)
+    assert ended.stderr.splitlines() == [
+        "Error: chainforge mock-teacher needs the package aiohttp",
+        "  -> pip install 'chainforge-r1[mock-teacher]'",
+    ]
+    assert CliRunner().invoke(cli, ["mock-teacher", "--list-faults"]).exit_code == 0
+
+
+def test_nothing_but_the_server_imports_its_library() -> None:
+    found = set()
+    for path in (path for path in project_files() if path.suffix == ".py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == "aiohttp" for name in names):
+                found.add(path.relative_to(ROOT / "chainforge/mock_teacher").stem)
+    assert found == SERVING
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needing = {name for name, lines in project["optional-dependencies"].items() if "aiohttp" in str(lines)}
+    assert needing == {"mock-teacher", "dev"}
+    assert "aiohttp" not in str(project["dependencies"])
 
 
 def test_no_other_command_waits_for_the_server_s_library() -> None:

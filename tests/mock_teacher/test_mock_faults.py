@@ -1,17 +1,22 @@
-"""Every fault does on the wire what its record says, with and without a stream."""
+"""Which request meets which fault; and every fault does on the wire what its record says."""
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mock_asking import ask, blocks, careful, events, joined, joined_blocks, label, question, with_server
 
-from chainforge.mock_teacher.faults import FAULTS, Fault, on_wire
+from chainforge.errors import ChainForgeError
+from chainforge.mock_teacher.faults import FAULTS, INSTEAD, Fault, adapt
 from chainforge.mock_teacher.ledger import Entry
+from chainforge.mock_teacher.request import Label
 from chainforge.mock_teacher.script import FaultScript
 from chainforge.mock_teacher.serve import Served
 from chainforge.providers.reasoning import split_reasoning
@@ -90,7 +95,7 @@ def answer_in(got: Got, stream: bool) -> tuple[Any, Any, Any] | None:
 
 
 def effective(name: str, stream: bool) -> Fault | None:
-    return on_wire(FAULTS[name], stream=stream)
+    return adapt(FAULTS[name], stream=stream)
 
 
 @each_wire
@@ -103,7 +108,9 @@ def test_the_client_gets_what_the_record_says_and_pays_what_it_says(name: str, s
     assert entry.status == (fault.status if fault else 200)
     assert (found is not None) == entry.delivered == (fault.whole if fault else True)
     assert entry.billed == (fault.billed if fault else True) == (entry.cost > 0)
-    if fault is None or fault.then == "answered":
+    if name == "missing_usage":
+        assert found is None
+    elif fault is None or fault.then == "answered":
         assert found is not None
         assert found[:2] == ((REASONING, "364"), "stop")
     else:
@@ -124,7 +131,6 @@ def test_asking_again_helps_unless_it_is_the_prompt_s_fault(name: str) -> None:
         assert got.status == fault.status
     else:
         assert answer_in(got, False) is not None
-    assert fault.recoverable == (fault.then == "retry")
 
 
 @each_wire
@@ -311,3 +317,103 @@ def test_the_key_of_the_server_is_checked_before_any_fault() -> None:
     script = FaultScript(rates={"server_error": 1.0})
     status, _ = with_server(careful(key="right", faults=script), story)
     assert status == 401
+
+
+MIXED = FaultScript(rates={"rate_limited": 0.1, "hang": 0.2, "bad_request": 0.05}, seed=3, attempts=2)
+labels = st.builds(Label, st.integers(0, 99), st.text(max_size=9), st.integers(0, 9), st.integers(0, 9))
+
+
+def names(script: FaultScript, n: int = 4000, **label: int) -> list[str | None]:
+    found = [
+        script.choose(Label(1, f"p{i}", label.get("sample", 0), label.get("attempt", 0)), i) for i in range(n)
+    ]
+    return [fault.name if fault else None for fault in found]
+
+
+@given(label=labels, numbers=st.lists(st.integers(1, 999), min_size=2, max_size=2))
+def test_neither_the_order_of_requests_nor_the_run_s_seed_matters(label: Label, numbers: list[int]) -> None:
+    first, second = (MIXED.choose(label, number) for number in numbers)
+    assert first == second == MIXED.choose(Label(0, label.prompt, label.sample, label.attempt), 1)
+
+
+def test_rates_are_fractions_of_the_samples() -> None:
+    found = names(MIXED)
+    for name, rate in MIXED.rates.items():
+        assert abs(found.count(name) / len(found) - rate) < 0.02
+
+
+def test_another_seed_and_another_sample_strike_other_requests() -> None:
+    other = FaultScript(rates=MIXED.rates, seed=4, attempts=2)
+    assert len({tuple(names(MIXED)), tuple(names(other)), tuple(names(MIXED, sample=1))}) == 3
+
+
+@given(label=labels)
+def test_only_the_first_attempts_are_struck_but_a_refused_prompt_stays_refused(label: Label) -> None:
+    fault = MIXED.choose(label, 1)
+    lasting = fault is not None and fault.then == "skip"
+    assert lasting or label.attempt < 2 or fault is None
+    if lasting:
+        assert MIXED.choose(Label(5, label.prompt, 3, 8), 99) == fault
+
+
+@given(label=labels, number=st.integers(1, 20))
+def test_from_some_request_on_everybody_is_refused(label: Label, number: int) -> None:
+    script = FaultScript(after={"payment_required": 10})
+    assert script.choose(label, number) == (FAULTS["payment_required"] if number >= 10 else None)
+
+
+def test_the_command_line_s_form_and_a_file_say_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "faults.yaml"
+    path.write_text("rates: {hang: 0.25, cut_json: 1e-2}\nafter: {unauthorized: 7}\n")
+    expected = FaultScript(rates={"hang": 0.25, "cut_json": 0.01}, after={"unauthorized": 7})
+    assert FaultScript.parse("hang=0.25, cut_json=1e-2,unauthorized@7") == FaultScript.read(path) == expected
+    path.write_text("attempts: 3\nseed: 5\nretry_after_s: 0.5\n")
+    assert FaultScript.read(path) == FaultScript(attempts=3, seed=5, retry_after_s=0.5)
+    path.write_text("")
+    assert FaultScript.read(path) == FaultScript()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("rate_limitd=0.1", "there is no fault called 'rate_limitd'\n  -> did you mean 'rate_limited'"),
+        ("hang", "'hang' is not NAME=RATE"),
+        ("hang=often", "faults: rates.hang: Input should be a valid number"),
+        ("hang=0.6,cut_json=0.6", "the rates of the faults are"),
+        ("hang=-1", "faults: rates.hang: Input should be greater than or equal to 0"),
+        ("hang@0", "requests are counted from 1"),
+        ("hang@1.5", "faults: after.hang: "),
+    ],
+)
+def test_a_script_that_makes_no_sense_is_an_error(text: str, complaint: str) -> None:
+    with pytest.raises(ChainForgeError) as raised:
+        FaultScript.parse(text)
+    assert complaint in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("rate: {hang: 1}", "did you mean 'rates'"),
+        ("[hang]", "not a mapping"),
+        ("rates: {hang", "line 1: not YAML"),
+        ("attempts: -1", "attempts: Input should be greater than or equal to 0"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_an_error(text: str, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "faults.yaml"
+    path.write_text(text)
+    with pytest.raises(ChainForgeError) as raised:
+        FaultScript.read(path)
+    assert complaint in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ChainForgeError, match=r"nowhere\.yaml"):
+        FaultScript.read(Path("nowhere.yaml"))
+
+
+def test_each_fault_that_a_response_cannot_have_leads_to_one_that_it_can() -> None:
+    for name, other in INSTEAD.items():
+        assert FAULTS[name].only is not None
+        assert FAULTS[other].only != FAULTS[name].only

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from clone import Clone, make_clone
 
-from chainforge.cli.mock_options import teachers_of
+from chainforge.cli.mock_teacher import load_teachers
 from chainforge.jsonl import read_records
 from chainforge.mock_teacher.mock import MockTeacher
 from chainforge.mock_teacher.script import FaultScript
-from chainforge.mock_teacher.serve import Served, serving
+from chainforge.mock_teacher.serve import Served, serve_in_thread
 from chainforge.records import Trace
 from chainforge.teachers.paid import read_paid
 
@@ -60,7 +60,7 @@ def test_a_teacher_behind_an_api_gives_the_same_examples_and_is_paid_once(
     clone = make_clone(tmp_path / "clone")
     clone.repro("sft_cold_start", "filter_general")
     here = accepted(clone)
-    with serving(MockTeacher(teachers=teachers_of("smoke"), faults=FAULTS, key=MARKED)) as server:
+    with serve_in_thread(MockTeacher(teachers=load_teachers("smoke"), faults=FAULTS, key=MARKED)) as server:
         ask_by_api(clone, server)
         filters = ["collect_cot", "filter_cot", "collect_general", "filter_general"]
         assert sorted(clone.repro("filter_cot", "filter_general")) == sorted(["lock", *filters])
@@ -90,7 +90,7 @@ def test_the_default_profile_accepts_the_same_examples_of_the_same_answers(
     clone.repro("filter_cot")
     here, accepted_here = traces(clone), (clone.folder / "data/cot/accepted.jsonl").read_bytes()
     faults = FaultScript(rates={"rate_limited": 0.05, "reset_before": 0.05, "missing_usage": 0.05}, seed=1)
-    with serving(MockTeacher(teachers=teachers_of("tiny"), faults=faults, key=MARKED)) as server:
+    with serve_in_thread(MockTeacher(teachers=load_teachers("tiny"), faults=faults, key=MARKED)) as server:
         ask_by_api(clone, server, ["collect_cot"])
         assert clone.repro("filter_cot") == ["lock", "collect_cot", "filter_cot"]
     assert traces(clone) == here
