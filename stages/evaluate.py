@@ -55,4 +55,4 @@ def main(run: Run[EvaluateSettings]) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(main, several_processes=True)
+    stage_main(main)

@@ -38,4 +38,4 @@ def main(run: Run[GrpoSettings]) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(main, several_processes=True)
+    stage_main(main)

@@ -47,4 +47,4 @@ def main(run: Run[SampleSettings]) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(main, several_processes=True)
+    stage_main(main)
