@@ -37,7 +37,7 @@ from chainforge.learner.learner import Learner
 from chainforge.learner.optimizer import NotFinite
 from chainforge.loops.grpo.metrics import rollout_metrics
 from chainforge.loops.grpo.prompt_mix import PromptMix
-from chainforge.loops.grpo.rollout import roll_out, sample_groups
+from chainforge.loops.grpo.rollout import Rollout
 from chainforge.loops.grpo.rows import Row, make_rows, mini_batches
 from chainforge.loops.grpo.train import train
 from chainforge.loops.grpo.update import add_logprobs, update
@@ -223,7 +223,7 @@ def train_on(
 
 
 def made_up_groups(scorer: Scorer, settings: GrpoSettings) -> list[Group]:
-    return sample_groups(MadeUp(), scorer, policy().tokenizer, PROMPTS, settings, STEP, 0, 0)
+    return Rollout(MadeUp(), scorer, policy().tokenizer, mix(PROMPTS), settings, STEP).sample(PROMPTS, 0, 0)
 
 
 def test_the_engine_gets_the_weights_of_each_rollout() -> None:
@@ -374,7 +374,8 @@ def test_groups_without_spread_are_replaced_at_most_so_many_times(
             return [group(*of) for of in zip(chosen, answers, rewards, strict=True)]
 
     engine, scorer, tokens = MadeUp(), Flat(), policy().tokenizer
-    groups, drawn = roll_out(engine, scorer, tokens, mix(prompts), settings, STEP, number, before)  # type: ignore[arg-type]
+    rollout = Rollout(engine, scorer, tokens, mix(prompts), settings, STEP)  # type: ignore[arg-type]
+    groups, drawn = rollout.groups(number, before)
     seeds = [[STEP.seed("completion", place, index) for index in (0, 1)] for place in range(before, drawn)]
     assert [list(request.seeds) for request in engine.asked] == seeds
     everyone = [name for names in asked for name in names]
@@ -432,8 +433,9 @@ def test_a_prompt_that_comes_twice_in_a_step_gets_other_completions() -> None:
     toy, settings = policy(), settings_of(prompts_per_step=8, group_size=2)
 
     def sampled(first: int) -> list[Group]:
-        chosen, engine = mix(PROMPTS[:2]).draw(8, first), LocalEngine(toy, STEP)
-        return sample_groups(engine, bandit(5), toy.tokenizer, chosen, settings, STEP, 1, first)
+        prompts = mix(PROMPTS[:2])
+        rollout = Rollout(LocalEngine(toy, STEP), bandit(5), toy.tokenizer, prompts, settings, STEP)
+        return rollout.sample(prompts.draw(8, first), 1, first)
 
     groups = sampled(3)
     assert Counter(g.prompt.id for g in groups) == {"p1": 4, "p2": 4}

@@ -55,3 +55,10 @@ def test_the_page_names_each_of_them_and_no_other(passed: set[str]) -> None:
     named = set(re.findall(r"\.\./chainforge/([\w/]+\.py)", PAGE.read_text(encoding="utf-8")))
     assert {file for file in passed if file.startswith(OF_THE_STEP)} <= named
     assert all((ROOT / "chainforge" / file).is_file() for file in named)
+
+
+def test_the_lines_that_the_page_shows_are_those_of_the_loop() -> None:
+    loop = (line.strip() for line in (ROOT / "chainforge/loops/grpo/train.py").read_text().splitlines())
+    block = re.search(r"<!-- LOOP -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert block
+    assert all(line in loop for line in block[1].splitlines())  # `in` goes on where it stopped: in this order

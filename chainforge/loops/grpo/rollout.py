@@ -1,6 +1,7 @@
 """The rollout half of GRPO: prompts in, scored groups of completions out."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,53 +20,46 @@ from chainforge.scoring import Scorer, WeightedReward
 LARGEST = 1e15  # beyond, the square of a difference, summed over a batch, leaves the range of float32
 
 
-def roll_out(
-    engine: Engine,
-    scorer: Scorer,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: PromptMix,
-    settings: GrpoSettings,
-    step: Step,
-    number: int,
-    drawn: int,
-) -> tuple[list[Group], int]:
-    """Groups of RL step `number`, and how many prompts were drawn by its end, where `drawn` were before it.
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Where groups come from."""
 
-    Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2) replaces groups whose rewards are all equal by
-    those of the next prompts, at most `resample_rounds` times.
-    """
-    kept: list[Group] = []
-    flat: list[Group] = []
-    for _ in range(settings.resample_rounds + 1):
-        wanted = settings.prompts_per_step - len(kept)
-        chosen = prompts.draw(wanted, drawn)
-        new = sample_groups(engine, scorer, tokenizer, chosen, settings, step, number, drawn)
-        drawn += wanted
-        equal = zero_variance_N(rewards_NG(new)).tolist()
-        kept += [group for group, is_equal in zip(new, equal, strict=True) if not is_equal]
-        flat += [group for group, is_equal in zip(new, equal, strict=True) if is_equal]
-        if len(kept) == settings.prompts_per_step:
-            break
-    return [*kept, *flat][: settings.prompts_per_step], drawn
+    engine: Engine
+    scorer: Scorer
+    tokenizer: PreTrainedTokenizerBase
+    prompts: PromptMix
+    settings: GrpoSettings
+    step: Step
 
+    def groups(self, number: int, drawn: int) -> tuple[list[Group], int]:
+        """Those of RL step `number`, and how many prompts were drawn by its end, where `drawn` were before.
 
-def sample_groups(
-    engine: Engine,
-    scorer: Scorer,
-    tokenizer: PreTrainedTokenizerBase,
-    chosen: Sequence[Prompt],
-    settings: GrpoSettings,
-    step: Step,
-    number: int,
-    first: int,
-) -> list[Group]:
-    """A scored group for each of these prompts; `first` is the place of the first among all drawn."""
+        Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2) replaces groups whose rewards are all equal by
+        those of the next prompts, at most `resample_rounds` times.
+        """
+        kept: list[Group] = []
+        flat: list[Group] = []
+        for _ in range(self.settings.resample_rounds + 1):
+            wanted = self.settings.prompts_per_step - len(kept)
+            new = self.sample(self.prompts.draw(wanted, drawn), number, drawn)
+            drawn += wanted
+            equal = zero_variance_N(rewards_NG(new)).tolist()
+            kept += [group for group, is_equal in zip(new, equal, strict=True) if not is_equal]
+            flat += [group for group, is_equal in zip(new, equal, strict=True) if is_equal]
+            if len(kept) == self.settings.prompts_per_step:
+                break
+        return [*kept, *flat][: self.settings.prompts_per_step], drawn
 
-    def seed(place: int, index: int) -> int:
-        return step.seed("completion", first + place, index)
+    def sample(self, chosen: Sequence[Prompt], number: int, first: int) -> list[Group]:
+        """A scored group for each of these prompts; `first` is the place of the first among all drawn."""
+        settings, step = self.settings, self.step
 
-    completions = complete(engine, tokenizer, chosen, settings.group_size, settings, step, seed=seed)
-    return scorer.score(chosen, completions, global_step=number, max_steps=settings.num_rl_steps)
+        def seed(place: int, index: int) -> int:
+            return step.seed("completion", first + place, index)
+
+        count = settings.group_size
+        completions = complete(self.engine, self.tokenizer, chosen, count, settings, step, seed=seed)
+        return self.scorer.score(chosen, completions, global_step=number, max_steps=settings.num_rl_steps)
 
 
 def rewards_NG(groups: Sequence[Group]) -> Tensor:

@@ -10,7 +10,7 @@ from chainforge.config.grpo import GrpoSettings
 from chainforge.learner.learner import Learner
 from chainforge.loops.grpo.metrics import columns, rollout_metrics, update_metrics
 from chainforge.loops.grpo.prompt_mix import PromptMix
-from chainforge.loops.grpo.rollout import check_rewards, roll_out
+from chainforge.loops.grpo.rollout import Rollout, check_rewards
 from chainforge.loops.grpo.rows import RolloutBuffer, Row, make_rows, mini_batches
 from chainforge.loops.grpo.update import add_logprobs, update
 from chainforge.rollout.engine import Engine
@@ -37,6 +37,7 @@ def train(
     """
     table = step.table(columns(settings.rewards))
     buffer = RolloutBuffer()
+    rollout = Rollout(engine, scorer, learner.tokenizer, prompts, settings, step)
     learner.begin(settings.num_rl_steps * settings.num_iterations * settings.mini_batches)
     work.attach(learner=learner, table=table, buffer=buffer)
     first = max(1, buffer.number)
@@ -45,9 +46,7 @@ def train(
     for number in bar:
         if number > buffer.number:
             engine.update(learner.weights(), number)
-            groups, drawn = roll_out(
-                engine, scorer, learner.tokenizer, prompts, settings, step, number, buffer.drawn
-            )
+            groups, drawn = rollout.groups(number, buffer.drawn)
             applied = check_rewards(groups, scorer.rewards, number, buffer.applied)
             rows = make_rows(learner.tokenizer, groups, settings, step)
             add_logprobs(learner, rows, settings, step)
