@@ -1,6 +1,7 @@
 """However sequences are cut into passes, with prompts shared or not: the same values and gradients."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -178,3 +179,50 @@ def test_without_gradients_only_values_are_made() -> None:
         for _, batch in forward_passes(model, SEQUENCES, 100):
             assert not model(batch).logp_BT.requires_grad
     assert all(p.grad is None for p in model.parameters())
+
+
+def by_blocks(kind: str, *, one_block: bool, keep_casts: bool = True, inside: bool = True) -> list[Tensor]:
+    """Log-probabilities and gradients of micro-batches, in one block of bfloat16 or in one for each."""
+    model = MODELS[kind]()
+    policy, found = PolicyModel(model), []
+    chosen = list(micro_batches([len(s) for s in SEQUENCES], 20))
+    assert len(chosen) > 2
+    with mixed_precision("bfloat16", CPU, keep_casts=keep_casts) if one_block else nullcontext():
+        for indices in chosen:
+            block = nullcontext() if one_block else mixed_precision("bfloat16", CPU, keep_casts=keep_casts)
+            with block:
+                logp_BT = policy(collate([SEQUENCES[i] for i in indices], CPU)).logp_BT
+                if inside:
+                    with full_precision(CPU):
+                        logp_BT.square().sum().backward()
+            if not inside:
+                logp_BT.square().sum().backward()
+            found.append(logp_BT.detach())
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(grad.dtype == torch.float32 for grad in gradients)
+    return found + gradients
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_casts_may_be_kept_and_gradients_computed_inside_of_a_block(kind: str) -> None:
+    wanted = by_blocks(kind, one_block=False, inside=False)
+    for how in (
+        {"one_block": True},
+        {"one_block": True, "keep_casts": False},
+        {"one_block": False, "keep_casts": False},
+        {"one_block": False},
+    ):
+        for found, right in zip(by_blocks(kind, **how), wanted, strict=True):
+            assert torch.equal(found, right), how
+
+
+def test_weights_are_cast_once_for_a_whole_block() -> None:
+    model = MODELS["llama"]()
+    weight = model.get_decoder().layers[0].mlp.up_proj
+    for keep, times in ((True, 1), (False, 2)):
+        seen = []
+        with mixed_precision("bfloat16", CPU, keep_casts=keep):
+            for _ in range(2):
+                out = weight(torch.ones(1, 16))
+                seen.append(out.grad_fn.next_functions[-1][0].next_functions[0][0])
+        assert len(set(seen)) == times

@@ -7,7 +7,7 @@ import torch
 from fakes import llama, qwen2, qwen3
 from torch import Tensor
 from torch.nn import Dropout
-from transformers import PreTrainedModel
+from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel
 
 from chainforge.learner.forward_passes import mixed_precision
 from chainforge.models import decoder
@@ -94,8 +94,21 @@ def test_outside_of_a_forward_pass_nothing_is_in_training_mode_even_after_an_err
     with pytest.raises(ZeroDivisionError):
         policy(collate(SEQUENCES, CPU))
     assert {type(m): m.training for m in model.modules()} == modes
-    assert not any("forward" in vars(module) for module in model.modules())
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    assert not any(module._forward_hooks or "forward" in vars(module) for module in model.modules())
     assert model.config.to_json_string() == before
+
+
+def test_dropout_that_a_layer_does_itself_stays_off_too() -> None:
+    config = OPTConfig(
+        vocab_size=11, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=64, dropout=0.5,
+    )  # fmt: skip
+    model = place(OPTForCausalLM(config), CPU)
+    wanted = run(model, "float32", checkpointing=False)
+    for found, right in zip(run(model, "float32", checkpointing=True), wanted, strict=True):
+        torch.testing.assert_close(found, right, atol=1e-6, rtol=1e-5)
+    assert kept(model, checkpointing=True) < 0.5 * kept(model, checkpointing=False)
 
 
 def test_dropout_stays_off_while_layers_run_again() -> None:

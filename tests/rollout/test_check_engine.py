@@ -41,16 +41,16 @@ def test_what_passes_is_right_in_its_gradients_too(name: str) -> None:
         wanted = wanted + logp.gather(-1, ids[:, len(s.prompt) :, None]).sum()
     wanted.backward()
     true = [p.grad for p in model.parameters()]
-    for share in (True, False):
+    for share, checkpointing in ((True, False), (False, False), (False, True)):
         model.zero_grad()
-        policy = PolicyModel(model)
+        policy = PolicyModel(model, gradient_checkpointing=checkpointing)
         for _, batch in forward_passes(policy, SEQUENCES, 100, share=share):
             policy(batch).logp_BT.sum().backward()
         for (weight, p), grad in zip(model.named_parameters(), true, strict=True):
             found = torch.zeros(()) if p.grad is None else p.grad
             scale = 0.0 if grad is None else float(grad.norm())
             off = float((found - (torch.zeros(()) if grad is None else grad)).norm())
-            assert off <= 1e-3 * scale + 1e-4, (weight, share)
+            assert off <= 1e-3 * scale + 1e-4, (weight, share, checkpointing)
 
 
 @pytest.mark.parametrize("loud", [True, False], ids=["loud", "new"])
