@@ -73,7 +73,7 @@ def qwen3(vocab: int = 11, *, seed: int = 0, sharpness: float = 0.4, **changes: 
 def mistral(vocab: int = 11, *, seed: int = 0, sharpness: float = 0.4, **changes: Any) -> PreTrainedModel:
     """A random Mistral: an architecture that ChainForge leaves to transformers."""
     config = MistralConfig(
-        vocab_size=vocab, initializer_range=sharpness, sliding_window=None, **SIZES | changes
+        vocab_size=vocab, initializer_range=sharpness, **SIZES | {"sliding_window": None} | changes
     )
     return _seeded(MistralForCausalLM, config, seed)
 

@@ -2,8 +2,8 @@
 
 PyTorch's fused kernel is made for long queries. In decoding, with one query per row, it takes twice the time
 in bfloat16; over short rows in training, four times. On a GPU it is the best there is, and stays.
-B sequences, S queries, L keys, Q query heads, K key-value heads, D head size; N = B·K pairs, M = Q/K·S
-queries of each. Source: https://huggingface.co/docs/transformers/attention_interface
+B sequences, S queries, L keys, Q query heads, K key-value heads, D head size (that of values may be another);
+N = B·K pairs, M = Q/K·S queries of each. Source: https://huggingface.co/docs/transformers/attention_interface
 """
 
 from typing import Any
@@ -20,8 +20,10 @@ OTHER_MATHS = ("softcap", "s_aux", "position_bias", "cache")  # arguments that P
 
 
 def choose_attention(model: PreTrainedModel) -> None:
-    """Let a model on the CPU that uses PyTorch's kernel use this module's attention instead."""
-    if model.device.type == "cpu" and model.config._attn_implementation == "sdpa":
+    """Let a model on the CPU that uses PyTorch's kernel use this module's attention, where it can."""
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    can = all(part._can_set_attn_implementation() for part in parts)  # transformers would warn of others
+    if can and model.device.type == "cpu" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
 
 
@@ -39,10 +41,11 @@ def attend(
     S, L = query_BQSD.shape[2], key_BKLD.shape[2]
     usual = query_BQSD.device.type != "cpu" or dropout > 0
     usual = usual or any(options.get(name) is not None for name in OTHER_MATHS)
+    usual = usual or (mask_B1SL is not None and mask_B1SL.shape[1] > 1)  # a mask for each head
     scale = query_BQSD.shape[-1] ** -0.5 if scaling is None else scaling
     if not usual and S == 1 and mask_B1SL is not None and torch.is_inference_mode_enabled():
         return attend_once(query_BQSD, key_BKLD, value_BKLD, mask_B1SL, scale), None
-    causal = mask_B1SL is None and S == L and getattr(module, "is_causal", True)
+    causal = mask_B1SL is None and S == L and options.get("is_causal", getattr(module, "is_causal", True))
     if not usual and L <= LONGEST and (causal or mask_B1SL is not None) and torch.is_autocast_enabled("cpu"):
         return attend_in_products(query_BQSD, key_BKLD, value_BKLD, mask_B1SL, scale), None
     attention_BSQD: Tensor = sdpa_attention_forward(
@@ -60,7 +63,7 @@ def attend_once(
     query_BKGD = (query_BQ1D * scaling).view(B, K, Q // K, D)
     scores_BKGL = (query_BKGD @ key_BKLD.transpose(-1, -2)).add_(additive(mask_B11L, query_BKGD.dtype))
     share_BKGL = scores_BKGL.softmax(-1, dtype=torch.float32).to(value_BKLD.dtype)
-    return (share_BKGL @ value_BKLD).reshape(B, 1, Q, D)
+    return (share_BKGL @ value_BKLD).reshape(B, 1, Q, -1)
 
 
 def attend_in_products(
@@ -73,9 +76,9 @@ def attend_in_products(
     if mask_B1SL is None:
         mask_B1SL = torch.ones(S, L, dtype=torch.bool).tril().expand(B, 1, S, L)
     query_NMD = (query_BQSD * scaling).to(dtype).reshape(B * K, Q // K * S, D)
-    key_NLD, value_NLD = (x.to(dtype).reshape(B * K, L, D) for x in (key_BKLD, value_BKLD))
+    key_NLD, value_NLD = (x.to(dtype).flatten(0, 1) for x in (key_BKLD, value_BKLD))
     mixed_NMD: Tensor = _Products.apply(query_NMD, key_NLD, value_NLD, additive(mask_B1SL, dtype))  # type: ignore[no-untyped-call]
-    return mixed_NMD.view(B, Q, S, D).transpose(1, 2).contiguous()
+    return mixed_NMD.view(B, Q, S, -1).transpose(1, 2).contiguous()
 
 
 class _Products(torch.autograd.Function):

@@ -4,12 +4,14 @@ The LM head runs on those positions only. B sequences, S whole length, T complet
 tokens of all rows, H hidden size, V vocabulary, P prompt tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -34,8 +36,6 @@ class PolicyModel(nn.Module):
         super().__init__()
         self.model = model
         self.gradient_checkpointing = gradient_checkpointing
-        if gradient_checkpointing and model.supports_gradient_checkpointing:
-            enable_checkpointing(model)
 
     @property
     def device(self) -> torch.device:
@@ -132,21 +132,23 @@ def _mask(is_token_BP: Tensor, positions: int, dtype: torch.dtype) -> Tensor:
     return additive(torch.cat([prompt_BSP, upto_BSS], -1)[:, None], dtype)
 
 
-def enable_checkpointing(model: PreTrainedModel) -> None:
-    """Have transformers' layers run again in the backward pass, where they are in training mode."""
-    name = "activation_checkpointing_enable"  # from 5.23 on
-    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-
-
 @contextmanager
 def checkpointed_layers(model: PreTrainedModel, *, wanted: bool) -> Iterator[None]:
-    """Inside, transformers' layers are in training mode, if it is wanted; what is inside of them never is."""
+    """Inside, if wanted, transformers' layers keep their inputs only, and run again in the backward pass.
+
+    transformers does that for layers in training mode: so each is, until it runs.
+    """
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)] if wanted else []
     for layer in layers:
-        layer.training = True
+        layer.training = layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(_run_again, layer)  # type: ignore[assignment]
     try:
         yield
     finally:
         for layer in layers:
-            layer.training = False
+            layer.training = layer.gradient_checkpointing = False
+
+
+def _run_again(layer: GradientCheckpointingLayer, run: Callable[..., Any], *args: Any) -> Any:
+    layer.training = False  # it may do dropout itself
+    return checkpoint(run, *args, use_reentrant=False)

@@ -2,14 +2,18 @@
 
 import pytest
 import torch
-from fakes import qwen2
+from fakes import make_step, policy, qwen2
 
+from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.sampling import SamplingSettings
 from chainforge.errors import ChainForgeError
+from chainforge.learner.local_learner import LocalLearner
+from chainforge.learner.optimizer import ScheduledOptimizer
 from chainforge.memory import enough_memory
-from chainforge.models.optimizer import ScheduledOptimizer
-from chainforge.models.training_pass import training_pass
-from chainforge.rollout.sampler import Request, sample
+from chainforge.models.batch import Tokens
+from chainforge.models.policy_model import PolicyModel
+from chainforge.rollout.engine import Request
+from chainforge.rollout.sampler import sample
 
 LACKS = [
     MemoryError("Unable to allocate 7.11 PiB"),
@@ -46,28 +50,28 @@ def test_sampling_says_what_to_lower() -> None:
 
 
 def test_training_says_what_to_lower() -> None:
-    with (
-        pytest.raises(ChainForgeError, match=r"training pass\n  -> lower runtime\.micro_batch_tokens"),
-        training_pass(qwen2()),
-    ):
+    def too_large(*_: object) -> None:
         torch.empty(10**15)
+
+    learner = LocalLearner(policy(), OptimizerSettings(learning_rate=1e-3), make_step())
+    learner.begin(1)
+    with pytest.raises(ChainForgeError, match=r"training pass\n  -> lower runtime\.micro_batch_tokens"):
+        learner.step([Tokens([1], [2])], too_large)
+
+
+def test_log_probabilities_say_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = LocalLearner(policy(), OptimizerSettings(learning_rate=1e-3), make_step())
+    monkeypatch.setattr(PolicyModel, "forward", lambda *_, **__: torch.empty(10**15))
+    with pytest.raises(ChainForgeError, match=r"forward pass\n  -> lower runtime\.micro_batch_tokens"):
+        learner.logprobs([Tokens([1], [2])])
 
 
 def test_the_optimizer_s_moments_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    optimizer = ScheduledOptimizer(
-        qwen2(),
-        learning_rate=1e-3,
-        steps=1,
-        beta2=0.9,
-        weight_decay=0.0,
-        schedule="constant",
-        warmup_fraction=0.0,
-        max_grad_norm=1.0,
-    )
+    optimizer = ScheduledOptimizer(qwen2(), OptimizerSettings(learning_rate=1e-3), steps=1)
 
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("chainforge.models.optimizer.clip", fail)
+    monkeypatch.setattr("chainforge.learner.optimizer.clip", fail)
     with pytest.raises(ChainForgeError, match="memory for the optimizer's moments"):
         optimizer.step()

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,10 @@ from fakes import llama, mistral, qwen2, tokenizer
 from zoo import RIGHT, WRONG, make
 
 from chainforge.errors import ChainForgeError
-from chainforge.models.batches import Tokens
-from chainforge.models.checkpoint import Policy, load_policy, make_policy, save_policy
-from chainforge.models.logprobs import completion_logprobs
-from chainforge.models.passes import passes
-from chainforge.models.shared_prompts import can_share
-from chainforge.models.training_pass import training_pass
+from chainforge.learner.forward_passes import can_share, forward_passes
+from chainforge.models.batch import Tokens
+from chainforge.models.checkpoint import Policy, load_policy, make_policy, place, save_policy
+from chainforge.models.policy_model import LogProbs, PolicyModel
 from chainforge.rollout import check_engine as engine
 from chainforge.rollout.check_engine import check_engine
 
@@ -33,7 +32,7 @@ def some(names: dict[str, object]) -> list[object]:
 
 @pytest.mark.parametrize("name", some({**RIGHT}))
 def test_what_passes_is_right_in_its_gradients_too(name: str) -> None:
-    model = make(*RIGHT[name], loud=True)
+    model = place(make(*RIGHT[name], loud=True), CPU)
     check_engine(model)
     wanted = torch.zeros(())
     for s in SEQUENCES:
@@ -42,16 +41,16 @@ def test_what_passes_is_right_in_its_gradients_too(name: str) -> None:
         wanted = wanted + logp.gather(-1, ids[:, len(s.prompt) :, None]).sum()
     wanted.backward()
     true = [p.grad for p in model.parameters()]
-    for share in (True, False):
+    for share, checkpointing in ((True, False), (False, False), (False, True)):
         model.zero_grad()
-        with training_pass(model):
-            for _, batch in passes(model, SEQUENCES, 100, "float32", share=share):
-                completion_logprobs(model, batch).sum().backward()
+        policy = PolicyModel(model, gradient_checkpointing=checkpointing)
+        for _, batch in forward_passes(policy, SEQUENCES, 100, share=share):
+            policy(batch).logp_BT.sum().backward()
         for (weight, p), grad in zip(model.named_parameters(), true, strict=True):
             found = torch.zeros(()) if p.grad is None else p.grad
             scale = 0.0 if grad is None else float(grad.norm())
             off = float((found - (torch.zeros(()) if grad is None else grad)).norm())
-            assert off <= 1e-3 * scale + 1e-4, (weight, share)
+            assert off <= 1e-3 * scale + 1e-4, (weight, share, checkpointing)
 
 
 @pytest.mark.parametrize("loud", [True, False], ids=["loud", "new"])
@@ -83,19 +82,24 @@ def test_the_try_leaves_no_trace(made: Callable[[], torch.nn.Module]) -> None:
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("part", ["sample", "completion_logprobs"])
+@pytest.mark.parametrize("part", ["the sampler", "the learner"])
 def test_the_part_that_differs_is_named(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    right = getattr(engine, part)
-    if part == "sample":
+    right = engine.sample
+    if part == "the sampler":
         wrong = lambda *a, **k: [  # noqa: E731
             [type(s)(s.token_ids, tuple(x - 0.5 for x in s.logprobs), s.finish) for s in each]
             for each in right(*a, **k)
         ]
+        monkeypatch.setattr(engine, "sample", wrong)
     else:
-        wrong = lambda *a: right(*a) - 0.5  # noqa: E731
-    monkeypatch.setattr(engine, part, wrong)
-    who = {"sample": "the sampler", "completion_logprobs": "the learner"}[part]
-    with pytest.raises(ChainForgeError, match=f"{who} is off by 0.5 nats per token\n"):
+
+        class Wrong(PolicyModel):
+            def forward(self, *given: Any, **options: Any) -> LogProbs:
+                said = super().forward(*given, **options)
+                return said._replace(logp_BT=said.logp_BT - 0.5)
+
+        monkeypatch.setattr(engine, "PolicyModel", Wrong)
+    with pytest.raises(ChainForgeError, match=f"{part} is off by 0.5 nats per token\n"):
         check_engine(qwen2())
 
 
@@ -110,7 +114,7 @@ def test_both_ways_to_a_policy_try_it(tmp_path: Path) -> None:
 
 
 def test_prompts_are_not_shared_where_a_window_would_count_their_padding() -> None:
-    assert can_share(mistral(), SEQUENCES)
-    assert can_share(qwen2(), SEQUENCES)
+    assert can_share(PolicyModel(mistral()), SEQUENCES)
+    assert can_share(PolicyModel(qwen2()), SEQUENCES)
     for name in ("mistral", "phi3", "starcoder2", "gemma3", "llama4"):
-        assert not can_share(make(*WRONG[name][:2], loud=True), SEQUENCES), name
+        assert not can_share(PolicyModel(make(*WRONG[name][:2], loud=True)), SEQUENCES), name

@@ -10,7 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 from chainforge.config.sampling import SamplingSettings
 from chainforge.rollout import draw as drawing
-from chainforge.rollout.sampler import Request, sample
+from chainforge.rollout.engine import Request
+from chainforge.rollout.sampler import sample
 
 SETTINGS = [
     SamplingSettings(max_new_tokens=12),

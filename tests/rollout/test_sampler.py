@@ -17,11 +17,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from chainforge.config.sampling import SamplingSettings
-from chainforge.rollout import Request, Sampled, sample
 from chainforge.rollout import sampler as sampler_module
 from chainforge.rollout.complete import complete
 from chainforge.rollout.decode_batch import DecodeBatch
 from chainforge.rollout.draw import draw, truncate, uniforms
+from chainforge.rollout.engine import Request, Sampled
+from chainforge.rollout.local_engine import LocalEngine
+from chainforge.rollout.sampler import sample
 from chainforge.run.seeds import derive
 
 EOS = 0
@@ -296,7 +298,10 @@ def test_completions_carry_the_whole_response_and_the_step_they_come_from(respon
 
     def answers(rows: int) -> list[Any]:
         narrow = make_step("distill_data", response_format=response_format, rollout_rows=rows)
-        return complete(toy, toy.model, prompts, 3, settings, seed=lambda p, i: derive(1, p, i), step=narrow)
+        engine = LocalEngine(toy, narrow)
+        return complete(
+            engine, toy.tokenizer, prompts, 3, settings, narrow, seed=lambda p, i: derive(1, p, i)
+        )
 
     results = answers(512)
     prefill = step.response_format.prefill

@@ -11,7 +11,8 @@ from torch.optim import AdamW, Muon
 from transformers import PreTrainedModel
 
 from chainforge.algorithms.schedule import SCHEDULES
-from chainforge.models.optimizer import NotFinite, ScheduledOptimizer
+from chainforge.config.optimizer import OptimizerSettings
+from chainforge.learner.optimizer import NotFinite, ScheduledOptimizer
 
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2": qwen2,
@@ -21,11 +22,8 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 def optimizer_of(model: PreTrainedModel, **changes: Any) -> ScheduledOptimizer:
-    defaults: dict[str, Any] = {
-        "learning_rate": 1e-2, "steps": 10, "beta2": 0.95, "weight_decay": 0.1, "schedule": "constant",
-        "warmup_fraction": 0.0, "max_grad_norm": 1.0,
-    }  # fmt: skip
-    return ScheduledOptimizer(model, **defaults | changes)
+    settings = {"learning_rate": 1e-2, "weight_decay": 0.1} | changes
+    return ScheduledOptimizer(model, OptimizerSettings(**settings), steps=10)
 
 
 def backward(model: PreTrainedModel, scale: float = 1.0) -> None:
