@@ -32,14 +32,15 @@ from torch import Tensor
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.learner.local_learner import LocalLearner
+from chainforge.learner.optimizer import ScheduledOptimizer
 from chainforge.loops.grpo.rows import make_rows
-from chainforge.loops.grpo.train import make_optimizer
 from chainforge.loops.grpo.update import add_logprobs, update
-from chainforge.models.allocator import return_freed_memory
-from chainforge.models.checkpoint import Policy, start_torch
+from chainforge.models.checkpoint import Policy, place, start_torch
 from chainforge.records import Group, Prompt, Score
 from chainforge.rollout import sampler
-from chainforge.rollout.complete import complete, sampling_model
+from chainforge.rollout.complete import complete
+from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.step import Step
 
 
@@ -85,7 +86,7 @@ class ChainForge:
         model = load_model(work, folder)
         vocab = model.config.vocab_size
         self.run, self.number, self.only_rollout = step, 0, only_rollout
-        self.policy = Policy(model, make_tokenizer(work, vocab))
+        self.policy = Policy(place(model, torch.device("cpu")), make_tokenizer(work, vocab))
         self.prompts = [
             Prompt(f"p{i}", "bench", ({"role": "user", "content": text},))
             for i, text in enumerate(prompt_texts(work, vocab))
@@ -104,11 +105,15 @@ class ChainForge:
             kl_coeff=0.0,
             loss_type="grpo",
         )
-        self.optimizer = make_optimizer(self.policy, self.settings)
+        self.learner, self.engine = (
+            LocalLearner(self.policy, self.settings, step),
+            LocalEngine(self.policy, step),
+        )
+        self.learner.begin(self.settings.num_rl_steps)
         if work.uneven:
             force_lengths(work.lengths, self.policy.tokenizer.eos_token_id)
         self.clock = Clock()
-        self.clock.wrap(self.optimizer, "step", "optimizer")
+        self.clock.wrap(ScheduledOptimizer, "step", "optimizer")
 
     def step(self) -> dict[str, Any]:
         """Sample, score at random, update."""
@@ -117,15 +122,14 @@ class ChainForge:
         clock.start()
         with clock.phase("rollout"):
             completions = complete(
-                self.policy,
-                sampling_model(self.policy, self.run),
+                self.engine,
+                self.policy.tokenizer,
                 self.prompts,
                 GROUP,
                 self.settings,
+                self.run,
                 seed=lambda place, index: self.run.seed(self.number, place, index),
-                step=self.run,
             )
-            return_freed_memory()
         generated = sum(len(c.token_ids) for group in completions for c in group)
         if self.only_rollout:
             return clock.stop(generated=generated, trained=0)
@@ -133,11 +137,11 @@ class ChainForge:
             Group(prompt, group, tuple(Score(draw.gauss(), {}) for _ in group))
             for prompt, group in zip(self.prompts, completions, strict=True)
         ]
-        rows = make_rows(self.policy, groups, self.settings, self.run)
+        rows = make_rows(self.policy.tokenizer, groups, self.settings, self.run)
         with clock.phase("log-probabilities"):
-            add_logprobs(self.policy, None, rows, self.settings, self.run)
+            add_logprobs(self.learner, rows, self.settings, self.run)
         with clock.phase("forward + backward"):
-            update(self.policy, self.optimizer, rows, self.settings, self.run)
+            update(self.learner, rows, self.settings, self.run)
         trained = sum(len(row.tokens.completion) for row in rows if row.learns)
         return clock.stop(generated=generated, trained=trained)
 

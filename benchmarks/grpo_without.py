@@ -5,31 +5,32 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpo_chainforge
 import torch
 from grpo_work import ROWS_AT_ONCE
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
-from chainforge.loops.grpo import update as grpo_update
-from chainforge.models import batches, head, logprobs, micro_batch_size, passes, training_pass
-from chainforge.models.decoder import projection, quick
-from chainforge.models.decoder.attention import fused_attention
-from chainforge.models.optimizer import ScheduledOptimizer
-from chainforge.rollout import cache, decode_attention, sampler
+from chainforge.learner import forward_passes, local_learner, micro_batch_size
+from chainforge.learner.optimizer import ScheduledOptimizer
+from chainforge.models import attention, decoder, policy_model
+from chainforge.rollout import cache, decode_batch, local_engine, sampler
 from chainforge.rollout.draw import truncate
 
 
 def prompts_once_in_training() -> None:
     """Every completion's pass computes its prompt."""
-    passes.can_share = lambda *_: False
+    forward_passes.can_share = lambda *_: False
 
 
 def micro_batches_by_padding() -> None:
     """A micro-batch is filled up, whatever its padding."""
-    batches.MOST_PADDING = math.inf
+    forward_passes.MOST_PADDING = math.inf
 
 
 def small_micro_batches() -> None:
@@ -41,31 +42,39 @@ def head_in_chunks() -> None:
     """All logits at once, kept for the backward pass."""
 
     def whole(
-        head: torch.nn.Linear, hidden_MH: Tensor, targets_M: Tensor, *, temperature: float, entropy: bool
+        head: torch.nn.Linear,
+        hidden_MH: Tensor,
+        targets_M: Tensor,
+        *,
+        temperature: float,
+        entropy: bool,
+        **_: Any,
     ) -> tuple[Tensor, Tensor]:
         logp_MV = (head(hidden_MH).float() / temperature).log_softmax(-1)
         with torch.no_grad():
             entropy_M = -(logp_MV.exp() * logp_MV).sum(-1) if entropy else logp_MV[:0, 0]
         return logp_MV.gather(-1, targets_M[:, None]).squeeze(-1), entropy_M
 
-    logprobs.token_logprobs = whole
+    local_learner.LARGE = 2**60
+    policy_model.token_logprobs = whole
 
 
 def attention_for_short_rows() -> None:
     """PyTorch's fused attention in training."""
-    training_pass.short_attention = fused_attention
+    attention.LONGEST = 0
 
 
 def freed_memory_used_again() -> None:
-    """Large tensors go back to the system when they are freed."""
-    quick.reuse_freed_memory = lambda: False
+    """Large tensors go back to the system when they are freed, as ever where `make` did not start this."""
+    if os.environ.pop("GLIBC_TUNABLES", None):  # read where a process starts
+        os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def no_pass_for_old_log_probabilities() -> None:
     """A forward pass over the whole rollout before the first update."""
 
-    def add_logprobs(policy: Any, _: Any, rows: Sequence[Any], *rest: Any) -> None:
-        for row, logp_T in zip(rows, grpo_update.logprobs_of(policy, rows, *rest), strict=True):
+    def add_logprobs(learner: Any, rows: Sequence[Any], *_: Any) -> None:
+        for row, logp_T in zip(rows, learner.logprobs([row.tokens for row in rows]), strict=True):
             row.old_logp = logp_T
 
     grpo_chainforge.add_logprobs = add_logprobs
@@ -88,12 +97,12 @@ def prompts_once_in_the_sampler() -> None:
     """Every completion's prompt is prefilled."""
     sample = sampler.sample
 
-    def one_by_one(model: Any, requests: Sequence[sampler.Request], *args: Any, **kwargs: Any) -> Any:
-        single = [sampler.Request(r.prompt_ids, [seed]) for r in requests for seed in r.seeds]
+    def one_by_one(model: Any, requests: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        single = [replace(r, seeds=[seed]) for r in requests for seed in r.seeds]
         found = iter(sample(model, single, *args, **kwargs))
         return [[next(found)[0] for _ in r.seeds] for r in requests]
 
-    grpo_chainforge.complete.__globals__["sample"] = one_by_one
+    local_engine.sample = one_by_one
 
 
 def finished_rows_dropped() -> None:
@@ -114,34 +123,29 @@ def cache_in_chunks() -> None:
 
 def attention_of_one_query() -> None:
     """PyTorch's fused attention in decoding."""
-    decode_attention.decode_attention = fused_attention
+
+    def fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+        return scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True
+        ).transpose(1, 2)
+
+    attention.attend_once = fused
 
 
 def decoder_of_few_operations() -> None:
-    """transformers' decoder, with PyTorch's fused attention."""
-    quick.is_known = lambda _: False
+    """transformers' decoder, with our attention."""
+    decoder.is_known = lambda _: False
 
 
 def products_together_in_decoding() -> None:
     """A product for each of queries, keys, values, gate and up."""
-    usual = projection.Projection.__init__
-
-    def apart(self: projection.Projection, *linears: torch.nn.Linear, together: bool, keep: bool) -> None:
-        usual(self, *linears, together=False, keep=keep)
-
-    projection.Projection.__init__ = apart
+    decode_batch.merge = lambda _: None
 
 
 def weights_cast_once() -> None:
     """Weights are cast in each micro-batch."""
-    usual = projection.Projection.__init__
-
-    def cast_again(
-        self: projection.Projection, *linears: torch.nn.Linear, together: bool, keep: bool
-    ) -> None:
-        usual(self, *linears, together=together, keep=together)
-
-    projection.Projection.__init__ = cast_again
+    usual = forward_passes.mixed_precision
+    local_learner.mixed_precision = lambda *where, **_: usual(*where, keep_casts=False)
 
 
 def huge_pages() -> None:
@@ -151,7 +155,7 @@ def huge_pages() -> None:
 
 def one_gradient_of_the_vocabulary() -> None:
     """The head's gradient and the input embedding's are made whole in each micro-batch, and added up."""
-    head.LARGE = quick.LARGE = 2**60
+    local_learner.LARGE = 2**60
 
 
 def new_tensors_left_unfilled() -> None:

@@ -7,15 +7,18 @@ from argparse import ArgumentParser
 from itertools import islice
 from typing import Any
 
+import torch
 from grpo_work import SEED, Clock, Turns, load_model, make_tokenizer
 from sft_work import BETA2, LEARNING_RATE, MAX_GRAD_NORM, SFT_WORKS, SftWork, examples
 
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.config.sft import SftSettings
-from chainforge.loops.sft import backward, make_optimizer
+from chainforge.learner.local_learner import LocalLearner
+from chainforge.learner.optimizer import ScheduledOptimizer
+from chainforge.loops.sft import update
 from chainforge.loops.sft_batches import batches
-from chainforge.models.batches import Tokens
-from chainforge.models.checkpoint import Policy, start_torch
+from chainforge.models.batch import Tokens
+from chainforge.models.checkpoint import Policy, place, start_torch
 from chainforge.run.step import Step
 
 MANY = 10**6  # steps: more than there are turns for
@@ -49,7 +52,7 @@ class ChainForge:
         model = load_model(work.model, folder)
         vocab, count = model.config.vocab_size, work.batch * work.steps
         self.run, self.steps = step, 1 if whole else work.steps
-        self.policy = Policy(model, make_tokenizer(work.model, vocab))
+        self.policy = Policy(place(model, torch.device("cpu")), make_tokenizer(work.model, vocab))
         self.settings = SftSettings(
             output="unused",
             examples="unused",
@@ -63,9 +66,10 @@ class ChainForge:
         )
         tokens = [Tokens(*example) for example in examples(count, vocab)]
         self.batches = batches(tokens, self.settings.batch_size, MANY, step)
-        self.optimizer = make_optimizer(self.policy, self.settings, MANY)
+        self.learner = LocalLearner(self.policy, self.settings, step)
+        self.learner.begin(MANY)
         self.clock = Clock()
-        self.clock.wrap(self.optimizer, "step", "optimizer")
+        self.clock.wrap(ScheduledOptimizer, "step", "optimizer")
 
     def turn(self) -> dict[str, Any]:
         """Every example once."""
@@ -74,8 +78,7 @@ class ChainForge:
         loss_sum = 0.0
         for batch in islice(self.batches, self.steps):
             with self.clock.phase("forward + backward"):
-                loss = backward(self.policy, None, batch, self.settings, self.run)
-            self.optimizer.step()
+                loss = update(self.learner, None, batch, self.settings, self.run).loss
             responses = sum(len(t.completion) for t in batch)
             loss_sum += loss * responses
             trained += responses
