@@ -4,14 +4,12 @@ The LM head runs on those positions only. B sequences, S whole length, T complet
 tokens of all rows, H hidden size, V vocabulary, P prompt tokens.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -36,6 +34,8 @@ class PolicyModel(nn.Module):
         super().__init__()
         self.model = model
         self.gradient_checkpointing = gradient_checkpointing
+        if gradient_checkpointing and model.supports_gradient_checkpointing:
+            enable_checkpointing(model)
 
     @property
     def device(self) -> torch.device:
@@ -132,23 +132,36 @@ def _mask(is_token_BP: Tensor, positions: int, dtype: torch.dtype) -> Tensor:
     return additive(torch.cat([prompt_BSP, upto_BSS], -1)[:, None], dtype)
 
 
+def enable_checkpointing(model: PreTrainedModel) -> None:
+    """Have transformers' layers keep their inputs only, and run again in the backward pass.
+
+    transformers does that for layers in training mode: `checkpointed_layers` puts them into it. A layer that
+    runs is not: it might do dropout itself.
+    """
+    layers = _layers(model)
+    name = "activation_checkpointing_enable"  # from 5.23 on
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False, "context_fn": lambda: (_in_mode(layers, training=False), nullcontext())})
+
+
 @contextmanager
 def checkpointed_layers(model: PreTrainedModel, *, wanted: bool) -> Iterator[None]:
-    """Inside, if wanted, transformers' layers keep their inputs only, and run again in the backward pass.
+    """Inside, transformers' layers are in training mode until they run, if it is wanted."""
+    with _in_mode(_layers(model) if wanted else [], training=True):
+        yield
 
-    transformers does that for layers in training mode: so each is, until it runs.
-    """
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)] if wanted else []
+
+@contextmanager
+def _in_mode(layers: list[nn.Module], *, training: bool) -> Iterator[None]:
+    """Inside, the layers, but not what is inside of them, are in this mode; after it, in the other."""
     for layer in layers:
-        layer.training = layer.gradient_checkpointing = True
-        layer._gradient_checkpointing_func = partial(_run_again, layer)  # type: ignore[assignment]
+        layer.training = training
     try:
         yield
     finally:
         for layer in layers:
-            layer.training = layer.gradient_checkpointing = False
+            layer.training = not training
 
 
-def _run_again(layer: GradientCheckpointingLayer, run: Callable[..., Any], *args: Any) -> Any:
-    layer.training = False  # it may do dropout itself
-    return checkpoint(run, *args, use_reentrant=False)
+def _layers(model: PreTrainedModel) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
