@@ -13,7 +13,6 @@ from chainforge.project.file_digests import MISSING, digest_path
 from chainforge.project.graph import dependencies, param, step_of
 from chainforge.project.lock_entry import Lock, code_digest, held_lock, lock_entry, locked_entry
 from chainforge.run.fingerprint import Inputs, differences, told
-from chainforge.run.world import this_world
 
 
 @contextmanager
@@ -25,8 +24,7 @@ def held_inputs(name: str, settings: BaseModel, plugins: Plugins) -> Iterator[In
     """
     before = inputs_of(name, settings, plugins)
     was_locked = locked_entry(held_lock(), step_of(name)) is not None
-    if this_world().is_first:
-        claim(step_of(name))
+    claim(step_of(name))
     yield before
     now = _gathered(name, _entry_at_end(name) if was_locked else dict(before.lock))
     gone = [path for path, digest in now.files.items() if digest == MISSING != before.files.get(path)]

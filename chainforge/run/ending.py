@@ -33,8 +33,10 @@ class Interrupted(KeyboardInterrupt):
 def watch_ending(step: str) -> None:
     """Let nothing end this process unsaid. Main thread, once, before anything is imported that can fail."""
     global _watcher, _faults
+    several = False
     with suppress(ChainForgeError):  # who runs the step says that the launcher's variables make no sense
-        step = this_world().label(step)
+        world = this_world()
+        step, several = world.label(step), world.size > 1
     if shell := shutil.which("sh"):
         gone = (
             f"{step}: its process ended without a word: killed, most often for want of memory, or ended by "
@@ -55,6 +57,8 @@ def watch_ending(step: str) -> None:
     farewells.extend((lambda: end_with(""), leave_nothing_partial))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell made it be ignored
         signal.signal(signal.SIGINT, interrupt)
+    if several:  # the launcher ends the others so when one has failed
+        signal.signal(signal.SIGTERM, interrupt)
     _mind_cpu_limit()
 
 

@@ -129,19 +129,17 @@ def open_work(inputs: Inputs, runtime: RuntimeSettings) -> Iterator[Work]:
     """
     world, folder = this_world(), work_root() / f"{inputs.step}-{inputs.fingerprint}"
     with ExitStack() as held:
-        if world.is_first:
-            _take(folder, inputs, held)
         if len(set(world.share(inputs.fingerprint))) > 1:
             raise ChainForgeError(
                 f"{inputs.step}: its processes do not have the same inputs",
                 "run the same command again, and change no input while it starts",
             )
+        world.once(_take, folder, inputs, held)
         work = Work(folder, runtime.save_every_s, world)
         with work.stopping.listening():
             yield work
         world.share(None)  # none of them has failed, or needs the folder
-        if world.is_first:
-            _finish(folder)
+        world.once(_finish, folder)
 
 
 def _take(folder: Path, inputs: Inputs, held: ExitStack) -> None:

@@ -136,10 +136,10 @@ class _Meeting:
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
     def _leave(self) -> None:
-        """The store may be in the first process, without a launcher that has it: then it ends last."""
+        """Where the first process has the store, and not the launcher, it ends last."""
         with suppress(RuntimeError):
             self._store.set(_key("left", self._world.rank), "")
-            if self._world.is_first:
+            if self._world.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
                 self._await([_key("left", rank) for rank in range(self._world.size)], FAREWELL_S)
 
 

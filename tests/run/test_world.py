@@ -14,6 +14,7 @@ import pytest
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.project.stage import run_stage
+from chainforge.run.exclusive import exclusive
 from chainforge.run.progress import progress, say
 from chainforge.run.step import Step
 from chainforge.run.world import World, this_world
@@ -116,6 +117,15 @@ def test_the_word_about_a_process_that_was_killed_says_which() -> None:
     ended = subprocess.run([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
     assert ended.returncode == -signal.SIGKILL
     assert "toy, rank 1 of 2: its process ended without a word" in ended.stderr
+
+
+def test_a_process_that_the_launcher_ends_is_not_taken_for_one_that_was_killed() -> None:
+    code = "import os, chainforge.run.ending as e; e.watch_ending('toy'); os.kill(os.getpid(), 15)"
+    environment = os.environ | {"RANK": "1", "WORLD_SIZE": "2"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1
+    assert "toy, rank 1 of 2: stopped at once" in ended.stderr
+    assert "without a word" not in ended.stderr
 
 
 TOY = """
@@ -263,6 +273,16 @@ def test_a_save_that_does_not_fit_is_set_aside_once() -> None:
     assert "does not fit this step: its counter (KeyError: 'weights')" in second.err
     assert [path.name for path in Path(".work").glob("*/unfit/*")] == ["0.pt"]
     assert saves() == []
+
+
+@pytest.mark.slow
+def test_one_lock_keeps_all_processes_of_a_second_run_out() -> None:
+    with exclusive(Path("logs/locks/toy@one.lock"), "toy@one"):
+        first, second = run_two()
+    assert (first.code, second.code) == (1, 1)
+    assert f"toy@one is already running: PID {os.getpid()}" in first.err
+    assert second.err == ""
+    assert first.out == second.out == []
 
 
 @pytest.mark.slow
