@@ -1,4 +1,4 @@
-"""The shape of the house: who may import whom, how long a file may be, and that nothing dangles."""
+"""The shape of the project: who may import whom, how long a file may be, and that nothing dangles."""
 
 import ast
 import inspect

@@ -7,8 +7,8 @@ from pathlib import Path
 from chainforge.algorithms.statistics import mean_interval, paired_difference
 from chainforge.errors import ChainForgeError
 from chainforge.report.evaluations import Cell, Curve, Funnel, Problem, read_cell, read_curve, read_funnels
-from chainforge.report.settings import ReportSettings
 from chainforge.report.shape import read_shaped
+from chainforge.report.subject import Subject
 
 SIGNIFICANT = 0.05
 RL_STEPS = ("grpo_reasoning", "grpo_final")
@@ -71,12 +71,12 @@ class Results:
     funnels: tuple[Funnel, ...]
 
 
-def read_results(root: Path, settings: ReportSettings) -> Results:
+def read_results(root: Path, subject: Subject) -> Results:
     """Read and compute. Raises ChainForgeError if a listed checkpoint was not evaluated."""
     cells = tuple(
-        read_cell(root, checkpoint, bench, settings.reward)
-        for checkpoint in settings.checkpoints
-        for bench in settings.benches
+        read_cell(root, checkpoint, bench, subject.reward)
+        for checkpoint in subject.checkpoints
+        for bench in subject.benches
     )
     plots = root / "plots"
     rl = {name: curve for name in RL_STEPS if (curve := read_curve(plots / f"{name}.csv"))}
@@ -85,7 +85,7 @@ def read_results(root: Path, settings: ReportSettings) -> Results:
     return Results(
         cells,
         tuple(map(stage_row, cells)),
-        tuple(compare_with_parents(cells, settings.parents)),
+        tuple(compare_with_parents(cells, subject.parents)),
         tuple(row for cell in cells for row in family_rows(cell)),
         rl,
         sft,
