@@ -5,8 +5,7 @@ from chainforge.config.collector import collector_settings
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
 from chainforge.jsonl import read_records, write_records
-from chainforge.loops.calls import in_process_calls
-from chainforge.loops.collect import collect
+from chainforge.loops.collect import collect, in_process_calls
 from chainforge.loops.collect_api import collect_api
 from chainforge.outputs import sha256_of, write_json
 from chainforge.plugins import made

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "containment": {"errors"},
     "defuse": set(),
     "algorithms": GROUND,
-    "answer": set(),
+    "answer": {"records"},
     "response": GROUND,
     "providers": set(),
     "providers.calls": GROUND,

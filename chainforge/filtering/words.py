@@ -2,17 +2,12 @@
 
 import re
 
-from chainforge.records import Prompt, plain_text
+from chainforge.records import Prompt, plain, plain_text
 
 UNSPACED = (
     "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Kana, Han
 )
 WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
-
-
-def plain(text: str) -> str:
-    """The text without differences of case and white space. Signs stay: 3 − 2 is not 3 + 2."""
-    return " ".join(text.casefold().split())
 
 
 def closed_up(text: str) -> str:

@@ -1,8 +1,11 @@
 """Collect chains of thought: every prompt asked, every answer checked to be one that was asked for."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from chainforge.config.loading import Choice
 from chainforge.containment import Raised, contained
 from chainforge.errors import ChainForgeError, described
 from chainforge.hookspecs import Teacher
@@ -95,3 +98,25 @@ def miscounted(who: str, prompt_id: str, given: int, samples: int) -> ChainForge
         f"{who} gave {given} answers to {prompt_id!r}, not {samples}",
         "a teacher yields n traces per prompt; one that failed has finish 'error'",
     )
+
+
+def in_process_calls(teacher: Choice, traces: Iterable[Trace], synthetic: bool | None) -> dict[str, Any]:
+    """`calls.json` of a teacher that runs here: nothing was paid, and null is what it has nothing to say on.
+
+    `models` are the traces' origins.
+    """
+    models = Counter(trace.origin for trace in traces)
+    return {
+        "teacher": teacher.plugin,
+        "parameters": teacher.settings,
+        "models": dict(models),
+        "synthetic": synthetic,
+        "first_day": None,
+        "last_day": None,
+        "requests": None,
+        "answers": models.total(),
+        "possibly_paid": 0,
+        "tokens": None,
+        "cost_usd": None,
+        "price_table": None,
+    }

@@ -10,8 +10,8 @@ from chainforge.filtering.duplicates import repeats
 from chainforge.filtering.funnel import Funnel
 from chainforge.filtering.language import script_share
 from chainforge.filtering.repetition import repeated_share
-from chainforge.filtering.words import plain, plain_question
-from chainforge.records import Completion, Example, Prompt, Trace
+from chainforge.filtering.words import plain_question
+from chainforge.records import Completion, Example, Prompt, Trace, plain
 from chainforge.response import TagFormat
 from chainforge.scoring import Scorer
 

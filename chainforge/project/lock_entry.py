@@ -138,7 +138,7 @@ def _pick(plugins: Plugins, role: str, name: str, step: GraphStep) -> Entry:
         if "distribution" not in before or _is_installed(before["distribution"]):
             raise
         distribution = f"{before['distribution']}=={before['version']}"
-        places = (f"{section}.{role}.{name}" for section in step.sections if name in _rewards(section))
+        places = (f"{section}.{role}.{name}" for section in step.sections if name in _weights(section))
         leave = next((f"take it out: dvc exp run -S '~{place}'" for place in places), "choose another")
         raise ChainForgeError(
             f"{error.problem}: {step.name} used it from {distribution}, which is not installed any more",
@@ -153,8 +153,9 @@ def _is_installed(distribution: str) -> bool:
         return False
 
 
-def _rewards(section: str) -> Mapping[str, Any]:
-    return param(section).get("rewards") or {}
+def _weights(section: str) -> Mapping[str, Any]:
+    rewards = param(section).get("rewards")
+    return rewards if isinstance(rewards, Mapping) else {}
 
 
 def origin(entry: Entry) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What a reward says to many completions, and where two rewards disagree, as text."""
 
+import statistics
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from math import sqrt
 from statistics import fmean, pstdev, quantiles
 
 from chainforge.records import Prompt
@@ -96,12 +96,10 @@ def scaled(values: Sequence[float]) -> list[float]:
 
 def correlation(a: Sequence[float], b: Sequence[float]) -> str:
     """Pearson's, in words."""
-    mean_a, mean_b = fmean(a), fmean(b)
-    spread = sqrt(sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b))
-    if spread == 0:
+    try:
+        return f"correlation {statistics.correlation(a, b):.2f}"
+    except statistics.StatisticsError:
         return "no correlation, one of them is constant"
-    together = sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True))
-    return f"correlation {together / spread:.2f}"
 
 
 def shortened(text: str) -> str:

@@ -25,7 +25,7 @@ RIGHT, WRONG, BROKEN = response(summary="42"), response(summary="41"), "42"
 
 
 def settings_of(**changes: Any) -> EvaluateSettings:
-    return EvaluateSettings(**{"prompts": "in", "rewards": {"correct": 1.0}, "samples": 3} | changes)
+    return EvaluateSettings(**{"prompts": "in", "rewards": ["correct"], "samples": 3} | changes)
 
 
 def answered(number: int, *texts: str, finish: str = "stop") -> Group:
