@@ -99,7 +99,7 @@ class Raised(Exception):
         self.cause = cause
 
 
-def contained(items: Iterable[Item], who: str, notice_s: float = NOTICE_S) -> Iterator[Item]:
+def contain(items: Iterable[Item], who: str, notice_s: float = NOTICE_S) -> Iterator[Item]:
     """The items of a stranger's iterator. Raises Raised for what comes from there, but for the user's Ctrl-C
     and a ChainForgeError, which has its message already.
 

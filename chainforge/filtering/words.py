@@ -10,7 +10,7 @@ UNSPACED = (
 WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 
 
-def closed_up(text: str) -> str:
+def close_up(text: str) -> str:
     """`plain`, without the white space that is not between two letters or digits: `12 + 30` as `12+30`."""
     return re.sub(r"(?<!\w) | (?!\w)", "", plain(text))
 
@@ -26,11 +26,11 @@ def ngrams(text: str, size: int) -> set[str]:
     return {" ".join(found[i : i + size]) for i in range(len(found) - size + 1)}
 
 
-def asked(prompt: Prompt) -> tuple[str, ...]:
+def question_texts(prompt: Prompt) -> tuple[str, ...]:
     """What is asked: every message but the system's, which all prompts of a set may share."""
     return tuple(m["content"] for m in prompt.messages if m["role"] != "system")
 
 
 def plain_question(prompt: Prompt) -> str:
     """What is asked, as one plain text, closed up; of a prompt that is all system message, that."""
-    return "\x1f".join(map(closed_up, asked(prompt))) or plain_text(prompt)
+    return "\x1f".join(map(close_up, question_texts(prompt))) or plain_text(prompt)

@@ -23,7 +23,7 @@ class Taken(ValueError):
         self.key, self.owner = key, owner
 
 
-def registered(source: str, module: ModuleType, taken: Mapping[Key, Entry]) -> dict[Key, Entry]:
+def register_plugin(source: str, module: ModuleType, taken: Mapping[Key, Entry]) -> dict[Key, Entry]:
     """Everything one plugin registers, or nothing: an error half-way leaves no trace.
 
     Raises Taken for a name that another has, unless one of the two asks to override.

@@ -35,7 +35,7 @@ def try_plugins(found: Sequence[Candidate], limit_s: float = LIMIT_S) -> dict[st
     lost: dict[str, str] = {}
     left = [one for one in found if _is_new(one)]
     while left:
-        culprit, reason = _tried(left, limit_s, lost)
+        culprit, reason = _try(left, limit_s, lost)
         left = [one for one in left if one.who not in lost]
         if culprit is None and reason:  # it happened at the end: which of them it was shows one by one
             for one in left if len(left) > 1 else ():
@@ -58,7 +58,7 @@ def _is_new(one: Candidate) -> bool:
         return False  # importing says what is wrong with it
 
 
-def _tried(left: Sequence[Candidate], limit_s: float, lost: dict[str, str]) -> tuple[str | None, str]:
+def _try(left: Sequence[Candidate], limit_s: float, lost: dict[str, str]) -> tuple[str | None, str]:
     """Who ended or blocked the process, and how; ("", …) reasons that were told go to `lost`."""
     reading, writing = os.pipe()
     command = [sys.executable, "-P", "-c", COMMAND, json.dumps(sys.path, default=str), str(writing)]

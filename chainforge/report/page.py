@@ -14,7 +14,7 @@ from chainforge.defuse import defuse
 from chainforge.report import figures
 from chainforge.report.evaluations import Curve
 from chainforge.report.figures import BLUE, GREEN, ORANGE, Line, Panel, line
-from chainforge.report.funnel import drawn, funnel_panel, funnel_rows, in_words
+from chainforge.report.funnel import funnel_panel, funnel_rows, in_words, is_sequence
 from chainforge.report.results import RL_STEPS, SIGNIFICANT, PairedRow, Results, percent
 from chainforge.report.samples import Shown
 from chainforge.report.subject import Subject
@@ -78,11 +78,11 @@ def render_page(results: Results, samples: Sequence[Shown], subject: Subject) ->
         without_kl=[name for name, curve in results.rl.items() if not curve.has("kl")],
         accuracy=[show(*accuracy(results, bench)) for bench in subject.benches if results.stages],
         sft=[show(figures.panel(sft_lines(c), c.name), f"Loss of {c.name}") for c in results.sft],
-        funnels=[(funnel, funnel_rows(funnel)) for funnel in results.funnels if not drawn(funnel)],
+        funnels=[(funnel, funnel_rows(funnel)) for funnel in results.funnels if not is_sequence(funnel)],
         pictures=[
             (funnel.name, show(funnel_panel(funnel), f"What {funnel.name} left"), in_words(funnel))
             for funnel in results.funnels
-            if drawn(funnel)
+            if is_sequence(funnel)
         ],
         samples=samples,
         script=Markup(script),

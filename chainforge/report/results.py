@@ -120,7 +120,7 @@ def compare_with_parents(cells: Sequence[Cell], parents: Mapping[str, str]) -> I
 
 
 def compare(cell: Cell, parent: Cell) -> PairedRow:
-    mine, theirs = graded(cell.problems.values()), graded(parent.problems.values())
+    mine, theirs = correctness_by_id(cell.problems.values()), correctness_by_id(parent.problems.values())
     shared = [prompt_id for prompt_id in mine if prompt_id in theirs]
     if not shared:
         raise ChainForgeError(
@@ -129,7 +129,7 @@ def compare(cell: Cell, parent: Cell) -> PairedRow:
         )
     paired = paired_difference([mine[i] for i in shared], [theirs[i] for i in shared])
     numbers = (paired.mean_difference, paired.lo, paired.hi, paired.p_value)
-    return PairedRow(cell.bench, cell.checkpoint, parent.checkpoint, len(shared), *map(rounded, numbers))
+    return PairedRow(cell.bench, cell.checkpoint, parent.checkpoint, len(shared), *map(round_figure, numbers))
 
 
 def family_rows(cell: Cell) -> Iterable[FamilyRow]:
@@ -138,16 +138,16 @@ def family_rows(cell: Cell) -> Iterable[FamilyRow]:
         if problem.correct is not None:
             families.setdefault(problem.family, []).append(problem.correct)
     for family, values in sorted(families.items()):
-        mean, lo, hi = map(rounded, mean_interval(values))
+        mean, lo, hi = map(round_figure, mean_interval(values))
         yield FamilyRow(cell.bench, family, cell.checkpoint, len(values), mean, lo, hi)
 
 
-def graded(problems: Iterable[Problem]) -> dict[str, float]:
+def correctness_by_id(problems: Iterable[Problem]) -> dict[str, float]:
     """Correctness by prompt id, without the problems that no grader could judge."""
     return {p.prompt_id: p.correct for p in problems if p.correct is not None}
 
 
-def rounded(value: float) -> float:
+def round_figure(value: float) -> float:
     """Six significant digits: enough to read, and the same on machines that differ in the last bit."""
     return float(f"{value:.6g}")
 

@@ -59,7 +59,7 @@ class WeightedReward:
         )
 
 
-def raised(who: str, error: BaseException, hint: str = "") -> CallFailed:
+def reward_error(who: str, error: BaseException, hint: str = "") -> CallFailed:
     """The error for a reward that raised, with the line of the plugin in which it did."""
     said = error.problem if isinstance(error, ChainForgeError) else text_of(error)
     fix = error.fix if isinstance(error, ChainForgeError) else FIX

@@ -15,7 +15,7 @@ from chainforge.teachers.agenda import agenda
 from chainforge.teachers.budget import Budget
 from chainforge.teachers.exchange import Exchange, Outcome, tokens_for
 from chainforge.teachers.journal import Journal
-from chainforge.teachers.limit import OUTAGE, Limit, backoff, held
+from chainforge.teachers.limit import OUTAGE, Limit, backoff, bound_wait
 from chainforge.teachers.paid import Paid
 from chainforge.teachers.question import Question
 from chainforge.teachers.queue import Job, Queue
@@ -162,7 +162,7 @@ class Collector:
         if outcome.verdict.cause in LAST:
             self._queue.put_last(job)
             return
-        wait_s = max(backoff(job.tries.total() - 1, self._base_s), held(outcome.retry_after_s or 0.0))
+        wait_s = max(backoff(job.tries.total() - 1, self._base_s), bound_wait(outcome.retry_after_s or 0.0))
         self._queue.put(job, time.monotonic() + wait_s)
 
     def _passed_over(self, job: Job) -> bool:

@@ -81,7 +81,7 @@ class Limit:
             self._cut(in_flight, now)
         self.value = max(1.0, min(self.value, in_flight))
         if retry_after_s is not None and self.bad_in_a_row > 1:
-            self._hold(now + held(retry_after_s))
+            self._hold(now + bound_wait(retry_after_s))
         if in_flight == 0:
             self._hold(now + backoff(self.bad_in_a_row, self._base_s))
 
@@ -127,7 +127,7 @@ class Share:
         self.share += (refused - self.share) / self._calls
 
 
-def held(retry_after_s: float) -> float:
+def bound_wait(retry_after_s: float) -> float:
     """What a provider asks for, within reason."""
     return min(retry_after_s, LONGEST_RETRY_AFTER_S)
 

@@ -27,11 +27,11 @@ def run(teacher: Mapping[str, Any], identity: Mapping[str, Any], prices: Prices 
         "teacher": dict(teacher),
         "identity": dict(identity),
         "price_table": prices.table if prices else None,
-        "usd_per_million": told(prices) if prices else None,
+        "usd_per_million": prices_as_text(prices) if prices else None,
     }
 
 
-def told(prices: Prices) -> Line:
+def prices_as_text(prices: Prices) -> Line:
     """A price list, sums as text."""
     usd = {kind: str(getattr(prices, kind)) for kind in ("hit", "miss", "output", "peak_factor")}
     return usd | {"peak_hours": [list(hours) for hours in prices.peak_hours]}
