@@ -52,7 +52,7 @@ class Limit:
             self.value, self._grown_at = min(2 * self.value, self._most), now
         return int(self.value) - in_flight
 
-    def answered(self, latency_s: float, in_flight: int) -> None:
+    def note_answer(self, latency_s: float, in_flight: int) -> None:
         """A whole answer came after `latency_s`, with `in_flight` others still in flight."""
         self.bad_in_a_row, self._humbled = 0, False
         self._round_trip_s += 0.2 * (latency_s - self._round_trip_s)
@@ -62,7 +62,7 @@ class Limit:
             more = 1.0 if self.value < self._fine else (1 + back) / self.value
             self.value = min(self.value + more, self._most)
 
-    def refused(self, in_flight: int, now: float, retry_after_s: float | None = None) -> None:
+    def note_refusal(self, in_flight: int, now: float, retry_after_s: float | None = None) -> None:
         """The provider said "too many" (429, 503), with `in_flight` others still in flight.
 
         Those are what it could take: not one more is sent until one of them is done. Where refusals follow
@@ -85,7 +85,7 @@ class Limit:
         if in_flight == 0:
             self._hold(now + backoff(self.bad_in_a_row, self._base_s))
 
-    def failed(self, in_flight: int, now: float) -> None:
+    def note_failure(self, in_flight: int, now: float) -> None:
         """No answer, for another reason. After several in a row, one call at a time sees if it is over."""
         self.bad_in_a_row += 1
         if self.bad_in_a_row >= max(OUTAGE, self.value):

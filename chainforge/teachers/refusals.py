@@ -51,13 +51,13 @@ class Refusals:
             self._row >= needed or (self._probes >= needed and not self.known)
         )
 
-    def sending(self, job: Job) -> None:
+    def note_sent(self, job: Job) -> None:
         """It is about to be asked."""
         self._sent += 1
         self._probes += self.doubtful
         job.number = self._sent
 
-    def answered(self, job: Job) -> None:
+    def note_answer(self, job: Job) -> None:
         """It was."""
         if self._since is not None and self.known and job.number <= self._since:
             self._stragglers += 1
@@ -73,7 +73,7 @@ class Refusals:
             return False
         return self._answered > job.refused_at if cause in ACCOUNT else self.known
 
-    def refused(self, job: Job, cause: str, problem: str) -> None:
+    def note_refusal(self, job: Job, cause: str, problem: str) -> None:
         """It was refused for good."""
         fresh = self._since is None or job.number > self._since
         if self._since is None:
@@ -85,7 +85,7 @@ class Refusals:
             self._row += 1
         job.refused_at = self._sent
 
-    def passed_over(self, job: Job, alone_for_s: float) -> bool:
+    def is_passed_over(self, job: Job, alone_for_s: float) -> bool:
         """Whether it is told to wait again and again while others are answered; to be asked at each refusal.
 
         `alone_for_s` is how long there has been no answer, 0 while there are other questions to ask.
