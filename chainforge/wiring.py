@@ -40,7 +40,7 @@ def keys_of_teachers(plugins: Plugins) -> frozenset[str]:
 def _named_in(file: str) -> frozenset[str]:
     try:
         return frozenset(keys_named_in(Path(file).read_bytes()))
-    except (OSError, SyntaxError, ValueError, RecursionError):  # it was imported: a matter of compiled code
+    except (OSError, SyntaxError, ValueError, RecursionError):  # it was imported all the same: compiled code
         return frozenset()
 
 

@@ -12,7 +12,7 @@ from chainforge.defuse import defuse
 from chainforge.errors import ChainForgeError
 from chainforge.run.crash import tell
 
-BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell tells it of other tools
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def boundary() -> Iterator[None]:
     except ChainForgeError as error:
         raise click_error(str(error), error.exit_code) from None
     except OSError as error:
-        if error.errno == errno.EPIPE:  # `| head -1`: who reads has enough
+        if error.errno == errno.EPIPE:  # `| head -1`: the reader has left
             drop_output()
             raise click.exceptions.Exit(BROKEN_PIPE) from None
         if error.errno == errno.ENOSPC:

@@ -9,8 +9,8 @@ from typing import Literal, Self
 from chainforge.filtering.words import close_up, ngrams, plain_question, question_texts, words
 from chainforge.records import Prompt
 
-WORDING = 10  # prompts, and half of a file: word runs that this many share are wording, not contamination
-TELLING = 4  # words that a short problem without a digit has at least, to be looked for inside others
+WORDING = 10  # word runs shared by more prompts of a file than this, and by half of it, are boilerplate
+TELLING = 4  # words: a shorter problem without a digit is not looked for inside others
 
 
 @dataclass(frozen=True, slots=True)

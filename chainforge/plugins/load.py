@@ -31,7 +31,7 @@ def load_plugins(folder: Path | None = None) -> Plugins:
 def _load(candidate: Candidate, plugins: Plugins) -> None:
     try:
         new = register_plugin(candidate.source, candidate.load(), plugins.entries)
-    except KeyboardInterrupt:  # of the user: one that a plugin raises was found out in its trial
+    except KeyboardInterrupt:  # the user's own: one that a plugin raises was found in its trial
         raise
     except Taken as error:
         plugins.broken[candidate.who] = f"ValueError: {error}"

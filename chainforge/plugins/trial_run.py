@@ -24,7 +24,7 @@ def main() -> None:
 
     def done() -> None:
         say("done")
-        real_exit(0)  # threads that go on do no harm in a process that is to be thrown away
+        real_exit(0)  # threads that go on do no harm: this process is about to end
 
     atexit.register(done)  # the first is the last to be called: after whatever plugins register
     found = [Candidate(who, source, _place(place)) for who, source, place in told]
@@ -37,7 +37,7 @@ def main() -> None:
             modules[module.__name__] = one.who
             register_plugin(one.source, module, {})
         except (Exception, SystemExit):
-            pass  # told where it is imported in earnest
+            pass  # reported when it is really imported
         except BaseException as error:
             say("lost", one.who, describe(error))
         say("tried", one.who)

@@ -65,7 +65,7 @@ def digest_code(files: Iterable[Path]) -> str:
 @cache
 def _analyse(code: bytes) -> tuple[tuple[str, ...], str]:
     """The files that a module may import, and its code without prose. Several steps share most modules."""
-    tree = ast.parse(code)  # of bytes, which may say their own encoding
+    tree = ast.parse(code)  # bytes, because a file may declare its encoding
     files = {file: None for name in imports_of(tree) for file in _files(name)}
     return tuple(files), _canonical(_without_prose(tree))
 

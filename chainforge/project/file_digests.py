@@ -13,7 +13,7 @@ from chainforge.outputs import write_json
 
 MISSING = "missing"
 LARGE = 2**26  # bytes: reading less takes no time
-SETTLED_NS = 2_000_000_000  # a file that is younger may change once more at the same time of the clock
+SETTLED_NS = 2_000_000_000  # a younger file may still change without a change of its time stamp
 
 
 def digest_path(path: Path) -> str:

@@ -59,7 +59,7 @@ def held_lock(path: Path = Path(LOCK)) -> Lock:
     if not os.path.lexists(path):
         return {}
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # opening a pipe would wait
             raise ValueError("it is no file")
         return parse_lock(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -16,7 +16,7 @@ from chainforge.scoring.state import as_before, is_of_the_user
 from chainforge.scoring.takes import wrong_shape
 from chainforge.scoring.values import check_values
 
-GRACE_S = 2.0  # for a coroutine to give in, after its time
+GRACE_S = 2.0  # for a coroutine to end after it was cancelled
 
 Values = list[float | None]
 
@@ -65,7 +65,7 @@ class Call:
         """Wait for what was started."""
         assert self.future is not None
         if self.deadline and not wait([self.future], max(0.0, self.deadline - time.monotonic())).done:
-            self.background.give_up_events()  # it never gave way to the loop
+            self.background.give_up_events()  # it blocks the event loop
             raise self.reward.took_too_long(self.seconds, self.arguments.count)
         try:
             return self.future.result()

@@ -16,7 +16,7 @@ from chainforge.scoring.call import Call, Values
 from chainforge.scoring.reward import CallFailed, WeightedReward
 from chainforge.scoring.takes import check_columns
 
-FOREVER_S = 1e9  # longer is more than timers take
+FOREVER_S = 1e9  # timers take no more
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -174,7 +174,7 @@ class Pending:
                 raise
             return self._without(call, error)
         finally:
-            if not waits:  # else its thread may be logging right now, and order would be chance
+            if not waits:  # else its thread may be logging now, and the order would be random
                 for name, value in call.logged:
                     self._scorer.log(name, value)
                 call.logged.clear()

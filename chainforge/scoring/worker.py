@@ -26,14 +26,16 @@ from chainforge.scoring.takes import wrong_shape
 from chainforge.scoring.values import check_values
 
 PR_SET_PDEATHSIG = 1  # Linux: a signal when the thread that started this process is gone
-GRACE_S = 2.0  # the parent kills at the limit; should it be gone, this process ends itself so much later
+GRACE_S = 2.0  # if the parent is gone, this process ends itself this long after its limit
 
 
 def main(descriptor: int) -> None:
     """Serve until the parent closes the connection or dies; then end, whatever the reward is doing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to decide about
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # works in C code that never looks up
+        ctypes.CDLL(None).prctl(
+            PR_SET_PDEATHSIG, signal.SIGKILL
+        )  # it reaches C code too, which runs no signal handler of Python
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
     frames: SimpleQueue[bytes | None] = SimpleQueue()

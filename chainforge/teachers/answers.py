@@ -125,7 +125,7 @@ async def take_over(
     """Copy answers of another journal into this one; they were paid for there."""
     wanted = {q.fingerprint: q for q in questions if q.fingerprint not in paid.finals}
     if not wanted:
-        return  # whatever became of that folder
+        return  # the folder may be gone or broken
     other = read_answers(folder, teacher, wanted.values())
     if other.run is None:
         raise ChainForgeError(f"there is no journal in {folder}", "correct collector.reuse (--reuse)")

@@ -58,7 +58,7 @@ def about(question: Question, attempt: int) -> About:
 
 
 def sent(about: About, at: datetime, most: Decimal) -> Line:
-    """A call is about to go out, and can cost so much."""
+    """A call that costs `most` at most is about to be sent."""
     return {"kind": "sent", **about, "at": stamp(at), "most_usd": str(most)}
 
 

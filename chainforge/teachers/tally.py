@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from chainforge.teachers.verdict import Verdict
 
 RATE_OVER_S = 60.0
-JUDGED = 50  # answers: what the first ones are like, the others will be
+JUDGED = 50  # answers that are looked at: the rest will be like them
 
 
 @dataclass(slots=True)

@@ -71,7 +71,7 @@ def able(case: TeacherCase) -> TeacherCase:
         case.traces  # noqa: B018 - asked once, kept for the laws
     except ChainForgeError:
         return replace(case, samples=1)
-    except (Exception, SystemExit):  # the laws tell it
+    except (Exception, SystemExit):  # the laws report it
         return case
     return case
 
