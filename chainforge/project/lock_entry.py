@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from chainforge.config.loading import Choice, Role, load_settings
 from chainforge.config.run import RunSettings
@@ -102,7 +103,7 @@ def _check_entry(entry: Mapping[str, Any], at: str) -> None:
             raise ValueError(f"{at}.{kind} is no object of texts")
     for name, plugin in plugins.items():
         if "source" not in plugin and not {"distribution", "version"} <= set(plugin):
-            raise ValueError(f"{at}.plugins.{name} says not where it is from")
+            raise ValueError(f"{at}.plugins.{name} does not say where it is from")
 
 
 def library_versions(libraries: list[str]) -> dict[str, str]:
@@ -185,9 +186,8 @@ def selections(settings: BaseModel) -> Iterator[tuple[str, Choice]]:
     """(role, choice) for every plugin that a step's settings name."""
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
-        role = next((str(mark) for mark in field.metadata if isinstance(mark, Role)), None)
         if isinstance(value, Choice):
-            yield role or _role_in_union(field.annotation), value
+            yield _role_of(field), value
         elif name == "rewards":
             yield from (("rewards", Choice(plugin=reward)) for reward in value)
         elif name == "reward":
@@ -196,6 +196,7 @@ def selections(settings: BaseModel) -> Iterator[tuple[str, Choice]]:
             yield from selections(value)
 
 
-def _role_in_union(annotation: Any) -> str:
-    marks = (mark for part in annotation.__args__ for mark in getattr(part, "__metadata__", ()))
+def _role_of(field: FieldInfo) -> str:
+    parts = getattr(field.annotation, "__args__", ())  # of `Choice | None`
+    marks = [*field.metadata, *(mark for part in parts for mark in getattr(part, "__metadata__", ()))]
     return next(str(mark) for mark in marks if isinstance(mark, Role))

@@ -60,7 +60,7 @@ class Scorer:
     def check(self, prompts: Iterable[Prompt]) -> Self:
         """Raise ChainForgeError where a reward needs what these prompts do not have: before any work.
 
-        A column that some of them have is offered from now on, None where a prompt has it not.
+        A column that some of them have is offered from now on, None where a prompt lacks it.
         """
         self.columns.update(name for prompt in prompts for name in prompt.columns)
         for reward in self.rewards:

@@ -49,7 +49,7 @@ def make(entry: Entry, settings: Mapping[str, Any]) -> None:
         raise ChainForgeError(named, error.fix) from error
     except Exception as error:
         raise ChainForgeError(
-            f"{entry.who} takes not these settings: {describe(error)}",
+            f"{entry.who} does not take these settings: {describe(error)}",
             f"correct them in params.yaml, or mend the plugin: chainforge plugins check {entry.name}",
         ) from error
 
