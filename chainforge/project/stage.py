@@ -16,7 +16,7 @@ import psutil
 from pydantic import BaseModel
 
 from chainforge.containment import no_leaving
-from chainforge.errors import ChainForgeError, described, unknown
+from chainforge.errors import ChainForgeError, describe, unknown
 from chainforge.outputs import write_text
 from chainforge.plugins import Plugins, load_plugins
 from chainforge.project.graph import read_graph, settings_of
@@ -91,7 +91,7 @@ def run_stage(main: Callable[[str], None], argv: Sequence[str], *, several_proce
             if world.is_first:
                 _record(name)
     except BaseException as error:  # whatever a plugin raises, SystemExit(0) too
-        world.fail(error.problem if isinstance(error, ChainForgeError) else described(error))
+        world.fail(error.problem if isinstance(error, ChainForgeError) else describe(error))
         if world.is_first or not isinstance(error, SAID_BY_FIRST):
             say_last(f"\n{_told(world.label(name), error)}\n")
         return error.exit_code if isinstance(error, ChainForgeError) else 1

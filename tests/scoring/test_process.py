@@ -295,10 +295,10 @@ from chainforge.plugins import load_plugins
 from chainforge.records import Completion, Prompt
 from chainforge.response import tag_format
 from chainforge.scoring import Scorer
-from chainforge.wiring import weighted
+from chainforge.wiring import make_reward
 
 asked = Prompt("p1", "toy", ({"role": "user", "content": "?"},))
-reward = weighted(load_plugins(Path(sys.argv[1])).pick("rewards", "toy"))
+reward = make_reward(load_plugins(Path(sys.argv[1])).pick("rewards", "toy"))
 say = lambda *what: print(*what, flush=True)
 scorer = Scorer((reward,), tag_format("supercot"), 60.0, lambda name, value: say(value))
 
