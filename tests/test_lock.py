@@ -101,7 +101,7 @@ FILTER = {"filter_cot", "filter_general"}
     [
         ("chainforge/loops/grpo/train.py", replacing("number % settings", "(number + 1) % settings"), GRPO),
         ("chainforge/loops/grpo/prompt_mix.py", replacing('"order"', '"rank"'), GRPO),
-        ("chainforge/algorithms/kl.py", replacing("/ 2", "/ 3"), GRPO),
+        ("chainforge/algorithms/kl.py", replacing("/ 2", "/ 3"), SFT | GRPO),
         ("chainforge/loops/sft_batches.py", replacing("POOL = 32", "POOL = 33"), SFT),
         ("chainforge/algorithms/schedule.py", replacing("math.cos(", "math.sin("), SFT | GRPO),
         ("chainforge/rollout/draw.py", replacing("right=True", "right=False"), GRPO | SAMPLE | EVALUATE),

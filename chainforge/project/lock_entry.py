@@ -1,7 +1,4 @@
-"""One step's part of plugins.lock.json: its code, its plugins, its input files.
-
-Nothing here imports torch.
-"""
+"""One step's part of plugins.lock.json: its code, its plugins, its input files."""
 
 import json
 import os
