@@ -119,7 +119,7 @@ def settled(in_flight: list[tuple[float, int]], cap: float) -> float | None:
 
 
 def resume(folder: Path, answers: float) -> dict[str, float]:
-    """From the command until its first request was served: so many answers in the journal, one missing."""
+    """Seconds from the command to its first request: this many answers in the journal, one missing."""
     prompts = list(sums(int(answers) + 1))
     write_records(folder / "prompts.jsonl", prompts)
     served = folder / "ledger.jsonl"

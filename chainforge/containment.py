@@ -13,15 +13,19 @@ from typing import Any, TypeVar
 from chainforge.errors import ChainForgeError
 
 Item = TypeVar("Item")
-real_exit = _exit  # that of `os` may be replaced already
+real_exit = _exit  # the one in `os` may be replaced by now
 
 STDOUT, STDERR = 1, 2
-NOTICE_S = 60.0  # between two items, before one is told what is waited for
+NOTICE_S = 60.0  # without an item, before the user is told who is waited for
 Farewell = Callable[[], None]
-farewells: list[Farewell] = []  # called before the program ends by itself, so that nobody else tells
+farewells: list[Farewell] = []  # called before the program ends on its own: nothing else would say why
 
 
-LEAVING = ("_exit", "execv", "execve")  # functions of `os` that end a program, its exit code theirs to choose
+LEAVING = (
+    "_exit",
+    "execv",
+    "execve",
+)  # functions of `os` that end a program with an exit code of their choice
 
 
 class Left(Exception):
@@ -99,7 +103,7 @@ class Raised(Exception):
         self.cause = cause
 
 
-def contained(items: Iterable[Item], who: str, notice_s: float = NOTICE_S) -> Iterator[Item]:
+def contain(items: Iterable[Item], who: str, notice_s: float = NOTICE_S) -> Iterator[Item]:
     """The items of a stranger's iterator. Raises Raised for what comes from there, but for the user's Ctrl-C
     and a ChainForgeError, which has its message already.
 

@@ -25,7 +25,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ChainForgeError:
     )
 
 
-def described(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """An exception in one line, its type first, whatever its own str() does."""
     first = next(iter(text_of(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {first:.500}".rstrip(": ")

@@ -29,9 +29,14 @@ class Prompt:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
+def plain(text: str) -> str:
+    """The text without differences of case and white space. Signs stay: 3 − 2 is not 3 + 2."""
+    return " ".join(text.casefold().split())
+
+
 def plain_text(prompt: Prompt) -> str:
     """The conversation without differences of case and white space: what makes two prompts the same."""
-    return "\x1f".join(" ".join(m["content"].casefold().split()) for m in prompt.messages)
+    return "\x1f".join(plain(message["content"]) for message in prompt.messages)
 
 
 @dataclass(frozen=True, slots=True)

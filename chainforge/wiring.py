@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from chainforge.config.loading import PARAMS, read_params
 from chainforge.containment import no_leaving
-from chainforge.errors import ChainForgeError, described
+from chainforge.errors import ChainForgeError, describe
 from chainforge.hookspecs import RewardOptions
-from chainforge.plugins import Entry, Plugins, import_file, made, registered
+from chainforge.plugins import Entry, Plugins, import_file, make_component, register_plugin
 from chainforge.providers.secrets import keys_named_in
 from chainforge.scoring import Scorer, WeightedReward
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def make_scorer(plugins: Plugins, rewards: Mapping[str, float], step: "Step") -> Scorer:
     """The rewards of a step with their weights. Close it, or use it in a `with`."""
     return Scorer(
-        tuple(weighted(plugins.pick("rewards", name), weight) for name, weight in rewards.items()),
+        tuple(make_reward(plugins.pick("rewards", name), weight) for name, weight in rewards.items()),
         step.response_format,
         step.runtime.reward_timeout_s,
         step.log,
@@ -40,7 +40,7 @@ def keys_of_teachers(plugins: Plugins) -> frozenset[str]:
 def _named_in(file: str) -> frozenset[str]:
     try:
         return frozenset(keys_named_in(Path(file).read_bytes()))
-    except (OSError, SyntaxError, ValueError, RecursionError):  # it was imported: a matter of compiled code
+    except (OSError, SyntaxError, ValueError, RecursionError):  # it was imported all the same: compiled code
         return frozenset()
 
 
@@ -53,7 +53,7 @@ def _named_by(settings: Any) -> Iterator[str]:
             yield from _named_by(value)
 
 
-def weighted(entry: Entry, weight: float = 1.0) -> WeightedReward:
+def make_reward(entry: Entry, weight: float = 1.0) -> WeightedReward:
     """A registered reward, ready to be called here or in a process of its own."""
     load = partial(load_reward, entry.name, entry.source, entry.module.__name__, entry.module.__file__)
     options = RewardOptions.of(entry.options)
@@ -65,7 +65,7 @@ def load_student(
 ) -> tuple[object, object]:
     """The model and the tokenizer that a student model's plugin makes. It may raise anything at all."""
     entry = plugins.pick("student_models", name)
-    student = made(entry, settings)
+    student = make_component(entry, settings)
     try:
         with no_leaving():
             loaded = student.load(seed=seed, texts=texts)
@@ -73,7 +73,7 @@ def load_student(
         raise
     except BaseException as error:
         raise ChainForgeError(
-            f"{entry.who}: `load` raised {described(error)}",
+            f"{entry.who}: `load` raised {describe(error)}",
             f"correct its settings or the plugin; `chainforge plugins check {name}` tries it",
         ) from error
     if not (isinstance(loaded, tuple) and len(loaded) == 2):
@@ -88,5 +88,5 @@ def load_reward(name: str, source: str, module: str, file: str | None) -> Callab
     """The reward that `load_plugins` found in that module, in another process: no other plugin is loaded."""
     by_path = file is not None and module == f"chainforge_plugin_{Path(file).stem}"
     loaded = import_file(Path(str(file))) if by_path else importlib.import_module(module)
-    component: Callable[..., Any] = registered(source, loaded, {})["rewards", name].component
+    component: Callable[..., Any] = register_plugin(source, loaded, {})["rewards", name].component
     return component

@@ -72,7 +72,7 @@ def listing(rng: random.Random) -> Request:
 
 
 def greeting(rng: random.Random) -> Request:
-    """Greet somebody, in capitals, in so many words, with a mark at the end, or some of these."""
+    """Greet somebody: in capitals, in a given number of words, with a mark at the end, or some of these."""
     name = (syllables(rng, 1) + rng.choice("lmnrst") + rng.choice(("a", "o", "i", "en", "us"))).capitalize()
     upper, words, end = rng.random() < 0.4, rng.choice((None, 2, 3, 4)), rng.choice((None, "!", "?"))
     forms = ["in capitals"] * upper

@@ -5,11 +5,10 @@ from chainforge.config.collector import collector_settings
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
 from chainforge.jsonl import read_records, write_records
-from chainforge.loops.calls import in_process_calls
-from chainforge.loops.collect import collect
+from chainforge.loops.collect import collect, in_process_calls
 from chainforge.loops.collect_api import collect_api
 from chainforge.outputs import sha256_of, write_json
-from chainforge.plugins import made
+from chainforge.plugins import make_component
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Prompt
 from chainforge.run.work import open_work
@@ -19,7 +18,7 @@ from chainforge.run.work import open_work
 def main(run: Run[CollectSettings]) -> None:
     step, settings = run.step, run.settings
     entry = run.plugins.pick("teachers", settings.teacher.plugin)
-    teacher = made(entry, settings.teacher.settings)
+    teacher = make_component(entry, settings.teacher.settings)
     prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
     if settings.instruction is not None and not isinstance(teacher, ApiTeacher):
         raise ChainForgeError(f"teacher {entry.name} takes no instruction", "set collect.instruction: null")

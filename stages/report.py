@@ -3,28 +3,26 @@
 from pathlib import Path
 from typing import Any
 
-from chainforge.config.report import ReportSection
+from chainforge.config.report import ReportSettings
 from chainforge.project.graph import param
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.report.shape import check_shape
-from chainforge.report.write import ReportSettings, write_report
+from chainforge.report.subject import Subject
+from chainforge.report.write import write_report
 
 
-@stage(ReportSection)
-def main(run: Run[ReportSection]) -> None:
-    section = run.settings
-    settings = ReportSettings(
+@stage(ReportSettings)
+def main(run: Run[ReportSettings]) -> None:
+    subject = Subject(
+        **dict(run.settings),
         checkpoints=tuple(setting("checkpoints", list[str])),
         benches=tuple(setting("benches", dict[str, Any])),
-        parents=section.parents,
         reward=setting("evaluate.reward", str),
         response_format=run.step.response_format,
         profile=setting("profile", str),
         seed=run.step.settings.seed,
-        note=section.note,
-        samples_per_checkpoint=section.samples_per_bench,
     )
-    write_report(root=Path(), out=Path("reports"), settings=settings)
+    write_report(root=Path(), out=Path("reports"), subject=subject)
 
 
 def setting(dotted: str, kind: Any) -> Any:

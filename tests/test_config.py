@@ -269,9 +269,15 @@ def test_a_mistake_deep_in_a_section_is_named_with_its_whole_path(params: Path) 
         (SftSettings, SFT + "  start_from: a\n  eval_fraction: 1.0\n", "should be less than 1", "correct it"),
         (
             EvaluateSettings,
-            "sft_x:\n  prompts: p\n  reward: correct\n  rewards: {format: 1.0}\n",
+            "sft_x:\n  prompts: p\n  reward: correct\n  rewards: [format]\n",
             "'correct' is not among rewards",
             "add it to evaluate.rewards",
+        ),
+        (
+            EvaluateSettings,
+            "sft_x:\n  prompts: p\n  rewards: {correct: 1.0, format: 1.0}\n",
+            "rewards: weights have no effect here",
+            "write the names alone: [correct, format]",
         ),
         (
             SampleSettings,

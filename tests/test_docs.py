@@ -19,7 +19,7 @@ from chainforge.plugins import Plugins, load_plugins, plugin_settings
 from chainforge.project.graph import read_graph
 from chainforge.records import Prompt, Trace
 from chainforge.scoring import Scorer
-from chainforge.wiring import weighted
+from chainforge.wiring import make_reward
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -173,7 +173,7 @@ def snippets(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
 @pytest.mark.parametrize(("name", "expected"), [("short", 0.8), ("steps", 1 / 3), ("exact", 1.0)])
 def test_the_rewards_in_the_pages_work(snippets: Plugins, name: str, expected: float) -> None:
     entry = snippets.pick("rewards", name)
-    reward = weighted(entry)
+    reward = make_reward(entry)
     problem = prompt(1, "6*7=?", "42")
     text = response("6*7=42. So".ljust(80 - len(response("", "42"))), "42")
     (group,) = Scorer((reward,), SUPERCOT, 10.0).score([problem], [[completion(problem, text)]])

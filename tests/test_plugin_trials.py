@@ -92,7 +92,7 @@ def test_what_survived_is_not_tried_again_until_it_changes(
         tried.append([Path(one.who).stem for one in left])
         return None, ""
 
-    monkeypatch.setattr(trial, "_tried", note)
+    monkeypatch.setattr(trial, "_try", note)
     try_plugins(list(candidates(folder)))
     try_plugins(list(candidates(folder)))
     (folder / "good.py").write_text(GOOD.format(name="better"))

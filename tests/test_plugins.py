@@ -18,7 +18,7 @@ from chainforge.plugins import (
     Entry,
     Plugins,
     load_plugins,
-    made,
+    make_component,
     plugin_settings,
     prompts_from,
 )
@@ -472,7 +472,7 @@ def test_a_factory_that_cannot_make_what_it_should_is_told_by_name(
 ) -> None:
     entry = Entry("teachers", "odd", getattr(Odd, name), {}, "plugins/odd.py", sys)
     with pytest.raises(ChainForgeError) as caught:
-        made(entry, settings)
+        make_component(entry, settings)
     assert str(caught.value).startswith("teacher 'odd' (plugins/odd.py)")
     assert complaint in caught.value.problem
 

@@ -13,7 +13,7 @@ from chainforge.cli import cli
 from chainforge.errors import ChainForgeError
 from chainforge.jsonl import write_records, write_rows
 from chainforge.records import Example, Trace
-from chainforge.testing.distribution import correlation, disagreements, distribution, shortened
+from chainforge.testing.distribution import correlation, disagreements, distribution, shorten
 from chainforge.testing.readings import read_groups
 
 REWARDS = """
@@ -180,7 +180,7 @@ def test_a_correlation_is_that_of_pearson() -> None:
 
 @given(st.text(st.characters(), max_size=2_000))
 def test_a_shown_text_is_one_short_printable_line(text: str) -> None:
-    line = shortened(text)
+    line = shorten(text)
     assert line.isprintable()
     assert len(line) <= 310
     line.encode()

@@ -134,7 +134,7 @@ def test_inputs_are_held_before_anything_is_done(monkeypatch: pytest.MonkeyPatch
         did.append("compared")
 
     monkeypatch.setattr("chainforge.project.stage.load_plugins", Plugins)
-    monkeypatch.setattr("chainforge.project.stage.held_inputs", hold)
+    monkeypatch.setattr("chainforge.project.stage.hold_inputs", hold)
 
     @stage(GrpoSettings)
     def main(run: Run[GrpoSettings]) -> None:

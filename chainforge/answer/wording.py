@@ -2,6 +2,8 @@
 
 import re
 
+from chainforge.records import plain
+
 CHOICE = re.compile(r"(?:(?:option|choice|answer) )?(?:\(([a-z])\)|([a-z]))[.):]?")
 CHOICE_AND_TEXT = re.compile(r"(?:(?:option|choice) )?(?:\(([a-z])\)|([a-z])[.):]) (.+)")
 ANOTHER = re.compile(r"\bor\b|\band\b|(?<!\w)\(?[a-z][.):](?!\w)")
@@ -20,7 +22,7 @@ def wording(text: str) -> str:
 
 def choice(text: str) -> str | None:
     """The letter of `B`, `(b)`, `Option B` and `B) Paris`; None for anything else, such as two of them."""
-    text = " ".join(text.casefold().split())
+    text = plain(text)
     if found := CHOICE.fullmatch(text):
         return found[1] or found[2]
     found = CHOICE_AND_TEXT.fullmatch(text)
@@ -29,6 +31,6 @@ def choice(text: str) -> str | None:
 
 def verdict(text: str) -> str | None:
     """`yes` of `Yes, it is.`; so with no, true and false; None where another of them follows."""
-    found = YES.fullmatch(" ".join(text.casefold().split()))
+    found = YES.fullmatch(plain(text))
     several = found and len(set(re.findall(r"\b(?:yes|no|not|true|false)\b", found[0]))) > 1
     return None if found is None or several else found[1]

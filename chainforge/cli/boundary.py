@@ -12,7 +12,7 @@ from chainforge.defuse import defuse
 from chainforge.errors import ChainForgeError
 from chainforge.run.crash import tell
 
-BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell tells it of other tools
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 
 
 @contextmanager
@@ -24,25 +24,25 @@ def boundary() -> Iterator[None]:
     except (click.ClickException, click.Abort, click.exceptions.Exit):
         raise
     except ChainForgeError as error:
-        raise told(str(error), error.exit_code) from None
+        raise click_error(str(error), error.exit_code) from None
     except OSError as error:
-        if error.errno == errno.EPIPE:  # `| head -1`: who reads has enough
+        if error.errno == errno.EPIPE:  # `| head -1`: the reader has left
             drop_output()
             raise click.exceptions.Exit(BROKEN_PIPE) from None
         if error.errno == errno.ENOSPC:
             drop_output()
             what = "there is no room left, on the disk or where standard output goes"
-            raise told(f"{what}\n  -> free some space (chainforge gc), then run it again") from None
+            raise click_error(f"{what}\n  -> free some space (chainforge gc), then run it again") from None
         place = f" ({error.filename})" if error.filename else ""
         fix = "check that path and its permissions, then run the same command again"
-        raise told(f"{error.strerror or error}{place}\n  -> {fix}") from None
+        raise click_error(f"{error.strerror or error}{place}\n  -> {fix}") from None
     except MemoryError:
-        raise told("there is not enough memory\n  -> end other programs, then run it again") from None
+        raise click_error("there is not enough memory\n  -> end other programs, then run it again") from None
     except Exception as error:
-        raise told(tell("chainforge", error)) from None
+        raise click_error(tell("chainforge", error)) from None
 
 
-def told(text: str, exit_code: int = 1) -> click.ClickException:
+def click_error(text: str, exit_code: int = 1) -> click.ClickException:
     """What click shows on stderr."""
     error = click.ClickException(defuse(text))
     error.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
@@ -55,7 +55,7 @@ def open_output() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     if sys.stdout is None:  # the next file to be opened would take its number
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        raise told("standard output is closed\n  -> leave it open, or send it to a file: > FILE")
+        raise click_error("standard output is closed\n  -> leave it open, or send it to a file: > FILE")
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # a name that this encoding lacks is no reason to fail
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -24,7 +24,7 @@ from chainforge.teachers.answers import answer_all
 from chainforge.teachers.display import display
 from chainforge.teachers.paid import Paid
 from chainforge.teachers.traces import traces_of
-from chainforge.teachers.unanswered import unanswered
+from chainforge.teachers.unanswered import describe_unanswered
 from chainforge.teachers.usable import names_of
 
 
@@ -139,7 +139,7 @@ def collect(ctx: click.Context, /, **options: Any) -> None:
 
 def say_result(plan: Plan, paid: Paid, as_json: bool) -> None:
     """The last lines."""
-    for line in unanswered(plan.questions, paid):
+    for line in describe_unanswered(plan.questions, paid):
         say(line)
     asked, file = len(plan.questions), str(plan.traces or plan.folder)
     answered = sum(question.fingerprint in paid.finals for question in plan.questions)

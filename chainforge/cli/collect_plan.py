@@ -13,7 +13,7 @@ from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
 from chainforge.jsonl import read_records
 from chainforge.loops.collect_api import journal_folder
-from chainforge.plugins import load_plugins, made
+from chainforge.plugins import load_plugins, make_component
 from chainforge.project.graph import settings_of
 from chainforge.records import Prompt
 from chainforge.run.fingerprint import differences
@@ -83,7 +83,7 @@ def choice_of(options: Mapping[str, Any]) -> Choice:
 def make_teacher(choice: Choice) -> tuple[ApiTeacher, Mapping[str, Any]]:
     """(the teacher, its plugin and settings for the record)."""
     entry = load_plugins().pick("teachers", choice.plugin)
-    teacher = made(entry, choice.settings)
+    teacher = make_component(entry, choice.settings)
     if not isinstance(teacher, ApiTeacher):
         raise ChainForgeError(
             f"teacher {choice.plugin} runs here and costs nothing: there is nothing to collect",

@@ -51,7 +51,7 @@ def reasons(account: Account) -> str:
     return "\n".join([*lines, f"and {len(most) - SHOWN:,} others"] if len(most) > SHOWN else lines)
 
 
-def given_up(account: Account) -> Iterator[tuple[str, str]]:
+def unanswered_prompts(account: Account) -> Iterator[tuple[str, str]]:
     """The prompts that are left without an answer, those that the provider refused apart."""
     refused, failed = list[str](), list[str]()
     for name, (cause, _) in account.paid.unanswered.items():
@@ -77,7 +77,7 @@ def rows(account: Account) -> list[tuple[str, str]]:
         ("calls", f"{account.requests:,}"),
         ("how they ended", ", ".join(f"{cause} {n:,}" for cause, n in account.causes.most_common()) or "–"),
         *([("why calls failed", reasons(account))] if account.reasons else []),
-        *given_up(account),
+        *unanswered_prompts(account),
         ("without an end", f"{len(paid.flying):,} (in flight now, or when the process was killed)"),
         (
             "tokens",

@@ -13,7 +13,7 @@ from chainforge.cli.project import Place
 from chainforge.cli.show import show
 from chainforge.config.loading import Choice
 from chainforge.hookspecs import ApiTeacher
-from chainforge.plugins import load_plugins, made
+from chainforge.plugins import load_plugins, make_component
 from chainforge.providers.prices import Prices
 from chainforge.providers.secrets import SHORTEST, USUAL
 from chainforge.teachers import record
@@ -68,7 +68,7 @@ def teacher_of(run: Record) -> ApiTeacher:
 def teacher_named(choice: str) -> ApiTeacher:
     """By its plugin and settings."""
     chosen = Choice.model_validate(json.loads(choice))
-    teacher: ApiTeacher = made(load_plugins().pick("teachers", chosen.plugin), chosen.settings)
+    teacher: ApiTeacher = make_component(load_plugins().pick("teachers", chosen.plugin), chosen.settings)
     return teacher
 
 

@@ -23,7 +23,7 @@ from chainforge.mock_teacher.faults import FAULTS
 from chainforge.mock_teacher.ledger import Totals
 from chainforge.mock_teacher.mock import PRICES, MockTeacher
 from chainforge.mock_teacher.script import FaultScript
-from chainforge.plugins import load_plugins, made
+from chainforge.plugins import load_plugins, make_component
 from chainforge.project.profiles import compose
 from chainforge.providers.prices import FREE, Prices
 from chainforge.report.shape import check_shape
@@ -120,7 +120,7 @@ def load_teachers(profile: str) -> list[Teacher]:
         if choice in seen:
             continue
         seen.append(choice)
-        teacher = made(load_plugins().pick("teachers", choice.plugin), choice.settings)
+        teacher = make_component(load_plugins().pick("teachers", choice.plugin), choice.settings)
         if hasattr(teacher, "generate"):
             teachers.append(teacher)
     if not teachers:

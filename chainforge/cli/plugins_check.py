@@ -12,7 +12,7 @@ import click
 from chainforge.cli.complete import complete, plugin_names, reward_names, role_names
 from chainforge.cli.project import Place
 from chainforge.cli.roles import NAMES, as_role, find, title
-from chainforge.cli.selected import FEW, Selected, selected, usual_prompts
+from chainforge.cli.selected import FEW, Selected, all_choices, usual_prompts
 from chainforge.cli.show import as_json_option, show, show_json
 from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
@@ -93,7 +93,7 @@ def arguments(plugins: Plugins, entry: Entry, given: dict[str, Any], prompts: Pa
     asked = read_records(prompts, Prompt)[:FEW] if prompts else None
     if entry.role == "rewards":
         return {"columns": given, "prompts": asked}
-    choices = selected()
+    choices = all_choices()
     settings = settings_of(entry, choices) | given
     try:
         plugin_settings(entry, settings)

@@ -8,7 +8,7 @@ import click
 
 from chainforge.cli.complete import complete, role_names
 from chainforge.cli.roles import NAMES, as_role, title
-from chainforge.cli.selected import Selected, selected, users
+from chainforge.cli.selected import Selected, all_choices, users
 from chainforge.cli.show import as_json_option, show, show_json
 from chainforge.errors import ChainForgeError
 from chainforge.plugins import Entry, load_plugins
@@ -27,11 +27,11 @@ def list_plugins(role: str | None, as_json: bool) -> None:
     """List what can be named in params.yaml, where it comes from, and which steps use it."""
     found, choices, unknown_use = load_plugins(), [], ""
     try:
-        choices = selected()
+        choices = all_choices()
     except ChainForgeError as error:
         unknown_use = f"which steps use them is not known: {error}"
     entries = sorted(found.entries.values(), key=lambda e: (e.role, e.name))
-    rows = [described(e, choices) for e in entries if role in (None, e.role)]
+    rows = [describe(e, choices) for e in entries if role in (None, e.role)]
     missing = sorted(
         {
             (title(c.role), c.name): ", ".join(users(choices, c.role, c.name))
@@ -51,7 +51,7 @@ def list_plugins(role: str | None, as_json: bool) -> None:
         show(unknown_use, err=True)
 
 
-def described(entry: Entry, choices: list[Selected]) -> dict[str, Any]:
+def describe(entry: Entry, choices: list[Selected]) -> dict[str, Any]:
     """One plugin for programs; `version` is null for a file of the project."""
     place = origin(entry)
     return {

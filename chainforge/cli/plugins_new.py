@@ -46,7 +46,7 @@ def new_plugin(ctx: click.Context, role: str, name: str, folder: Path | None) ->
     folder = folder or from_here(Path(distribution(name)), ctx)
     if folder.exists() or folder.is_symlink():
         raise ChainForgeError(f"{folder} is there already", "choose another name, or another --folder")
-    files = rendered(role, name)
+    files = render_files(role, name)
     with whole_folder(folder) as partial:
         for path, text in files.items():
             write_text(partial / path, text)
@@ -62,7 +62,7 @@ def distribution(name: str) -> str:
     return f"chainforge-{name.replace('_', '-')}"
 
 
-def rendered(role: str, name: str) -> dict[str, str]:
+def render_files(role: str, name: str) -> dict[str, str]:
     """The text of every file of the package, by its path in it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -28,7 +28,7 @@ class Selected:
     settings: Mapping[str, Any]
 
 
-def selected() -> list[Selected]:
+def all_choices() -> list[Selected]:
     """Every choice of every step, in the order of the graph; none where there is no project."""
     if not (GRAPH.is_file() and PARAMS.is_file()):
         return []

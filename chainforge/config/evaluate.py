@@ -1,10 +1,13 @@
 """Settings of the verb `evaluate`."""
 
-from pydantic import model_validator
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
 
 from chainforge.config.impossible import Impossible
 from chainforge.config.sampling import SamplingSettings
-from chainforge.config.types import File, Positive, Repeats, Rewards
+from chainforge.config.types import File, Positive, Repeats
 
 
 class EvaluateSettings(SamplingSettings):
@@ -12,8 +15,8 @@ class EvaluateSettings(SamplingSettings):
 
     prompts: File
     """JSONL of held-out prompts."""
-    rewards: Rewards
-    """Reward plugins to record; weights are not used here."""
+    rewards: Annotated[list[str], Field(min_length=1)]
+    """Reward plugins to record."""
     reward: str = "correct"
     """The reward that decides pass or fail."""
     samples: Repeats = 4
@@ -22,6 +25,13 @@ class EvaluateSettings(SamplingSettings):
     """One greedy completion per problem as well."""
     max_prompts: Positive | None = None
     """Only the first N problems; null for all."""
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _names_alone(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            raise Impossible("weights have no effect here", f"write the names alone: [{', '.join(given)}]")
+        return given
 
     @model_validator(mode="after")
     def _reward_is_recorded(self) -> "EvaluateSettings":

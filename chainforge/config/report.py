@@ -7,7 +7,7 @@ from pydantic import Field
 from chainforge.config.loading import Settings
 
 
-class ReportSection(Settings):
+class ReportSettings(Settings):
     """Verb `report`: the table, the curves, the page."""
 
     note: str = ""

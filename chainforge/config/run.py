@@ -38,6 +38,6 @@ class RuntimeSettings(Settings):
     reward_timeout_s: Seconds = 60.0
     """Seconds one call of a reward may take before the run stops."""
     save_every_s: SecondsOr0 = 60.0
-    """Seconds between saves of a step under way: at most so much work is lost when it is killed."""
+    """Seconds between saves of a step under way: the most work that a kill can lose."""
     locked: bool = False
     """true: stop where plugins.lock.json is not the committed one, instead of rewriting it."""

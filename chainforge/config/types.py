@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 from chainforge.config.impossible import Impossible
 
 MANY = 10**9
-COLDEST = 0.01  # below it the likeliest token is all but certain, and logits / temperature overflows at last
+COLDEST = 0.01  # below it sampling is greedy but for the name, and logits / temperature can overflow
 
 
 class OneOf:

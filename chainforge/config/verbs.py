@@ -9,7 +9,7 @@ from chainforge.config.evaluate import EvaluateSettings
 from chainforge.config.filter import FilterSettings
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.prompts import PromptsSettings
-from chainforge.config.report import ReportSection
+from chainforge.config.report import ReportSettings
 from chainforge.config.sample import SampleSettings
 from chainforge.config.sft import SftSettings
 
@@ -21,5 +21,5 @@ VERBS: Mapping[str, type[BaseModel]] = {
     "grpo": GrpoSettings,
     "sample": SampleSettings,
     "evaluate": EvaluateSettings,
-    "report": ReportSection,
+    "report": ReportSettings,
 }

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
-from chainforge.filtering.words import asked, closed_up, ngrams, plain_question, words
+from chainforge.filtering.words import close_up, ngrams, plain_question, question_texts, words
 from chainforge.records import Prompt
 
-WORDING = 10  # prompts, and half of a file: word runs that this many share are wording, not contamination
-TELLING = 4  # words that a short problem without a digit has at least, to be looked for inside others
+WORDING = 10  # word runs shared by more prompts of a file than this, and by half of it, are boilerplate
+TELLING = 4  # words: a shorter problem without a digit is not looked for inside others
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class Benchmarks:
 
     def holds_short(self, prompt: Prompt) -> bool:
         """Whether a short problem of the evaluation stands in this prompt, its signs included."""
-        for text in asked(prompt):
+        for text in question_texts(prompt):
             found, inside = words(text), set[str]()
             for place, word in enumerate(found):
                 for length in self.lengths.get(word, ()):
                     inside.update(self.shorts.get(" ".join(found[place : place + length]), ()))
-            plain = closed_up(text) if inside else ""
+            plain = close_up(text) if inside else ""
             if any(stands_in(short, plain) for short in inside):
                 return True
         return False
@@ -76,7 +76,7 @@ def stands_in(short: str, text: str) -> bool:
 
 def runs_of(prompt: Prompt, size: int) -> set[str]:
     """Every run of `size` words, within one message."""
-    return {run for text in asked(prompt) for run in ngrams(text, size)}
+    return {run for text in question_texts(prompt) for run in ngrams(text, size)}
 
 
 def telling_runs(prompts: Sequence[Prompt], size: int) -> set[str]:

@@ -20,7 +20,7 @@ CHUNK = 256  # texts compared at once with all that stay
 Likeness = Literal["exact", "near"]
 
 
-def repeats(texts: Sequence[str], near: float | None, *, numbers: bool = False) -> list[Likeness | None]:
+def find_repeats(texts: Sequence[str], near: float | None, *, numbers: bool = False) -> list[Likeness | None]:
     """For each text whether it is like an earlier one; None stays.
 
     `near` is a similarity in percent, 100 less the share of characters to insert and delete, compared with
@@ -41,12 +41,12 @@ def repeats(texts: Sequence[str], near: float | None, *, numbers: bool = False) 
         for place in distinct:
             alike[tuple(NUMBER.findall(texts[place])) if numbers else ()].append(place)
         for places in alike.values():
-            for i in near_repeats([texts[place] for place in places], near):
+            for i in find_near_repeats([texts[place] for place in places], near):
                 found[places[i]] = "near"
     return found
 
 
-def near_repeats(texts: Sequence[str], near: float) -> set[int]:
+def find_near_repeats(texts: Sequence[str], near: float) -> set[int]:
     """Places of the texts that are at least so similar to an earlier one that stays."""
     dropped: set[int] = set()
     kept: list[str] = []

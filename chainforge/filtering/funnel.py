@@ -57,11 +57,11 @@ class Funnel:
     @property
     def counts(self) -> dict[str, int]:
         """For metrics/: read, kept, and dropped/REASON for each reason that occurred."""
-        dropped = {f"dropped/{reason}": self.dropped[reason] for reason in ordered(self.dropped)}
+        dropped = {f"dropped/{reason}": self.dropped[reason] for reason in sort_reasons(self.dropped)}
         return {"read": self.read, "kept": self.kept} | dropped
 
 
-def ordered(reasons: Iterable[str]) -> list[str]:
+def sort_reasons(reasons: Iterable[str]) -> list[str]:
     """Reasons in the order of the tests; others, which only a later version knows, at the end by name."""
     places = {reason: place for place, reason in enumerate(REASONS)}
     return sorted(reasons, key=lambda reason: (places.get(reason, len(places)), reason))

@@ -59,7 +59,7 @@ def without_notation(text: str) -> str:
             continue
         end = text.find(CLOSING[opening[0]], opening.end())
         if end < 0:
-            unclosed.add(opening[0])  # looking again and again would take forever
+            unclosed.add(opening[0])  # looking for each end again would take quadratic time
             continue
         parts.append(text[at : opening.start()])
         at = end + len(CLOSING[opening[0]])

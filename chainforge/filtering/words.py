@@ -2,7 +2,7 @@
 
 import re
 
-from chainforge.records import Prompt, plain_text
+from chainforge.records import Prompt, plain, plain_text
 
 UNSPACED = (
     "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Kana, Han
@@ -10,12 +10,7 @@ UNSPACED = (
 WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 
 
-def plain(text: str) -> str:
-    """The text without differences of case and white space. Signs stay: 3 − 2 is not 3 + 2."""
-    return " ".join(text.casefold().split())
-
-
-def closed_up(text: str) -> str:
+def close_up(text: str) -> str:
     """`plain`, without the white space that is not between two letters or digits: `12 + 30` as `12+30`."""
     return re.sub(r"(?<!\w) | (?!\w)", "", plain(text))
 
@@ -31,11 +26,11 @@ def ngrams(text: str, size: int) -> set[str]:
     return {" ".join(found[i : i + size]) for i in range(len(found) - size + 1)}
 
 
-def asked(prompt: Prompt) -> tuple[str, ...]:
+def question_texts(prompt: Prompt) -> tuple[str, ...]:
     """What is asked: every message but the system's, which all prompts of a set may share."""
     return tuple(m["content"] for m in prompt.messages if m["role"] != "system")
 
 
 def plain_question(prompt: Prompt) -> str:
     """What is asked, as one plain text, closed up; of a prompt that is all system message, that."""
-    return "\x1f".join(map(closed_up, asked(prompt))) or plain_text(prompt)
+    return "\x1f".join(map(close_up, question_texts(prompt))) or plain_text(prompt)

@@ -1,10 +1,13 @@
 """Collect chains of thought: every prompt asked, every answer checked to be one that was asked for."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from chainforge.containment import Raised, contained
-from chainforge.errors import ChainForgeError, described
+from chainforge.config.loading import Choice
+from chainforge.containment import Raised, contain
+from chainforge.errors import ChainForgeError, describe
 from chainforge.hookspecs import Teacher
 from chainforge.records import Prompt, Trace, check_record, from_json, to_json
 from chainforge.run.progress import progress
@@ -38,7 +41,7 @@ def collect(
             raise journal.unfit(number, error) from error
         traces[asked] = its
     left = [prompt for prompt in prompts if not traces[prompt.id]]
-    answers = answered(teacher, left, samples, step.seed("teacher"), who)
+    answers = ask(teacher, left, samples, step.seed("teacher"), who)
     total, done = len(prompts) * samples, (len(prompts) - len(left)) * samples
     for trace in progress(answers, step.name, total=total, initial=done, unit="trace"):
         if trace.prompt_id not in traces:
@@ -46,20 +49,18 @@ def collect(
         its = traces[trace.prompt_id]
         its.append(trace)
         if len(its) > samples:  # it may never end
-            raise miscounted(who, trace.prompt_id, len(its), samples)
+            raise wrong_count(who, trace.prompt_id, len(its), samples)
         if len(its) == samples:
             journal.append([to_json(trace) for trace in its])
         work.safe_point()
     if missing := [name for name, its in traces.items() if len(its) != samples]:
-        raise miscounted(who, missing[0], len(traces[missing[0]]), samples)
+        raise wrong_count(who, missing[0], len(traces[missing[0]]), samples)
     return [trace for its in traces.values() for trace in sorted(its, key=lambda t: (t.reasoning, t.content))]
 
 
-def answered(
-    teacher: Teacher, prompts: Sequence[Prompt], samples: int, seed: int, who: str
-) -> Iterator[Trace]:
+def ask(teacher: Teacher, prompts: Sequence[Prompt], samples: int, seed: int, who: str) -> Iterator[Trace]:
     """What the teacher yields: whole traces only. Raises ChainForgeError that names it for anything else."""
-    given = contained(Asked(teacher, prompts, samples, seed), who)
+    given = contain(Asked(teacher, prompts, samples, seed), who)
     try:
         for number, trace in enumerate(given, start=1):
             try:
@@ -68,7 +69,7 @@ def answered(
                 raise ChainForgeError(f"{who}, trace {number}: {error}", MEND) from error
     except Raised as error:
         raise ChainForgeError(
-            f"{who} raised {described(error.cause)}",
+            f"{who} raised {describe(error.cause)}",
             f"whole answers are kept, and not asked for again; {MEND}, then run again",
         ) from error.cause
 
@@ -89,9 +90,31 @@ class Asked:
         return iter(answers)
 
 
-def miscounted(who: str, prompt_id: str, given: int, samples: int) -> ChainForgeError:
+def wrong_count(who: str, prompt_id: str, given: int, samples: int) -> ChainForgeError:
     """The error for a prompt that has too few answers, or too many."""
     return ChainForgeError(
         f"{who} gave {given} answers to {prompt_id!r}, not {samples}",
         "a teacher yields n traces per prompt; one that failed has finish 'error'",
     )
+
+
+def in_process_calls(teacher: Choice, traces: Iterable[Trace], synthetic: bool | None) -> dict[str, Any]:
+    """`calls.json` of a teacher that runs here: nothing was paid, and null is what it has nothing to say on.
+
+    `models` are the traces' origins.
+    """
+    models = Counter(trace.origin for trace in traces)
+    return {
+        "teacher": teacher.plugin,
+        "parameters": teacher.settings,
+        "models": dict(models),
+        "synthetic": synthetic,
+        "first_day": None,
+        "last_day": None,
+        "requests": None,
+        "answers": models.total(),
+        "possibly_paid": 0,
+        "tokens": None,
+        "cost_usd": None,
+        "price_table": None,
+    }

@@ -16,7 +16,7 @@ from chainforge.teachers.answers import answer_all
 from chainforge.teachers.display import display
 from chainforge.teachers.question import questions
 from chainforge.teachers.traces import traces_of
-from chainforge.teachers.unanswered import unanswered
+from chainforge.teachers.unanswered import describe_unanswered
 from chainforge.teachers.usable import names_of
 
 
@@ -35,7 +35,7 @@ def collect_api(
         again = settings.retry_truncated
         paid = answer_all(teacher, asked, folder, collector, about=about, retry_truncated=again, watch=watch)
     traces = list(traces_of(teacher, asked, folder, paid))
-    for line in unanswered(asked, paid):
+    for line in describe_unanswered(asked, paid):
         say(line)
     account = account_of(folder, names_of(paid, asked))
     return traces, calls_json(account, settings.teacher.plugin, dict(teacher.identity))

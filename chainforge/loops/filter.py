@@ -6,12 +6,12 @@ from itertools import groupby
 from chainforge.config.filter import FilterSettings
 from chainforge.filtering.choose import choose
 from chainforge.filtering.contamination import Benchmarks
-from chainforge.filtering.duplicates import repeats
+from chainforge.filtering.duplicates import find_repeats
 from chainforge.filtering.funnel import Funnel
 from chainforge.filtering.language import script_share
 from chainforge.filtering.repetition import repeated_share
-from chainforge.filtering.words import plain, plain_question
-from chainforge.records import Completion, Example, Prompt, Trace
+from chainforge.filtering.words import plain_question
+from chainforge.records import Completion, Example, Prompt, Trace, plain
 from chainforge.response import TagFormat
 from chainforge.scoring import Scorer
 
@@ -105,7 +105,7 @@ def blemish(trace: Trace, settings: FilterSettings) -> str | None:
 def repeated_prompts(traces: Sequence[Trace], prompts: Mapping[str, Prompt], near: float | None) -> Reasons:
     """Which traces answer a prompt that is like an earlier one."""
     ids = list(dict.fromkeys(trace.prompt_id for trace in traces))
-    likeness = repeats([plain_question(prompts[prompt_id]) for prompt_id in ids], near, numbers=True)
+    likeness = find_repeats([plain_question(prompts[prompt_id]) for prompt_id in ids], near, numbers=True)
     found = dict(zip(ids, likeness, strict=True))
     names = {None: None, "exact": "duplicate_prompt", "near": "near_duplicate_prompt"}
     return (names[found[trace.prompt_id]] for trace in traces)
@@ -115,7 +115,7 @@ def repeated_responses(traces: Sequence[Trace], settings: FilterSettings) -> lis
     """Which of one prompt's responses are like an earlier one."""
     texts = [f"{plain(trace.reasoning)}\n{plain(trace.content)}" for trace in traces]
     names = {None: None, "exact": "duplicate", "near": "near_duplicate"}
-    return [names[likeness] for likeness in repeats(texts, settings.near_duplicate_responses)]
+    return [names[likeness] for likeness in find_repeats(texts, settings.near_duplicate_responses)]
 
 
 def over_quota(traces: Sequence[Trace], settings: FilterSettings) -> list[str | None]:

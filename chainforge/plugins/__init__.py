@@ -7,8 +7,8 @@ claims a taken name never breaks the others: it is reported, and is an error onl
 from chainforge.plugins.entry import ROLES, Entry, Plugins, role_title
 from chainforge.plugins.find import FOLDER, import_file
 from chainforge.plugins.load import load_plugins
-from chainforge.plugins.made import made, prompts_from
-from chainforge.plugins.registered import registered
+from chainforge.plugins.made import make_component, prompts_from
+from chainforge.plugins.registered import register_plugin
 from chainforge.plugins.settings import plugin_settings
 
 __all__ = [
@@ -18,9 +18,9 @@ __all__ = [
     "Plugins",
     "import_file",
     "load_plugins",
-    "made",
+    "make_component",
     "plugin_settings",
     "prompts_from",
-    "registered",
+    "register_plugin",
     "role_title",
 ]

@@ -55,7 +55,7 @@ def candidates(folder: Path) -> Iterator[Candidate]:
 
 def import_file(path: Path) -> ModuleType:
     """A plugin file as a module: `plugins/` is a folder of files, not a package."""
-    if not path.is_file():  # to open a pipe would wait for ever
+    if not path.is_file():  # opening a pipe would wait forever
         raise OSError("it is no regular file")
     name = f"chainforge_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from chainforge.containment import no_input, no_leaving, printing_to_stderr
-from chainforge.errors import described
+from chainforge.errors import describe
 from chainforge.plugins.entry import Plugins
 from chainforge.plugins.find import FOLDER, Candidate, candidates
-from chainforge.plugins.registered import Taken, registered
+from chainforge.plugins.registered import Taken, register_plugin
 from chainforge.plugins.trial import try_plugins
 
 
@@ -30,15 +30,15 @@ def load_plugins(folder: Path | None = None) -> Plugins:
 
 def _load(candidate: Candidate, plugins: Plugins) -> None:
     try:
-        new = registered(candidate.source, candidate.load(), plugins.entries)
-    except KeyboardInterrupt:  # of the user: one that a plugin raises was found out in its trial
+        new = register_plugin(candidate.source, candidate.load(), plugins.entries)
+    except KeyboardInterrupt:  # the user's own: one that a plugin raises was found in its trial
         raise
     except Taken as error:
         plugins.broken[candidate.who] = f"ValueError: {error}"
         if candidate.source != error.owner and _ranks_alike(candidate, plugins, error):
             plugins.contested[error.key] = (error.owner, candidate.source)
     except BaseException as error:  # whatever a stranger's plugin does, the others must live
-        plugins.broken[candidate.who] = described(error) + _advice(candidate, error)
+        plugins.broken[candidate.who] = describe(error) + _advice(candidate, error)
     else:
         plugins.entries.update(new)
 

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from chainforge.containment import Raised, contained, no_leaving
-from chainforge.errors import ChainForgeError, described
+from chainforge.containment import Raised, contain, no_leaving
+from chainforge.errors import ChainForgeError, describe
 from chainforge.hookspecs import ApiTeacher
 from chainforge.plugins.entry import Entry
 from chainforge.plugins.settings import plugin_settings
@@ -14,23 +14,23 @@ from chainforge.records import Prompt, check_record
 NEEDED = {"teachers": ("generate",), "student_models": ("load",)}
 
 
-def made(entry: Entry, settings: Mapping[str, Any]) -> Any:
+def make_component(entry: Entry, settings: Mapping[str, Any]) -> Any:
     """The teacher or student model that a factory makes. Raises ChainForgeError where it does not."""
     arguments = plugin_settings(entry, settings)
     try:
-        component = _called(entry, arguments)
+        component = _call(entry, arguments)
         fits = isinstance(component, ApiTeacher) or all(
             callable(getattr(component, name, None)) for name in NEEDED[entry.role]
         )
     except Raised as error:
         raise ChainForgeError(
-            f"{entry.who} cannot be made with these settings: {described(error.cause)}",
+            f"{entry.who} cannot be made with these settings: {describe(error.cause)}",
             f"correct its settings in params.yaml, or {_mend(entry)}",
         ) from error.cause
     except ChainForgeError:
         raise
     except Exception as error:  # its properties are a stranger's code
-        raise ChainForgeError(f"{entry.who}: {described(error)}", _mend(entry)) from error
+        raise ChainForgeError(f"{entry.who}: {describe(error)}", _mend(entry)) from error
     if not fits:
         raise ChainForgeError(
             f"{entry.who} makes {type(component).__name__}, which has no `{NEEDED[entry.role][0]}`",
@@ -45,15 +45,15 @@ def prompts_from(
     """What a prompt source yields, at most `n`: whole prompts only. Raises ChainForgeError for the rest."""
     arguments, count = plugin_settings(entry, settings), 0
     try:
-        given = _called(entry, arguments | {"split": split, "n": n, "seed": seed})
+        given = _call(entry, arguments | {"split": split, "n": n, "seed": seed})
         if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
             raise ChainForgeError(f"{entry.who} gives {type(given).__name__}, not prompts", _mend(entry))
-        for prompt in itertools.islice(contained(given, entry.who), n):
+        for prompt in itertools.islice(contain(given, entry.who), n):
             count += 1
             yield _whole(prompt)
     except Raised as error:
         raise ChainForgeError(
-            f"{entry.who} raised after {count} {split} prompts: {described(error.cause)}", _mend(entry)
+            f"{entry.who} raised after {count} {split} prompts: {describe(error.cause)}", _mend(entry)
         ) from error.cause
     except ValueError as error:
         raise ChainForgeError(f"{entry.who}, {split} prompt {count}: {error}", _mend(entry)) from error
@@ -70,7 +70,7 @@ def _whole(prompt: Any) -> Prompt:
     return checked
 
 
-def _called(entry: Entry, arguments: Mapping[str, Any]) -> Any:
+def _call(entry: Entry, arguments: Mapping[str, Any]) -> Any:
     try:
         with no_leaving():
             return entry.component(**arguments)

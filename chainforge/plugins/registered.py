@@ -12,7 +12,7 @@ from chainforge.errors import unknown
 from chainforge.plugins.entry import ROLES, Entry, Key, role_title
 
 NAME = re.compile(r"[\w-]+")  # what `dvc exp run -S` and the columns of the metrics can hold
-API = "CHAINFORGE_API"  # the constant by which a plugin says for which version it is written
+API = "CHAINFORGE_API"  # the constant with which a plugin says for which version it was written
 
 
 class Taken(ValueError):
@@ -23,7 +23,7 @@ class Taken(ValueError):
         self.key, self.owner = key, owner
 
 
-def registered(source: str, module: ModuleType, taken: Mapping[Key, Entry]) -> dict[Key, Entry]:
+def register_plugin(source: str, module: ModuleType, taken: Mapping[Key, Entry]) -> dict[Key, Entry]:
     """Everything one plugin registers, or nothing: an error half-way leaves no trace.
 
     Raises Taken for a name that another has, unless one of the two asks to override.

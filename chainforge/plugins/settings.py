@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from chainforge.errors import ChainForgeError, described, unknown
+from chainforge.errors import ChainForgeError, describe, unknown
 from chainforge.plugins.entry import Entry
 
 CALL_ARGUMENTS = {"split", "n", "seed"}  # passed by ChainForge, not settings
@@ -37,7 +37,7 @@ def _known(entry: Entry) -> dict[str, inspect.Parameter]:
         ) from error
     except Exception as error:  # annotations are a stranger's code, and some objects have no signature
         raise ChainForgeError(
-            f"{entry.who}: its settings cannot be read: {described(error)}",
+            f"{entry.who}: its settings cannot be read: {describe(error)}",
             "register a function or a class whose signature Python can tell",
         ) from error
     for name, parameter in parameters.items():
@@ -66,6 +66,6 @@ def _value(entry: Entry, parameter: inspect.Parameter, value: Any) -> Any:
         ) from None
     except Exception as error:
         raise ChainForgeError(
-            f"{entry.who}: {parameter.name} cannot be checked against its annotation: {described(error)}",
+            f"{entry.who}: {parameter.name} cannot be checked against its annotation: {describe(error)}",
             "annotate settings with types that YAML has, or Path",
         ) from error

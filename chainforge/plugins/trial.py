@@ -17,8 +17,8 @@ from typing import Any
 from chainforge.plugins.find import Candidate
 from chainforge.providers.secrets import environment_without_keys
 
-LIMIT_S = 60.0  # for one plugin to be imported and to register; torch alone may take many seconds
-NOTICE_S = 10.0  # before a plugin that takes long is told of
+LIMIT_S = 60.0  # to import one plugin and let it register; torch alone may take many seconds
+NOTICE_S = 10.0  # before a slow plugin is mentioned
 FROZEN = "did not end within {:g} s of being imported: it loops, sleeps or waits"
 COMMAND = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
@@ -30,14 +30,14 @@ survived: set[str] = set()  # states of plugins that this process has tried alre
 def try_plugins(found: Sequence[Candidate], limit_s: float = LIMIT_S) -> dict[str, str]:
     """The reason for each plugin that must not be imported here, by what it is reported as.
 
-    An ordinary exception is no reason: it harms nobody, and is told where the plugin is imported in earnest.
+    An ordinary exception is no reason: it harms nobody, and is reported when the plugin is really imported.
     """
     lost: dict[str, str] = {}
     left = [one for one in found if _is_new(one)]
     while left:
-        culprit, reason = _tried(left, limit_s, lost)
+        culprit, reason = _try(left, limit_s, lost)
         left = [one for one in left if one.who not in lost]
-        if culprit is None and reason:  # it happened at the end: which of them it was shows one by one
+        if culprit is None and reason:  # it happened at the end: try them one by one to find which
             for one in left if len(left) > 1 else ():
                 lost |= try_plugins([one], limit_s)
             if len(left) == 1:
@@ -58,7 +58,7 @@ def _is_new(one: Candidate) -> bool:
         return False  # importing says what is wrong with it
 
 
-def _tried(left: Sequence[Candidate], limit_s: float, lost: dict[str, str]) -> tuple[str | None, str]:
+def _try(left: Sequence[Candidate], limit_s: float, lost: dict[str, str]) -> tuple[str | None, str]:
     """Who ended or blocked the process, and how; ("", …) reasons that were told go to `lost`."""
     reading, writing = os.pipe()
     command = [sys.executable, "-P", "-c", COMMAND, json.dumps(sys.path, default=str), str(writing)]

@@ -8,9 +8,9 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from chainforge.errors import described
+from chainforge.errors import describe
 from chainforge.plugins.find import Candidate
-from chainforge.plugins.registered import registered
+from chainforge.plugins.registered import register_plugin
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
 
     def done() -> None:
         say("done")
-        real_exit(0)  # threads that go on do no harm in a process that is to be thrown away
+        real_exit(0)  # threads that go on do no harm: this process is about to end
 
     atexit.register(done)  # the first is the last to be called: after whatever plugins register
     found = [Candidate(who, source, _place(place)) for who, source, place in told]
@@ -35,11 +35,11 @@ def main() -> None:
         try:
             module = one.load()
             modules[module.__name__] = one.who
-            registered(one.source, module, {})
+            register_plugin(one.source, module, {})
         except (Exception, SystemExit):
-            pass  # told where it is imported in earnest
+            pass  # reported when it is really imported
         except BaseException as error:
-            say("lost", one.who, described(error))
+            say("lost", one.who, describe(error))
         say("tried", one.who)
     atexit._run_exitfuncs()
 
@@ -52,4 +52,4 @@ def _at_exit(failure: Any, modules: dict[str, str], found: list[Candidate]) -> t
     """Whose function raised at the end of the program."""
     module = getattr(failure.object, "__module__", None)
     who = modules.get(str(module), "")
-    return who, f"what it leaves to the end of the program (atexit) raises {described(failure.exc_value)}"
+    return who, f"what it leaves to the end of the program (atexit) raises {describe(failure.exc_value)}"

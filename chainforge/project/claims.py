@@ -12,7 +12,7 @@ from typing import Any
 
 from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
-from chainforge.project.graph import VARIABLE, GraphStep, Output, filled, read_graph
+from chainforge.project.graph import VARIABLE, GraphStep, Output, fill, read_graph
 
 PLACES = ("data", "checkpoints", "metrics", "plots", "reports")
 NOTED = Path("logs/outputs.txt")
@@ -22,7 +22,7 @@ DVC_LOCK = Path("dvc.lock")
 def claim(step: GraphStep) -> None:
     """Check where this step writes, and note that what lies there from now on is its own."""
     check_outputs([step], read_graph().values())
-    note(filled(out.path) for out in step.outs)
+    note(fill(out.path) for out in step.outs)
 
 
 def check_outputs(steps: Collection[GraphStep], graph: Collection[GraphStep]) -> None:
@@ -30,10 +30,10 @@ def check_outputs(steps: Collection[GraphStep], graph: Collection[GraphStep]) ->
     for step in steps:
         for out in step.outs:
             check_place(step, out)
-    written = [(step.name, out.path, filled(out.path)) for step in graph for out in step.outs]
+    written = [(step.name, out.path, fill(out.path)) for step in graph for out in step.outs]
     for step in steps:
         check_apart(step, written)
-    lying = [(step, out) for step in steps for out in step.outs if _lies(filled(out.path))]
+    lying = [(step, out) for step in steps for out in step.outs if _lies(fill(out.path))]
     made = made_paths() if lying else set()
     for step, out in lying:
         _check_made(step, out, made)
@@ -42,7 +42,7 @@ def check_outputs(steps: Collection[GraphStep], graph: Collection[GraphStep]) ->
 
 def check_place(step: GraphStep, out: Output) -> None:
     """Raise ChainForgeError unless the output lies inside the project, in a place for outputs."""
-    path, where = filled(out.path), setting(out.path)
+    path, where = fill(out.path), setting(out.path)
     if path.is_absolute() or ".." in path.parts or path.parts[:1] not in {(place,) for place in PLACES}:
         problem = f"{step.name} is to write {path}{where}, which is in no place for outputs"
     elif len(path.parts) == 1:
@@ -59,9 +59,9 @@ def check_apart(step: GraphStep, written: Collection[tuple[str, str, Path]]) -> 
 
     `written` has the outputs of all steps: the step's name, the path as dvc.yaml has it, and filled in.
     """
-    read = [(dep, filled(dep)) for dep in step.deps]
+    read = [(dep, fill(dep)) for dep in step.deps]
     for out in step.outs:
-        path, where = filled(out.path), setting(out.path)
+        path, where = fill(out.path), setting(out.path)
         for dep, its in read:
             if overlap(path, its):
                 raise ChainForgeError(
@@ -137,7 +137,7 @@ def _lies(path: Path) -> bool:
 
 
 def _check_made(step: GraphStep, out: Output, made: set[Path]) -> None:
-    path = filled(out.path)
+    path = fill(out.path)
     if path in made or (not out.cached and _tracked([path])):
         return
     raise ChainForgeError(
@@ -147,7 +147,7 @@ def _check_made(step: GraphStep, out: Output, made: set[Path]) -> None:
 
 
 def _check_untracked(steps: Iterable[GraphStep]) -> None:
-    paths = {filled(out.path): step for step in steps for out in step.outs if out.cached}
+    paths = {fill(out.path): step for step in steps for out in step.outs if out.cached}
     for tracked in _tracked(paths):
         path = next(path for path in paths if path == tracked or path in tracked.parents)
         raise ChainForgeError(

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from chainforge.errors import ChainForgeError, described
+from chainforge.errors import ChainForgeError, describe
 
 PACKAGE = "chainforge"
 
@@ -22,7 +22,7 @@ def closure(root: Path, entry: Path, known: Set[Path] = frozenset()) -> list[Pat
     waiting = [entry] if entry.is_file() else []
     found, seen = {*waiting}, {entry, *known}
     while waiting:
-        imports, _ = _analysed(waiting.pop().read_bytes())
+        imports, _ = _analyse(waiting.pop().read_bytes())
         new = {root / name for name in imports} - seen
         seen |= new
         waiting += (files := [path for path in new if path.is_file()])
@@ -31,7 +31,7 @@ def closure(root: Path, entry: Path, known: Set[Path] = frozenset()) -> list[Pat
     return sorted((found | templates) - known)
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
+def imports_of(tree: ast.AST) -> Iterator[str]:
     """Dotted names that a module imports, each `from a import b` also as a.b."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -55,7 +55,7 @@ def digest_code(files: Iterable[Path]) -> str:
     hasher = hashlib.sha256()
     for file in files:
         if file.suffix == ".py":
-            _, code = _analysed(file.read_bytes())
+            _, code = _analyse(file.read_bytes())
             hasher.update(file.name.encode() + b"\0" + code.encode() + b"\0")
         else:
             hasher.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -63,10 +63,10 @@ def digest_code(files: Iterable[Path]) -> str:
 
 
 @cache
-def _analysed(code: bytes) -> tuple[tuple[str, ...], str]:
+def _analyse(code: bytes) -> tuple[tuple[str, ...], str]:
     """The files that a module may import, and its code without prose. Several steps share most modules."""
-    tree = ast.parse(code)  # of bytes, which may say their own encoding
-    files = {file: None for name in imported(tree) for file in _files(name)}
+    tree = ast.parse(code)  # bytes, because a file may declare its encoding
+    files = {file: None for name in imports_of(tree) for file in _files(name)}
     return tuple(files), _canonical(_without_prose(tree))
 
 
@@ -83,11 +83,11 @@ def _canonical(tree: ast.AST) -> str:
             case _Text() as text:
                 written.append(text)
             case list() as items:
-                waiting += reversed(_joined("[", [[item] for item in items], "]"))
+                waiting += reversed(_join("[", [[item] for item in items], "]"))
             case ast.AST() as node:
                 fields = [(n, v) for n, v in ast.iter_fields(node) if v is not None and v != []]
                 parts: list[list[object]] = [[_Text(f"{name}="), value] for name, value in fields]
-                waiting += reversed(_joined(f"{type(node).__name__}(", parts, ")"))
+                waiting += reversed(_join(f"{type(node).__name__}(", parts, ")"))
             case value:
                 written.append(repr(value))
     return "".join(written)
@@ -99,7 +99,7 @@ class _Text(str):
     __slots__ = ()
 
 
-def _joined(start: str, parts: list[list[object]], end: str) -> list[object]:
+def _join(start: str, parts: list[list[object]], end: str) -> list[object]:
     told: list[object] = [_Text(start)]
     for number, part in enumerate(parts):
         told += [_Text(",")] * (number > 0) + part
@@ -130,7 +130,7 @@ def digest_module(module: ModuleType) -> str:
         return _digest_files(own)
     except (RecursionError, MemoryError, SyntaxError) as error:
         raise ChainForgeError(
-            f"{own[0]}: its code cannot be read: {described(error)}",
+            f"{own[0]}: its code cannot be read: {describe(error)}",
             "an expression is too deep: write it in several lines, or read its data from a file",
         ) from error
 

@@ -13,7 +13,7 @@ from chainforge.outputs import write_json
 
 MISSING = "missing"
 LARGE = 2**26  # bytes: reading less takes no time
-SETTLED_NS = 2_000_000_000  # a file that is younger may change once more at the same time of the clock
+SETTLED_NS = 2_000_000_000  # a younger file may still change without a change of its time stamp
 
 
 def digest_path(path: Path) -> str:
@@ -24,7 +24,7 @@ def digest_path(path: Path) -> str:
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     if not path.is_file():
         return MISSING
-    return _read(path) if path.stat().st_size < LARGE else _remembered(path)
+    return _read(path) if path.stat().st_size < LARGE else _digest_once(path)
 
 
 def _read(path: Path) -> str:
@@ -32,7 +32,7 @@ def _read(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _remembered(path: Path) -> str:
+def _digest_once(path: Path) -> str:
     """The digest of the last time, if size, time and place on the disk are still the same, as DVC does it."""
     status, key = path.stat(), str(path.resolve())
     stamp = [status.st_size, status.st_mtime_ns, status.st_ino]

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from chainforge.config.loading import load_settings, read_params
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.project.stanzas import LOCK as LOCK
-from chainforge.project.stanzas import Stanza, checked, read_stanzas
+from chainforge.project.stanzas import Stanza, check_stanza, read_stanzas
 
 GRAPH = Path("dvc.yaml")
 UNWATCHED = {"runtime", "collector"}  # change no result
@@ -70,15 +70,15 @@ def step_of(name: str) -> GraphStep:
 
 def dependencies(step: GraphStep) -> list[Path]:
     """The files and folders that a step reads, with the settings that name them filled in."""
-    return [filled(dep) for dep in step.deps]
+    return [fill(dep) for dep in step.deps]
 
 
 def outputs(step: GraphStep) -> list[Path]:
     """The files and folders that a step writes, with the settings that name them filled in."""
-    return [filled(out.path) for out in step.outs]
+    return [fill(out.path) for out in step.outs]
 
 
-def filled(path: str) -> Path:
+def fill(path: str) -> Path:
     """A path of dvc.yaml with the settings that it names."""
     return Path(VARIABLE.sub(lambda m: str(param(m[1])), path))
 
@@ -104,20 +104,20 @@ def _expand(name: str, stanza: Stanza, path: Path) -> Iterator[tuple[str, Stanza
                     f"{where}.{key}.{left[1]} is {value.get(left[1])!r:.100}",
                     f"set it to a path: dvc.yaml asks for it in every step of {name}",
                 )
-            yield f"{name}@{key}", checked(name, body, path)
+            yield f"{name}@{key}", check_stanza(name, body, path)
     elif stanza.matrix is not None:
         axes = {axis: _names(axis, values) for axis, values in stanza.matrix.items()}
         for combination in itertools.product(*axes.values()):
             cell = {f"item.{axis}": value for axis, value in zip(axes, combination, strict=True)}
             body = _fill(stanza.model_dump(), cell)
-            yield f"{name}@{'-'.join(combination)}", checked(name, body, path)
+            yield f"{name}@{'-'.join(combination)}", check_stanza(name, body, path)
     else:
         yield name, stanza
 
 
 def _sections(step: str, declared: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
     """(where it stands, what a `foreach` goes over: a section per name)."""
-    where, node = _declared(f"foreach of {step}", declared)
+    where, node = _resolve(f"foreach of {step}", declared)
     if not isinstance(node, Mapping) or not node:
         raise ChainForgeError(f"{where} is {node!r:.100}", "write one section per name there")
     for name, value in node.items():
@@ -131,7 +131,7 @@ def _sections(step: str, declared: str | Mapping[str, Any]) -> tuple[str, Mappin
 
 def _names(axis: str, declared: str | list[str]) -> list[str]:
     """What an axis of a `matrix` has."""
-    where, node = _declared(f"axis {axis}", declared)
+    where, node = _resolve(f"axis {axis}", declared)
     if not isinstance(node, Mapping | list) or not node:
         raise ChainForgeError(f"{where} is {node!r:.100}", "list at least one name there")
     names = list(node)
@@ -142,7 +142,7 @@ def _names(axis: str, declared: str | list[str]) -> list[str]:
     return names
 
 
-def _declared(what: str, value: Any) -> tuple[str, Any]:
+def _resolve(what: str, value: Any) -> tuple[str, Any]:
     """(where it stands, a literal or the setting that `${dotted.path}` names)."""
     if not isinstance(value, str):
         return f"dvc.yaml: {what}", value

@@ -16,7 +16,7 @@ from chainforge.run.fingerprint import Inputs, differences, told
 
 
 @contextmanager
-def held_inputs(name: str, settings: BaseModel, plugins: Plugins) -> Iterator[Inputs]:
+def hold_inputs(name: str, settings: BaseModel, plugins: Plugins) -> Iterator[Inputs]:
     """The inputs of a step. Raises ChainForgeError where they are not those that DVC will record.
 
     That is so where code or plugins are not what the step `lock` wrote down. And where anything is not the
@@ -26,7 +26,7 @@ def held_inputs(name: str, settings: BaseModel, plugins: Plugins) -> Iterator[In
     was_locked = locked_entry(held_lock(), step_of(name)) is not None
     claim(step_of(name))
     yield before
-    now = _gathered(name, _entry_at_end(name) if was_locked else dict(before.lock))
+    now = _gather(name, _entry_at_end(name) if was_locked else dict(before.lock))
     gone = [path for path, digest in now.files.items() if digest == MISSING != before.files.get(path)]
     if gone:
         raise ChainForgeError(
@@ -47,16 +47,16 @@ def _entry_at_end(name: str) -> Lock:
 
 def inputs_of(name: str, settings: BaseModel, plugins: Plugins) -> Inputs:
     """The inputs of a step as they are now. Raises where the lock is not of this code."""
-    return _gathered(name, _checked_entry(name, settings, plugins))
+    return _gather(name, _check_entry(name, settings, plugins))
 
 
-def _gathered(name: str, entry: Lock) -> Inputs:
+def _gather(name: str, entry: Lock) -> Inputs:
     step = step_of(name)
     files = {str(path): digest_path(path) for path in dependencies(step)}
     return Inputs(name, {section: param(section) for section in ("run", *step.sections)}, entry, files)
 
 
-def _checked_entry(name: str, settings: BaseModel, plugins: Plugins) -> Lock:
+def _check_entry(name: str, settings: BaseModel, plugins: Plugins) -> Lock:
     """The step's part of the lock as it would be made now, which must be what the step `lock` wrote down."""
     step = step_of(name)
     entry = lock_entry(step, settings, plugins, code_digest(step.verb))

@@ -1,7 +1,4 @@
-"""One step's part of plugins.lock.json: its code, its plugins, its input files.
-
-Nothing here imports torch.
-"""
+"""One step's part of plugins.lock.json: its code, its plugins, its input files."""
 
 import json
 import os
@@ -11,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from chainforge.config.loading import Choice, Role, load_settings
 from chainforge.config.run import RunSettings
@@ -59,7 +57,7 @@ def held_lock(path: Path = Path(LOCK)) -> Lock:
     if not os.path.lexists(path):
         return {}
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # opening a pipe would wait
             raise ValueError("it is no file")
         return parse_lock(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -102,7 +100,7 @@ def _check_entry(entry: Mapping[str, Any], at: str) -> None:
             raise ValueError(f"{at}.{kind} is no object of texts")
     for name, plugin in plugins.items():
         if "source" not in plugin and not {"distribution", "version"} <= set(plugin):
-            raise ValueError(f"{at}.plugins.{name} says not where it is from")
+            raise ValueError(f"{at}.plugins.{name} does not say where it is from")
 
 
 def library_versions(libraries: list[str]) -> dict[str, str]:
@@ -138,7 +136,7 @@ def _pick(plugins: Plugins, role: str, name: str, step: GraphStep) -> Entry:
         if "distribution" not in before or _is_installed(before["distribution"]):
             raise
         distribution = f"{before['distribution']}=={before['version']}"
-        places = (f"{section}.{role}.{name}" for section in step.sections if name in _rewards(section))
+        places = (f"{section}.{role}.{name}" for section in step.sections if name in _weights(section))
         leave = next((f"take it out: dvc exp run -S '~{place}'" for place in places), "choose another")
         raise ChainForgeError(
             f"{error.problem}: {step.name} used it from {distribution}, which is not installed any more",
@@ -153,8 +151,9 @@ def _is_installed(distribution: str) -> bool:
         return False
 
 
-def _rewards(section: str) -> Mapping[str, Any]:
-    return param(section).get("rewards") or {}
+def _weights(section: str) -> Mapping[str, Any]:
+    rewards = param(section).get("rewards")
+    return rewards if isinstance(rewards, Mapping) else {}
 
 
 def origin(entry: Entry) -> dict[str, str]:
@@ -184,9 +183,8 @@ def selections(settings: BaseModel) -> Iterator[tuple[str, Choice]]:
     """(role, choice) for every plugin that a step's settings name."""
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
-        role = next((str(mark) for mark in field.metadata if isinstance(mark, Role)), None)
         if isinstance(value, Choice):
-            yield role or _role_in_union(field.annotation), value
+            yield _role_of(field), value
         elif name == "rewards":
             yield from (("rewards", Choice(plugin=reward)) for reward in value)
         elif name == "reward":
@@ -195,6 +193,7 @@ def selections(settings: BaseModel) -> Iterator[tuple[str, Choice]]:
             yield from selections(value)
 
 
-def _role_in_union(annotation: Any) -> str:
-    marks = (mark for part in annotation.__args__ for mark in getattr(part, "__metadata__", ()))
+def _role_of(field: FieldInfo) -> str:
+    parts = getattr(field.annotation, "__args__", ())  # of `Choice | None`
+    marks = [*field.metadata, *(mark for part in parts for mark in getattr(part, "__metadata__", ()))]
     return next(str(mark) for mark in marks if isinstance(mark, Role))

@@ -16,11 +16,11 @@ import psutil
 from pydantic import BaseModel
 
 from chainforge.containment import no_leaving
-from chainforge.errors import ChainForgeError, described, unknown
+from chainforge.errors import ChainForgeError, describe, unknown
 from chainforge.outputs import write_text
 from chainforge.plugins import Plugins, load_plugins
 from chainforge.project.graph import read_graph, settings_of
-from chainforge.project.held_inputs import held_inputs
+from chainforge.project.held_inputs import hold_inputs
 from chainforge.run.ending import Interrupted, end_with, say_last, unforeseen
 from chainforge.run.fingerprint import Inputs
 from chainforge.run.step import LOGS, Step, file_name, open_step
@@ -51,7 +51,7 @@ def stage(kind: type[S]) -> Callable[[Callable[[Run[S]], None]], Callable[[str],
         @functools.wraps(main)
         def held(name: str) -> None:
             step, settings, plugins = open_step(name), settings_of(kind, name), load_plugins()
-            with held_inputs(name, settings, plugins) as inputs:
+            with hold_inputs(name, settings, plugins) as inputs:
                 main(Run(step, settings, plugins, inputs))
 
         return held
@@ -91,7 +91,7 @@ def run_stage(main: Callable[[str], None], argv: Sequence[str], *, several_proce
             if world.is_first:
                 _record(name)
     except BaseException as error:  # whatever a plugin raises, SystemExit(0) too
-        world.fail(error.problem if isinstance(error, ChainForgeError) else described(error))
+        world.fail(error.problem if isinstance(error, ChainForgeError) else describe(error))
         if world.is_first or not isinstance(error, SAID_BY_FIRST):
             say_last(f"\n{_told(world.label(name), error)}\n")
         return error.exit_code if isinstance(error, ChainForgeError) else 1

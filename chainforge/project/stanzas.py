@@ -66,10 +66,10 @@ def _stanzas(path: Path, text: str) -> Mapping[str, Stanza]:
         raise ChainForgeError(
             f"{path} has no section `stages`", f"git checkout {path} brings back the graph of the project"
         )
-    return {name: checked(name, given, path) for name, given in stages.items()}
+    return {name: check_stanza(name, given, path) for name, given in stages.items()}
 
 
-def checked(name: str, given: Any, path: Path) -> Stanza:
+def check_stanza(name: str, given: Any, path: Path) -> Stanza:
     """The stanza of that name. Raises ChainForgeError where it has another shape."""
     try:
         stanza = Stanza.model_validate(given)

@@ -131,7 +131,7 @@ def read_text(text: str) -> Any:
         return {**(answer or error or {}), "raw_text": text}
     if isinstance(value, Mapping) and (choice_of(value) or value.get("error")):
         return value
-    answer = answer_among(list(wrapped(value)))
+    answer = answer_among(list(unwrap(value)))
     return value if answer is None else {**answer, "raw_text": text}
 
 
@@ -160,11 +160,11 @@ def objects_in(text: str) -> Iterator[Mapping[str, Any]]:
         except ValueError:
             end = start + 1
         else:
-            yield from wrapped(value)
+            yield from unwrap(value)
         start = text.find("{", end)
 
 
-def wrapped(value: Any, levels: int = 3) -> Iterator[Mapping[str, Any]]:
+def unwrap(value: Any, levels: int = 3) -> Iterator[Mapping[str, Any]]:
     """The objects that may be an answer: this one, or those in it, as lists, texts or under another name."""
     if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
         try:
@@ -175,4 +175,4 @@ def wrapped(value: Any, levels: int = 3) -> Iterator[Mapping[str, Any]]:
         yield value
     inner = list(value.values()) if isinstance(value, Mapping) and "choices" not in value else value
     for part in inner if isinstance(inner, list) and levels else ():
-        yield from wrapped(part, levels - 1)
+        yield from unwrap(part, levels - 1)

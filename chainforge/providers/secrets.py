@@ -44,18 +44,18 @@ def without_key(key: str, said: Any) -> Any:
     if len(key) < SHORTEST:
         return said
     try:
-        return _crossed_out(key, said)
+        return _cross_out(key, said)
     except RecursionError:
-        return _crossed_out(key, shallow(said))
+        return _cross_out(key, shallow(said))
 
 
-def _crossed_out(key: str, said: Any) -> Any:
+def _cross_out(key: str, said: Any) -> Any:
     if isinstance(said, str):
         return said.replace(key, "[key]")
     if isinstance(said, Mapping):
-        return {_crossed_out(key, name): _crossed_out(key, value) for name, value in said.items()}
+        return {_cross_out(key, name): _cross_out(key, value) for name, value in said.items()}
     if isinstance(said, list):
-        return [_crossed_out(key, value) for value in said]
+        return [_cross_out(key, value) for value in said]
     return said
 
 

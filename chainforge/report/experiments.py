@@ -139,7 +139,7 @@ def _rate(experiment: Experiment, cell: tuple[str, str]) -> str:
 
 def _block(columns: Sequence[Sequence[str]], title: str, *, left: int) -> list[str]:
     """Lines of equal width: the headers, bottom-aligned and each over several lines, then the values."""
-    headers = [wrapped(column[0]) for column in columns]
+    headers = [wrap_name(column[0]) for column in columns]
     height = max(map(len, headers))
     full = [[""] * (height - len(h)) + h + list(c[1:]) for h, c in zip(headers, columns, strict=True)]
     widths = [max(map(len, column)) for column in full]
@@ -156,7 +156,7 @@ def common_prefix(names: Sequence[str]) -> str:
     return "".join(f"{words[0]}_" for words in takewhile(lambda words: len(set(words)) == 1, beginnings))
 
 
-def wrapped(name: str) -> list[str]:
+def wrap_name(name: str) -> list[str]:
     """A name in short lines: broken at dots and underscores where it is too long for one."""
     lines = [""]
     for part in name.replace(".", ".\0").replace("_", "_\0").split("\0"):

@@ -159,7 +159,7 @@ def thin(x: Sequence[float], y: Sequence[float], most: int = MAX_POINTS) -> tupl
 def plain_style() -> Iterator[None]:
     """Our style and nothing of the user's own matplotlibrc, which would change the bytes."""
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # measured only: the viewer brings the font
+        warnings.filterwarnings("ignore", message="Glyph")  # for measuring only: the viewer supplies the font
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield

@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chainforge.filtering.funnel import ordered
+from chainforge.filtering.funnel import sort_reasons
 from chainforge.report.evaluations import Funnel
 from chainforge.report.figures import BLUE, GREEN, INK, ORANGE, PX, plain_style, to_svg
 
@@ -20,14 +20,16 @@ def funnel_rows(funnel: Funnel) -> list[tuple[str, int, str]]:
     return [*rows, ("kept", funnel.kept, "kept")]
 
 
-def drawn(funnel: Funnel) -> bool:
+def is_sequence(funnel: Funnel) -> bool:
     """Whether the step tests one thing after the other, so that there is something left after each."""
     return funnel.name.startswith("filter_")
 
 
 def steps(funnel: Funnel) -> list[tuple[str, int, int]]:
     """(test, dropped, left after it) in the order of the tests, for those that dropped something."""
-    dropped = {reason: funnel.dropped[reason] for reason in ordered(funnel.dropped) if funnel.dropped[reason]}
+    dropped = {
+        reason: funnel.dropped[reason] for reason in sort_reasons(funnel.dropped) if funnel.dropped[reason]
+    }
     if (rest := funnel.read - funnel.kept - sum(dropped.values())) > 0:
         dropped[UNEXPLAINED] = rest
     left, rows = funnel.read, []

@@ -14,10 +14,10 @@ from chainforge.defuse import defuse
 from chainforge.report import figures
 from chainforge.report.evaluations import Curve
 from chainforge.report.figures import BLUE, GREEN, ORANGE, Line, Panel, line
-from chainforge.report.funnel import drawn, funnel_panel, funnel_rows, in_words
+from chainforge.report.funnel import funnel_panel, funnel_rows, in_words, is_sequence
 from chainforge.report.results import RL_STEPS, SIGNIFICANT, PairedRow, Results, percent
 from chainforge.report.samples import Shown
-from chainforge.report.settings import ReportSettings
+from chainforge.report.subject import Subject
 
 HERE = Path(__file__).parent
 CAPTIONS = {
@@ -39,7 +39,7 @@ RL_PANELS = (  # column, title, whether it is a share
 )
 
 
-def render_page(results: Results, samples: Sequence[Shown], settings: ReportSettings) -> str:
+def render_page(results: Results, samples: Sequence[Shown], subject: Subject) -> str:
     """The whole `index.html`."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -58,7 +58,7 @@ def render_page(results: Results, samples: Sequence[Shown], settings: ReportSett
         return Markup(figures.inline(svg, f"f{next(numbers)}", description))
 
     page = environment.get_template("page.html.j2").render(
-        settings=settings,
+        subject=subject,
         results=results,
         captions=CAPTIONS,
         stages={(row.checkpoint, row.bench): row for row in results.stages},
@@ -66,23 +66,23 @@ def render_page(results: Results, samples: Sequence[Shown], settings: ReportSett
         heat={(row.bench, row.family, row.checkpoint): row for row in results.families},
         families={
             bench: sorted({row.family for row in results.families if row.bench == bench})
-            for bench in settings.benches
+            for bench in subject.benches
         },
         aha=[
             show(figures.panel(c, t, percent=p, width=460, height=280), t)
-            for t, c, p in aha(results, settings)
+            for t, c, p in aha(results, subject)
         ],
-        change=change(results, settings),
+        change=change(results, subject),
         rl=[show(figures.panel(c, t, percent=p), t) for t, c, p in rl_panels(results)],
         absent_rl=[step for step in RL_STEPS if step not in results.rl],
         without_kl=[name for name, curve in results.rl.items() if not curve.has("kl")],
-        accuracy=[show(*accuracy(results, bench)) for bench in settings.benches if results.stages],
+        accuracy=[show(*accuracy(results, bench)) for bench in subject.benches if results.stages],
         sft=[show(figures.panel(sft_lines(c), c.name), f"Loss of {c.name}") for c in results.sft],
-        funnels=[(funnel, funnel_rows(funnel)) for funnel in results.funnels if not drawn(funnel)],
+        funnels=[(funnel, funnel_rows(funnel)) for funnel in results.funnels if not is_sequence(funnel)],
         pictures=[
             (funnel.name, show(funnel_panel(funnel), f"What {funnel.name} left"), in_words(funnel))
             for funnel in results.funnels
-            if drawn(funnel)
+            if is_sequence(funnel)
         ],
         samples=samples,
         script=Markup(script),
@@ -103,29 +103,29 @@ def policy(script: str) -> str:
     )
 
 
-def overview(results: Results, settings: ReportSettings) -> str:
+def overview(results: Results, subject: Subject) -> str:
     """`curves.svg`: the RL step that reasons, and held-out accuracy on the first bench."""
-    bench = settings.benches[0] if settings.benches else None
+    bench = subject.benches[0] if subject.benches else None
     rows = [row for row in results.stages if row.bench == bench]
-    return defuse(figures.overview("grpo_reasoning", aha(results, settings), rows, CAPTIONS))
+    return defuse(figures.overview("grpo_reasoning", aha(results, subject), rows, CAPTIONS))
 
 
-def aha(results: Results, settings: ReportSettings) -> list[Panel]:
+def aha(results: Results, subject: Subject) -> list[Panel]:
     """Accuracy and length during `grpo_reasoning`."""
     curve = results.rl.get("grpo_reasoning")
     if curve is None:
         return []
     panels = (
-        (f"rewards/{settings.reward}/mean", "Accuracy on training prompts", BLUE, True),
+        (f"rewards/{subject.reward}/mean", "Accuracy on training prompts", BLUE, True),
         ("completions/mean_length", "Mean length (tokens)", ORANGE, False),
     )
     return [(title, [line(curve, c, "", colour)], p) for c, title, colour, p in panels if curve.has(c)]
 
 
-def change(results: Results, settings: ReportSettings) -> dict[str, tuple[float, float]]:
+def change(results: Results, subject: Subject) -> dict[str, tuple[float, float]]:
     """Means over the first and the last tenth of `grpo_reasoning`, for the sentence above the figure."""
     curve = results.rl.get("grpo_reasoning")
-    columns = {"accuracy": f"rewards/{settings.reward}/mean", "length": "completions/mean_length"}
+    columns = {"accuracy": f"rewards/{subject.reward}/mean", "length": "completions/mean_length"}
     return {key: ends(curve, column) for key, column in columns.items() if curve and curve.has(column)}
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from chainforge.algorithms.statistics import mean_interval, paired_difference
 from chainforge.errors import ChainForgeError
 from chainforge.report.evaluations import Cell, Curve, Funnel, Problem, read_cell, read_curve, read_funnels
-from chainforge.report.settings import ReportSettings
 from chainforge.report.shape import read_shaped
+from chainforge.report.subject import Subject
 
 SIGNIFICANT = 0.05
 RL_STEPS = ("grpo_reasoning", "grpo_final")
@@ -71,12 +71,12 @@ class Results:
     funnels: tuple[Funnel, ...]
 
 
-def read_results(root: Path, settings: ReportSettings) -> Results:
+def read_results(root: Path, subject: Subject) -> Results:
     """Read and compute. Raises ChainForgeError if a listed checkpoint was not evaluated."""
     cells = tuple(
-        read_cell(root, checkpoint, bench, settings.reward)
-        for checkpoint in settings.checkpoints
-        for bench in settings.benches
+        read_cell(root, checkpoint, bench, subject.reward)
+        for checkpoint in subject.checkpoints
+        for bench in subject.benches
     )
     plots = root / "plots"
     rl = {name: curve for name in RL_STEPS if (curve := read_curve(plots / f"{name}.csv"))}
@@ -85,7 +85,7 @@ def read_results(root: Path, settings: ReportSettings) -> Results:
     return Results(
         cells,
         tuple(map(stage_row, cells)),
-        tuple(compare_with_parents(cells, settings.parents)),
+        tuple(compare_with_parents(cells, subject.parents)),
         tuple(row for cell in cells for row in family_rows(cell)),
         rl,
         sft,
@@ -120,7 +120,7 @@ def compare_with_parents(cells: Sequence[Cell], parents: Mapping[str, str]) -> I
 
 
 def compare(cell: Cell, parent: Cell) -> PairedRow:
-    mine, theirs = graded(cell.problems.values()), graded(parent.problems.values())
+    mine, theirs = correctness_by_id(cell.problems.values()), correctness_by_id(parent.problems.values())
     shared = [prompt_id for prompt_id in mine if prompt_id in theirs]
     if not shared:
         raise ChainForgeError(
@@ -129,7 +129,7 @@ def compare(cell: Cell, parent: Cell) -> PairedRow:
         )
     paired = paired_difference([mine[i] for i in shared], [theirs[i] for i in shared])
     numbers = (paired.mean_difference, paired.lo, paired.hi, paired.p_value)
-    return PairedRow(cell.bench, cell.checkpoint, parent.checkpoint, len(shared), *map(rounded, numbers))
+    return PairedRow(cell.bench, cell.checkpoint, parent.checkpoint, len(shared), *map(round_figure, numbers))
 
 
 def family_rows(cell: Cell) -> Iterable[FamilyRow]:
@@ -138,16 +138,16 @@ def family_rows(cell: Cell) -> Iterable[FamilyRow]:
         if problem.correct is not None:
             families.setdefault(problem.family, []).append(problem.correct)
     for family, values in sorted(families.items()):
-        mean, lo, hi = map(rounded, mean_interval(values))
+        mean, lo, hi = map(round_figure, mean_interval(values))
         yield FamilyRow(cell.bench, family, cell.checkpoint, len(values), mean, lo, hi)
 
 
-def graded(problems: Iterable[Problem]) -> dict[str, float]:
+def correctness_by_id(problems: Iterable[Problem]) -> dict[str, float]:
     """Correctness by prompt id, without the problems that no grader could judge."""
     return {p.prompt_id: p.correct for p in problems if p.correct is not None}
 
 
-def rounded(value: float) -> float:
+def round_figure(value: float) -> float:
     """Six significant digits: enough to read, and the same on machines that differ in the last bit."""
     return float(f"{value:.6g}")
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from chainforge.records import Message
 from chainforge.report.evaluations import Cell, correctness, eval_rows, rows_file
-from chainforge.report.settings import ReportSettings
+from chainforge.report.subject import Subject
 from chainforge.response import Parsed, TagFormat
 
 Verdict = Literal["right", "partly right", "wrong", "not graded"]
@@ -42,13 +42,13 @@ class Shown:
     role: str  # who asks it
 
 
-def read_samples(root: Path, cells: Sequence[Cell], settings: ReportSettings) -> tuple[Shown, ...]:
-    """`samples_per_checkpoint` problems per bench, each with its greedy answer, or else its first sample."""
+def read_samples(root: Path, cells: Sequence[Cell], subject: Subject) -> tuple[Shown, ...]:
+    """`samples_per_bench` problems per bench, each with its greedy answer, or else its first sample."""
     shown: list[Shown] = []
-    for bench in settings.benches:
+    for bench in subject.benches:
         here = [cell for cell in cells if cell.bench == bench]
-        ids = pick_problems(here, settings.samples_per_checkpoint, settings.seed)
-        rows = {cell.checkpoint: read_chosen(root, cell, ids, settings) for cell in here}
+        ids = pick_problems(here, subject.samples_per_bench, subject.seed)
+        rows = {cell.checkpoint: read_chosen(root, cell, ids, subject) for cell in here}
         for prompt_id in ids:
             first, _ = rows[here[0].checkpoint][prompt_id]
             answers = tuple(rows[cell.checkpoint][prompt_id][1] for cell in here)
@@ -77,7 +77,7 @@ def draw(seed: int, prompt_id: str) -> bytes:
 
 
 def read_chosen(
-    root: Path, cell: Cell, ids: Sequence[str], settings: ReportSettings
+    root: Path, cell: Cell, ids: Sequence[str], subject: Subject
 ) -> dict[str, tuple[Mapping[str, Any], Answer]]:
     """The rows of a cell that are to be shown, by prompt id."""
     chosen = {}
@@ -85,16 +85,14 @@ def read_chosen(
     for where, row in eval_rows(rows_file(root, cell.checkpoint, cell.bench)) if wanted else ():
         if row["prompt_id"] in wanted:
             sample = row["greedy"] or row["samples"][0]
-            correct = correctness(sample, settings.reward, where)
-            chosen[str(row["prompt_id"])] = row, as_answer(cell.checkpoint, sample, correct, settings)
+            correct = correctness(sample, subject.reward, where)
+            chosen[str(row["prompt_id"])] = row, as_answer(cell.checkpoint, sample, correct, subject)
     return chosen
 
 
-def as_answer(
-    checkpoint: str, sample: Mapping[str, Any], correct: float | None, settings: ReportSettings
-) -> Answer:
+def as_answer(checkpoint: str, sample: Mapping[str, Any], correct: float | None, subject: Subject) -> Answer:
     text = sample["text"]
-    parsed = parse(settings.response_format, text)
+    parsed = parse(subject.response_format, text)
     if parsed and not parsed.filled:
         parsed = None  # as in `format_rate`
     rewards = dict(sample["rewards"])

@@ -57,7 +57,7 @@ def check_shape(kind: Any, value: Any, where: str, fix: str) -> Any:
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
-        raise _told(error, where, fix) from None
+        raise _explain(error, where, fix) from None
 
 
 def read_shaped(kind: Any, path: Path, fix: str) -> Any:
@@ -65,13 +65,13 @@ def read_shaped(kind: Any, path: Path, fix: str) -> Any:
     try:
         return _adapter(kind).validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
-        raise _told(error, str(path), fix) from None
+        raise _explain(error, str(path), fix) from None
 
 
 _adapter = cache(TypeAdapter)
 
 
-def _told(error: ValidationError, where: str, fix: str) -> ChainForgeError:
+def _explain(error: ValidationError, where: str, fix: str) -> ChainForgeError:
     first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"]))
     return ChainForgeError(f"{where}: {place}{': ' * bool(place)}{first['msg']}", fix)

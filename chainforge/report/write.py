@@ -10,27 +10,25 @@ from chainforge.outputs import write_text
 from chainforge.report.page import overview, render_page
 from chainforge.report.results import Results, StageRow, as_rows, read_results
 from chainforge.report.samples import read_samples
-from chainforge.report.settings import ReportSettings
-
-__all__ = ["ReportSettings", "write_report"]
+from chainforge.report.subject import Subject
 
 
-def write_report(*, root: Path, out: Path, settings: ReportSettings) -> Results:
+def write_report(*, root: Path, out: Path, subject: Subject) -> Results:
     """Read `root`, write `out`: the same inputs give the same bytes.
 
     What a trimmed graph lacks is left out, with a note in the page. Raises ChainForgeError if a listed
     checkpoint was not evaluated; then nothing is written.
     """
-    results = read_results(root, settings)
-    samples = read_samples(root, results.cells, settings)
+    results = read_results(root, subject)
+    samples = read_samples(root, results.cells, subject)
     files = {
         "stages.json": as_json(as_rows(results.stages)),
         "stages.csv": as_csv(results.stages),
         "summary.json": as_json(summary(results)),
         "paired.json": as_json(as_rows(results.paired)),
         "families.json": as_json(as_rows(results.families)),
-        "curves.svg": overview(results, settings),
-        "index.html": render_page(results, samples, settings),
+        "curves.svg": overview(results, subject),
+        "index.html": render_page(results, samples, subject),
     }
     for name, text in files.items():
         write_text(out / name, text)

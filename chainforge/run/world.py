@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
-from chainforge.errors import ChainForgeError, described
+from chainforge.errors import ChainForgeError, describe
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -96,7 +96,7 @@ class _Meeting:
             store, _, _ = next(rendezvous("env://", world.rank, world.size))
         except (ValueError, RuntimeError) as error:  # no MASTER_ADDR, or nobody answers there
             raise ChainForgeError(
-                f"the {world.size} processes cannot meet: {described(error)}", LAUNCH
+                f"the {world.size} processes cannot meet: {describe(error)}", LAUNCH
             ) from error
         self._world, self._store, self._round = world, store, 0
         atexit.register(self._leave)
@@ -110,7 +110,7 @@ class _Meeting:
             if number > 0:  # everybody is here, so everybody has heard what was said before
                 self._store.delete_key(_key(number - 1, rank))
         except RuntimeError as error:
-            raise ChainForgeError(f"the other processes are gone: {described(error)}", AGAIN) from error
+            raise ChainForgeError(f"the other processes are gone: {describe(error)}", AGAIN) from error
         self._round += 1
         return values
 

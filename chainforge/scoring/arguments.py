@@ -42,18 +42,18 @@ class Arguments:
         return inspect.isawaitable(values) or (self.per_sample and any(map(inspect.isawaitable, values)))
 
 
-async def awaited(values: Any) -> Any:
+async def wait_for_all(values: Any) -> Any:
     """What `call` returned, awaited: samples concurrently, and the first of them that failed raises."""
     if inspect.isawaitable(values):
         return await values
-    settled = await asyncio.gather(*map(_settled, values))
+    settled = await asyncio.gather(*map(_settle, values))
     for _, error in settled:
         if error is not None:
             raise error
     return [value for value, _ in settled]
 
 
-async def _settled(value: Any) -> tuple[Any, BaseException | None]:
+async def _settle(value: Any) -> tuple[Any, BaseException | None]:
     try:
         return (await value if inspect.isawaitable(value) else value), None
     except asyncio.CancelledError:
@@ -77,7 +77,7 @@ def arguments_for(
     columns: Collection[str] = (),
 ) -> Arguments:
     """What this function takes, of the given columns too. All of it is its own: it may change it."""
-    takes = accepted(function)
+    takes = accepts(function)
     columns = {*columns, *(name for prompt, _ in flat for name in prompt.columns)}
     offered = {name: get for name, get in _columns(columns).items() if takes(name)}
     offered |= {name: get for name, get in _texts(options).items() if takes(name)}
@@ -108,7 +108,7 @@ def own_namespace(value: Any) -> Any:
     return SimpleNamespace(**vars(value)) if isinstance(value, SimpleNamespace) else value
 
 
-def accepted(function: Callable[..., Any]) -> Callable[[str], bool]:
+def accepts(function: Callable[..., Any]) -> Callable[[str], bool]:
     """Whether the function takes a keyword argument of that name."""
     parameters = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chainforge.containment import no_leaving
-from chainforge.scoring.arguments import Arguments, awaited, is_async
+from chainforge.scoring.arguments import Arguments, is_async, wait_for_all
 from chainforge.scoring.background import Background
 from chainforge.scoring.limits import TimeOut, time_limit
-from chainforge.scoring.reward import WeightedReward, raised
+from chainforge.scoring.reward import WeightedReward, reward_error
 from chainforge.scoring.state import as_before, is_of_the_user
 from chainforge.scoring.takes import wrong_shape
-from chainforge.scoring.values import checked
+from chainforge.scoring.values import check_values
 
-GRACE_S = 2.0  # for a coroutine to give in, after its time
+GRACE_S = 2.0  # for a coroutine to end after it was cancelled
 
 Values = list[float | None]
 
@@ -55,24 +55,24 @@ class Call:
         except BaseException as error:
             if is_of_the_user(error):
                 raise
-            raise raised(self.reward.who, error, self._hint(error)) from error
+            raise reward_error(self.reward.who, error, self._hint(error)) from error
         if waits:
             self._await(lambda: values)
             return None
-        return checked(self.reward.who, values, self.arguments.count)
+        return check_values(self.reward.who, values, self.arguments.count)
 
     def finish(self) -> Values:
         """Wait for what was started."""
         assert self.future is not None
         if self.deadline and not wait([self.future], max(0.0, self.deadline - time.monotonic())).done:
-            self.background.give_up_events()  # it never gave way to the loop
+            self.background.give_up_events()  # it blocks the event loop
             raise self.reward.took_too_long(self.seconds, self.arguments.count)
         try:
             return self.future.result()
         except CancelledError as error:
             if not self.deadline:
                 raise
-            raise raised(self.reward.who, error) from None
+            raise reward_error(self.reward.who, error) from None
 
     def log(self, name: str, value: Any) -> None:
         """What `log_metric` and `log_extra` do."""
@@ -89,11 +89,11 @@ class Call:
         limit = asyncio.timeout(self.seconds)
         try:
             async with limit:
-                values = await awaited(begin())
+                values = await wait_for_all(begin())
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 raise self.reward.took_too_long(self.seconds, self.arguments.count) from None
-            raise raised(self.reward.who, error, self._hint(error)) from error
-        return checked(self.reward.who, values, self.arguments.count)
+            raise reward_error(self.reward.who, error, self._hint(error)) from error
+        return check_values(self.reward.who, values, self.arguments.count)

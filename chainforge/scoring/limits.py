@@ -12,9 +12,9 @@ from types import FrameType
 
 from chainforge.containment import farewells, real_exit
 
-INSIST_S = 0.5  # between the alarms that follow the first: code may have swallowed it
-GIVE_UP_S = 10.0  # after the limit; then the program ends, for nothing else can stop the code
-LAST_S = 5.0  # after that, should it hold the interpreter's lock, so that no thread of Python can run
+INSIST_S = 0.5  # the alarm rings again at this interval: code may have caught the first one
+GIVE_UP_S = 10.0  # after the limit; then the program ends, because nothing else stops the code
+LAST_S = 5.0  # after that, for code that holds the interpreter's lock, so that no Python thread can run
 
 
 class TimeOut(BaseException):

@@ -19,10 +19,10 @@ from chainforge.scoring.arguments import Arguments, Log
 from chainforge.scoring.limits import TimeOut
 from chainforge.scoring.reward import CallFailed, WeightedReward
 from chainforge.scoring.start_worker import ending, start_worker
-from chainforge.scoring.values import checked
+from chainforge.scoring.values import check_values
 
 START = "see that the plugin can be imported on its own, and soon"
-STARTUP_S = 60.0  # to import the plugin and what it needs; not part of a call's time
+STARTUP_S = 60.0  # to import the plugin; not counted as time of a call
 LONGEST = 1 << 30  # bytes of one answer
 CLOSING_S = 1.0  # to run what the reward registered for its end
 Values = list[float | None]
@@ -97,7 +97,7 @@ class RewardProcess:
             raise
         match kind, rest:
             case "values", [values]:
-                return checked(who, values, count)
+                return check_values(who, values, count)
             case (("failed" | "wrong"), [str(problem), str(fix)]):
                 raise (CallFailed if kind == "failed" else ChainForgeError)(problem, fix)
         raise self._garbled()
@@ -144,7 +144,7 @@ class RewardProcess:
             raise
         finally:
             timer.cancel()
-            timer.join()  # it must not kill the next process
+            timer.join()  # or it would kill the next process
 
     def _answer(self, connection: Connection, log: Log) -> list[Any]:
         """The answer to a call, logging on the way. Raises EOFError where the process ended."""

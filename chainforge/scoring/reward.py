@@ -12,7 +12,7 @@ from chainforge.errors import ChainForgeError, text_of
 from chainforge.hookspecs import RewardOptions
 
 FIX = "a reward must not raise on odd text: return 0.0, or None where it does not apply"
-ELSEWHERE = (  # what belongs to nobody who writes a reward
+ELSEWHERE = (  # code that no author of a reward wrote
     Path(__file__).resolve().parents[1],
     *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")),
 )
@@ -59,7 +59,7 @@ class WeightedReward:
         )
 
 
-def raised(who: str, error: BaseException, hint: str = "") -> CallFailed:
+def reward_error(who: str, error: BaseException, hint: str = "") -> CallFailed:
     """The error for a reward that raised, with the line of the plugin in which it did."""
     said = error.problem if isinstance(error, ChainForgeError) else text_of(error)
     fix = error.fix if isinstance(error, ChainForgeError) else FIX

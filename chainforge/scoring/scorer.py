@@ -16,7 +16,7 @@ from chainforge.scoring.call import Call, Values
 from chainforge.scoring.reward import CallFailed, WeightedReward
 from chainforge.scoring.takes import check_columns
 
-FOREVER_S = 1e9  # longer is more than timers take
+FOREVER_S = 1e9  # timers take no more
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -60,7 +60,7 @@ class Scorer:
     def check(self, prompts: Iterable[Prompt]) -> Self:
         """Raise ChainForgeError where a reward needs what these prompts do not have: before any work.
 
-        A column that some of them have is offered from now on, None where a prompt has it not.
+        A column that some of them have is offered from now on, None where a prompt lacks it.
         """
         self.columns.update(name for prompt in prompts for name in prompt.columns)
         for reward in self.rewards:
@@ -174,7 +174,7 @@ class Pending:
                 raise
             return self._without(call, error)
         finally:
-            if not waits:  # else its thread may be logging right now, and order would be chance
+            if not waits:  # else its thread may be logging now, and the order would be random
                 for name, value in call.logged:
                     self._scorer.log(name, value)
                 call.logged.clear()

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Collection
 from typing import Any
 
-from chainforge.errors import ChainForgeError, described, text_of
+from chainforge.errors import ChainForgeError, describe, text_of
 from chainforge.hookspecs import RewardOptions
 
 SHARED = ("trainer_state", "response_format", "log_metric", "log_extra")
@@ -19,13 +19,13 @@ def always_there(options: RewardOptions) -> set[str]:
     return {*own, *EACH, *SHARED}
 
 
-def needed(who: str, function: Callable[..., Any]) -> list[str]:
+def required_arguments(who: str, function: Callable[..., Any]) -> list[str]:
     """The arguments that a function cannot do without. Raises ChainForgeError where it cannot be called."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError) as error:
         raise ChainForgeError(
-            f"{who}: what it takes cannot be read: {described(error)}",
+            f"{who}: what it takes cannot be read: {describe(error)}",
             "register a function whose signature Python can tell",
         ) from error
     for name, parameter in parameters.items():
@@ -44,7 +44,7 @@ def needed(who: str, function: Callable[..., Any]) -> list[str]:
 
 def missing_columns(who: str, function: Callable[..., Any], options: RewardOptions) -> list[str]:
     """What it needs of the prompts' columns. Raises ChainForgeError where an option was forgotten."""
-    missing = [name for name in needed(who, function) if name not in always_there(options)]
+    missing = [name for name in required_arguments(who, function) if name not in always_there(options)]
     if options.per_sample and (plural := [name for name in missing if name in PLURAL]):
         raise ChainForgeError(
             f"{who} takes {plural[0]!r}, but is registered with per_sample=True, "

@@ -9,7 +9,7 @@ from chainforge.errors import ChainForgeError
 FIX = "return one finite number, or None, per completion"
 
 
-def checked(who: str, values: Any, count: int) -> list[float | None]:
+def check_values(who: str, values: Any, count: int) -> list[float | None]:
     """The values as floats; an array is a list too. Raises for a wrong length or type, NaN, infinity."""
     if callable(getattr(values, "tolist", None)):
         values = values.tolist()

@@ -19,21 +19,23 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from chainforge.errors import ChainForgeError, described
-from chainforge.scoring.arguments import Arguments, Log, awaited
-from chainforge.scoring.reward import raised
+from chainforge.errors import ChainForgeError, describe
+from chainforge.scoring.arguments import Arguments, Log, wait_for_all
+from chainforge.scoring.reward import reward_error
 from chainforge.scoring.takes import wrong_shape
-from chainforge.scoring.values import checked
+from chainforge.scoring.values import check_values
 
 PR_SET_PDEATHSIG = 1  # Linux: a signal when the thread that started this process is gone
-GRACE_S = 2.0  # the parent kills at the limit; should it be gone, this process ends itself so much later
+GRACE_S = 2.0  # if the parent is gone, this process ends itself this long after its limit
 
 
 def main(descriptor: int) -> None:
     """Serve until the parent closes the connection or dies; then end, whatever the reward is doing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to decide about
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # works in C code that never looks up
+        ctypes.CDLL(None).prctl(
+            PR_SET_PDEATHSIG, signal.SIGKILL
+        )  # it reaches C code too, which runs no signal handler of Python
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
     frames: SimpleQueue[bytes | None] = SimpleQueue()
@@ -54,7 +56,7 @@ def main(descriptor: int) -> None:
     try:
         function = pickle.loads(load)()
     except BaseException as error:
-        reason = described(error)
+        reason = describe(error)
         return send("wrong", f"{who} does not load in a process of its own: {reason}", "mend the plugin")
     send("ready")
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -76,15 +78,15 @@ def _answer(
     try:
         values = arguments.call(function, log)
         if arguments.waits(values):
-            values = runner.run(awaited(values))
+            values = runner.run(wait_for_all(values))
     except BaseException as error:  # SIGINT is ignored here: none is the user's
-        failure = raised(who, error, wrong_shape(error, conversational=arguments.conversational))
+        failure = reward_error(who, error, wrong_shape(error, conversational=arguments.conversational))
         return "failed", failure.problem, failure.fix
     finally:
         with contextlib.suppress(Exception):  # the reward may have closed or replaced it
             sys.stdout.flush()
     try:
-        return "values", checked(who, values, arguments.count)
+        return "values", check_values(who, values, arguments.count)
     except ChainForgeError as error:
         return "wrong", error.problem, error.fix
 

@@ -22,7 +22,7 @@ from chainforge.teachers.question import Question
 from chainforge.teachers.reserve import reserve_for
 from chainforge.teachers.stops import MOST_ODD, unknown_finish
 from chainforge.teachers.traces import unknown_finishes
-from chainforge.teachers.usable import read_answers, unused
+from chainforge.teachers.usable import describe_unused, read_answers
 
 COPIED_AT_ONCE = 500  # answers of another journal, of which there may be more than memory holds
 Watch = Callable[[Collector], None]
@@ -52,7 +52,7 @@ def answer_all(
     size, before = size_of(folder), read_answers(folder, teacher, questions)
     check_finishes(teacher, questions, folder, before)
     left = agenda(questions, before, settings)
-    for sentence in unused(folder, before, teacher, questions) if left else ():
+    for sentence in describe_unused(folder, before, teacher, questions) if left else ():
         say(sentence)
     if left and not settings.reuse:
         asyncio.run(open_once(teacher))
@@ -125,7 +125,7 @@ async def take_over(
     """Copy answers of another journal into this one; they were paid for there."""
     wanted = {q.fingerprint: q for q in questions if q.fingerprint not in paid.finals}
     if not wanted:
-        return  # whatever became of that folder
+        return  # the folder may be gone or broken
     other = read_answers(folder, teacher, wanted.values())
     if other.run is None:
         raise ChainForgeError(f"there is no journal in {folder}", "correct collector.reuse (--reuse)")

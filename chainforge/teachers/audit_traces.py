@@ -50,7 +50,7 @@ def trace_problems(audit: Audit, path: Path, teacher_of: Callable[[Record], ApiT
         said[text_of(found)] += 1
         if asked_of(run["identity"]) == asked_of(audit.run["identity"]):
             whose[text_of(found)] = found.prompt_id
-    for row in not_said(rows, said, once=not whole):
+    for row in unsaid_traces(rows, said, once=not whole):
         yield f"{path}: the trace of {row.prompt_id!r} is in no answer of the journal"
     kept = Counter(map(text_of, rows))
     lacking = [prompt_id for text, prompt_id in whose.items() if kept[text] < said[text]]
@@ -58,7 +58,7 @@ def trace_problems(audit: Audit, path: Path, teacher_of: Callable[[Record], ApiT
         yield f"{path}: {len(lacking):,} answers of the journal are in no trace, the first of {lacking[0]!r}"
 
 
-def not_said(rows: Iterable[Trace], said: Counter[Said], once: bool) -> Iterator[Trace]:
+def unsaid_traces(rows: Iterable[Trace], said: Counter[Said], once: bool) -> Iterator[Trace]:
     """Traces that nobody said, or that a prompt has more often; one that is empty is of a question without
     an answer. A prompt that was asked about twice has each answer twice, if not `once`."""
     own = Counter[tuple[str, Said]]()

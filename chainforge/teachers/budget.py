@@ -17,11 +17,11 @@ class Budget:
         self.reserved = Decimal(0)
 
     def fits(self, most: Decimal) -> bool:
-        """Whether a call that can cost so much may be sent now."""
+        """Whether a call that costs `most` at most may be sent now."""
         return self.cap is None or self.spent + self.lost + self.reserved + most <= self.cap
 
     def reserve(self, most: Decimal) -> None:
-        """A call that can cost so much is about to be sent."""
+        """A call that costs `most` at most is about to be sent."""
         self.reserved += most
 
     def settle(self, most: Decimal, *, cost: Decimal = Decimal(0), lost: Decimal = Decimal(0)) -> None:

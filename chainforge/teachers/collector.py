@@ -15,7 +15,7 @@ from chainforge.teachers.agenda import agenda
 from chainforge.teachers.budget import Budget
 from chainforge.teachers.exchange import Exchange, Outcome, tokens_for
 from chainforge.teachers.journal import Journal
-from chainforge.teachers.limit import OUTAGE, Limit, backoff, held
+from chainforge.teachers.limit import OUTAGE, Limit, backoff, bound_wait
 from chainforge.teachers.paid import Paid
 from chainforge.teachers.question import Question
 from chainforge.teachers.queue import Job, Queue
@@ -76,7 +76,7 @@ class Collector:
         async with self._teacher.client(connections=self.settings.concurrency) as client:
             exchange = Exchange(
                 *(self._teacher, client, self._journal, self.settings, self._retry_truncated),
-                *(self.tally.text_came, self._refusals.its_own, self._passed_over),
+                *(self.tally.count_text, self._refusals.its_own, self._passed_over),
             )
             try:
                 while (goes_on := self._goes_on() and bool(self._queue)) or self.flying:
@@ -125,7 +125,7 @@ class Collector:
                     self.stopped = self.stopped or stops.budget_reached(self.budget, most)
                 return
             self.budget.reserve(most)
-            self._refusals.sending(job)
+            self._refusals.note_sent(job)
             task = asyncio.create_task(self._ask(exchange, job, most))
             self.flying[task] = (job, most)
             task.add_done_callback(self._landed)
@@ -140,18 +140,18 @@ class Collector:
         self.tally.requests += 1
         outcome = await exchange(job, most)
         self.budget.settle(most, cost=outcome.cost, lost=outcome.lost)
-        self.tally.ended(outcome.verdict, outcome.output_tokens, outcome.problem)
+        self.tally.count(outcome.verdict, outcome.output_tokens, outcome.problem)
         others, now, cause = self._others(), time.monotonic(), outcome.verdict.cause
         if not outcome.problem:
-            self.limit.answered(outcome.latency_s, others)
-            self._refusals.answered(job)
+            self.limit.note_answer(outcome.latency_s, others)
+            self._refusals.note_answer(job)
             self._answered_at = now
         elif outcome.overload:
-            self.limit.refused(others, now, outcome.retry_after_s)
+            self.limit.note_refusal(others, now, outcome.retry_after_s)
         elif cause in LAST or cause == "refused":
-            self._refusals.refused(job, cause, outcome.problem)
+            self._refusals.note_refusal(job, cause, outcome.problem)
         else:
-            self.limit.failed(others, now)
+            self.limit.note_failure(others, now)
         self._reached |= outcome.reached
         job.attempt += 1
         if outcome.verdict.action == "again":
@@ -162,12 +162,12 @@ class Collector:
         if outcome.verdict.cause in LAST:
             self._queue.put_last(job)
             return
-        wait_s = max(backoff(job.tries.total() - 1, self._base_s), held(outcome.retry_after_s or 0.0))
+        wait_s = max(backoff(job.tries.total() - 1, self._base_s), bound_wait(outcome.retry_after_s or 0.0))
         self._queue.put(job, time.monotonic() + wait_s)
 
     def _passed_over(self, job: Job) -> bool:
         alone = self._queue.only_waits and not self._others()
-        return self._refusals.passed_over(job, time.monotonic() - self._answered_at if alone else 0.0)
+        return self._refusals.is_passed_over(job, time.monotonic() - self._answered_at if alone else 0.0)
 
     def _others(self) -> int:
         return sum(not task.done() for task in self.flying) - 1

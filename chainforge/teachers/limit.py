@@ -14,12 +14,12 @@ DOUBLES_EVERY_S = 0.25
 DECREASE = 0.85
 LONGEST_HOLD_S = 60.0
 LONGEST_RETRY_AFTER_S = 120.0
-OUTAGE = 8  # failures in a row, at least, that mean that nobody is there
-STRAY = 0.03  # of the calls: so few refusals say nothing about the load
-FAR_ASTRAY = 0.1  # of the calls: more than these are never taken for strays
-LOSS = 0.7  # of what worked before, each time that it works no more
-LIGHT = 0.8  # of the load at which calls were refused: what is refused below has another reason
-MEMORY = 200  # calls that a share is about
+OUTAGE = 8  # this many failures in a row, or more, mean that the provider is down
+STRAY = 0.03  # share of calls: fewer refusals than this say nothing about the load
+FAR_ASTRAY = 0.1  # share of calls: more refusals than this always count
+LOSS = 0.7  # the concurrency that worked before is lowered to this share when it fails
+LIGHT = 0.8  # share of the load at which refusals began: refusals below it have another cause
+MEMORY = 200  # newest calls that a share is computed from
 
 
 class Limit:
@@ -34,12 +34,12 @@ class Limit:
         self._grown_at = 0.0
         self._cut_at = -1.0
         self._round_trip_s = 1.0
-        self._fine = 0.0  # worked before: recovered by one per answer, once a refusal of everybody is over
-        self._level = 0.0  # in flight when the provider began to refuse
-        self._top = 0.0  # where refusals followed the load
-        self._all = Share(MEMORY)  # as if none was refused before
-        self._light = Share()  # of the calls under a light load
-        self._humbled = False  # cut since the last answer
+        self._fine = 0.0  # concurrency that worked before; recover to it quickly
+        self._level = 0.0  # calls in flight when the provider began to refuse
+        self._top = 0.0  # highest load at which refusals depended on the load
+        self._all = Share(MEMORY)  # of all calls, starting as if none had been refused
+        self._light = Share()  # of the calls under a light load (LIGHT)
+        self._humbled = False  # lowered since the last answer
         self.bad_in_a_row = 0
 
     def room(self, in_flight: int, now: float) -> int:
@@ -52,7 +52,7 @@ class Limit:
             self.value, self._grown_at = min(2 * self.value, self._most), now
         return int(self.value) - in_flight
 
-    def answered(self, latency_s: float, in_flight: int) -> None:
+    def note_answer(self, latency_s: float, in_flight: int) -> None:
         """A whole answer came after `latency_s`, with `in_flight` others still in flight."""
         self.bad_in_a_row, self._humbled = 0, False
         self._round_trip_s += 0.2 * (latency_s - self._round_trip_s)
@@ -62,7 +62,7 @@ class Limit:
             more = 1.0 if self.value < self._fine else (1 + back) / self.value
             self.value = min(self.value + more, self._most)
 
-    def refused(self, in_flight: int, now: float, retry_after_s: float | None = None) -> None:
+    def note_refusal(self, in_flight: int, now: float, retry_after_s: float | None = None) -> None:
         """The provider said "too many" (429, 503), with `in_flight` others still in flight.
 
         Those are what it could take: not one more is sent until one of them is done. Where refusals follow
@@ -81,11 +81,11 @@ class Limit:
             self._cut(in_flight, now)
         self.value = max(1.0, min(self.value, in_flight))
         if retry_after_s is not None and self.bad_in_a_row > 1:
-            self._hold(now + held(retry_after_s))
+            self._hold(now + bound_wait(retry_after_s))
         if in_flight == 0:
             self._hold(now + backoff(self.bad_in_a_row, self._base_s))
 
-    def failed(self, in_flight: int, now: float) -> None:
+    def note_failure(self, in_flight: int, now: float) -> None:
         """No answer, for another reason. After several in a row, one call at a time sees if it is over."""
         self.bad_in_a_row += 1
         if self.bad_in_a_row >= max(OUTAGE, self.value):
@@ -100,7 +100,7 @@ class Limit:
         self._cut_at = now
         self.value *= DECREASE
         if self._humbled or self.bad_in_a_row >= OUTAGE:
-            return  # the same news once more
+            return  # lowered for the same reason already
         self._humbled = True
         self._fine = max(DECREASE * self._level, self._fine * LOSS)
         if self._all.share > FAR_ASTRAY or in_flight + 1 > self._top:
@@ -127,8 +127,8 @@ class Share:
         self.share += (refused - self.share) / self._calls
 
 
-def held(retry_after_s: float) -> float:
-    """What a provider asks for, within reason."""
+def bound_wait(retry_after_s: float) -> float:
+    """The wait that a provider asks for, at most LONGEST_RETRY_AFTER_S."""
     return min(retry_after_s, LONGEST_RETRY_AFTER_S)
 
 

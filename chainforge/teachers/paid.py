@@ -38,11 +38,11 @@ class Paid:
     lost: Decimal = Decimal(0)
     written_off: Decimal = Decimal(0)
     answers: int = 0
-    broken: int = 0  # calls that `lost` is about
+    broken: int = 0  # calls whose cost is in `lost`
     unanswered: dict[str, tuple[str, str]] = field(default_factory=dict)
     doubted: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
-    run: Record | None = None  # the newest line of that kind
+    run: Record | None = None  # the newest line of the kind "run"
     _teacher: str = ""
 
     @property
@@ -66,7 +66,7 @@ class Paid:
         if record["kind"] == "sent":
             self.sent[key[0]] += 1
             self.flying[key] = Decimal(record["most_usd"])
-        elif record.get("reused"):  # asked elsewhere; a call of this journal may be in flight all the same
+        elif record.get("reused"):  # answered in another journal; a call of this one may be in flight too
             self._final(offset, record)
         else:
             self._ended(offset, record, self.flying.pop(key, Decimal(0)))
@@ -105,7 +105,7 @@ class Paid:
             )
 
     def _write_off(self, billed: Decimal) -> None:
-        """The provider's bill has so much of what was possibly paid."""
+        """The bill shows that `billed` USD of what was possibly paid were charged."""
         self.written_off += self.possibly - billed
         self.spent += billed
         self.lost, self.broken = Decimal(0), 0

@@ -17,10 +17,10 @@ class Job:
     attempt: int = 0
     odd: bool = False  # refused in an earlier run
     tries: Counter[str] = field(default_factory=Counter)
-    number: int = 0  # of its newest call, among all of the run
-    refused_at: int | None = None  # how many calls had been sent when it was refused
-    waits_since: int | None = None  # how many answers there were when it was last told to wait
-    passed: int = 0  # how often others were answered while it was
+    number: int = 0  # its newest call is the `number`-th of the run
+    refused_at: int | None = None  # calls sent by then, when it was refused
+    waits_since: int | None = None  # answers so far when it was last told to wait
+    passed: int = 0  # times that others were answered while it waited
     landed: bool = False  # its newest call has ended, and is being written down
 
 

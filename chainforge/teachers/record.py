@@ -27,11 +27,11 @@ def run(teacher: Mapping[str, Any], identity: Mapping[str, Any], prices: Prices 
         "teacher": dict(teacher),
         "identity": dict(identity),
         "price_table": prices.table if prices else None,
-        "usd_per_million": told(prices) if prices else None,
+        "usd_per_million": prices_as_text(prices) if prices else None,
     }
 
 
-def told(prices: Prices) -> Line:
+def prices_as_text(prices: Prices) -> Line:
     """A price list, sums as text."""
     usd = {kind: str(getattr(prices, kind)) for kind in ("hit", "miss", "output", "peak_factor")}
     return usd | {"peak_hours": [list(hours) for hours in prices.peak_hours]}
@@ -58,7 +58,7 @@ def about(question: Question, attempt: int) -> About:
 
 
 def sent(about: About, at: datetime, most: Decimal) -> Line:
-    """A call is about to go out, and can cost so much."""
+    """A call that costs `most` at most is about to be sent."""
     return {"kind": "sent", **about, "at": stamp(at), "most_usd": str(most)}
 
 

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 from chainforge.teachers.queue import Job
 
-FIRST = 5  # questions: if all of them are refused, or fail, the others will
-IN_A_ROW = 20  # the same, at most, once there have been answers: those may be a batch of odd ones
-SHARE = 30  # one in 30 of all questions
-LONGEST_PASSED = 6  # times that a question is told to wait while others are answered
-QUIET_S = 90.0  # without an answer, while only such questions are left: longer than a limit per minute lasts
-ACCOUNT = ("key", "balance")  # causes that are about one question only if others are answered meanwhile
+FIRST = 5  # questions: if the first ones all fail, so will the others
+IN_A_ROW = 20  # the same once there have been answers: these may just be a few odd questions
+SHARE = 30  # the row is total / SHARE long, between FIRST and IN_A_ROW
+LONGEST_PASSED = 6  # waits of one question while others are answered, before it is put off
+QUIET_S = 90.0  # without any answer: longer than a limit per minute lasts
+ACCOUNT = ("key", "balance")  # one question alone is meant only if others are answered meanwhile
 
 
 class Whom(NamedTuple):
@@ -33,8 +33,8 @@ class Refusals:
         self._first = min(FIRST, total)
         self._row_most = max(FIRST, min(IN_A_ROW, total // SHARE))
         self._sent = 0
-        self._answered = -1  # the newest call that was answered
-        self._since: int | None = None  # the newest call that was sent when a row of refusals began
+        self._answered = -1  # number of the newest call that was answered
+        self._since: int | None = None  # number of the newest call when the row of refusals began
         self._newest = ("refused", "")
         self._row = self._probes = self._stragglers = 0
 
@@ -51,14 +51,14 @@ class Refusals:
             self._row >= needed or (self._probes >= needed and not self.known)
         )
 
-    def sending(self, job: Job) -> None:
-        """It is about to be asked."""
+    def note_sent(self, job: Job) -> None:
+        """This question is about to be sent."""
         self._sent += 1
         self._probes += self.doubtful
         job.number = self._sent
 
-    def answered(self, job: Job) -> None:
-        """It was."""
+    def note_answer(self, job: Job) -> None:
+        """This question was answered."""
         if self._since is not None and self.known and job.number <= self._since:
             self._stragglers += 1
         else:
@@ -73,8 +73,8 @@ class Refusals:
             return False
         return self._answered > job.refused_at if cause in ACCOUNT else self.known
 
-    def refused(self, job: Job, cause: str, problem: str) -> None:
-        """It was refused for good."""
+    def note_refusal(self, job: Job, cause: str, problem: str) -> None:
+        """This question was refused, and asking again would not help."""
         fresh = self._since is None or job.number > self._since
         if self._since is None:
             self._since = self._sent
@@ -85,7 +85,7 @@ class Refusals:
             self._row += 1
         job.refused_at = self._sent
 
-    def passed_over(self, job: Job, alone_for_s: float) -> bool:
+    def is_passed_over(self, job: Job, alone_for_s: float) -> bool:
         """Whether it is told to wait again and again while others are answered; to be asked at each refusal.
 
         `alone_for_s` is how long there has been no answer, 0 while there are other questions to ask.

@@ -1,4 +1,4 @@
-"""Whether what a provider says that it counted can be true of the text that came."""
+"""Whether the token counts that a provider reports can be true of the text that came."""
 
 import re
 from collections.abc import Sequence
@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from chainforge.providers.calls import Reply
 from chainforge.records import Message
 
-LONGEST_TOKEN = 16  # bytes, on average over a text: no tokenizer comes near, once repeats are left out
-REPEATS = re.compile(r"(.{1,8}?)\1{3,}", re.DOTALL)  # rows of blanks or signs: one token may be many
+LONGEST_TOKEN = (
+    16  # bytes per token, averaged over a text: above what any tokenizer reaches, repeats left out
+)
+REPEATS = re.compile(
+    r"(.{1,8}?)\1{3,}", re.DOTALL
+)  # runs of blanks or signs, many of which one token can hold
 
 
 def is_possible(reply: Reply, messages: Sequence[Message]) -> bool:
@@ -17,7 +21,7 @@ def is_possible(reply: Reply, messages: Sequence[Message]) -> bool:
 
 
 def fits(tokens: int, text: str) -> bool:
-    """Whether a text may be so few tokens."""
+    """Whether a text can be as few as `tokens` tokens."""
     enough = tokens * LONGEST_TOKEN
     return len(text.encode(errors="replace")) <= enough or (
         len(REPEATS.sub(r"\1", text).encode(errors="replace")) <= enough

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from chainforge.teachers.verdict import Verdict
 
 RATE_OVER_S = 60.0
-JUDGED = 50  # answers: what the first ones are like, the others will be
+JUDGED = 50  # answers that are looked at: the rest will be like them
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Tally:
         """Questions that have their answer."""
         return self.kept + self.finished
 
-    def ended(self, verdict: Verdict, tokens: int, problem: str = "") -> None:
+    def count(self, verdict: Verdict, tokens: int, problem: str = "") -> None:
         """One more call is over: an answer has output tokens, anything else a problem."""
         self.problem = problem or self.problem
         self.causes[verdict.cause] += 1
@@ -53,7 +53,7 @@ class Tally:
         if verdict.answered:
             self._recent.append((time.monotonic(), tokens, int(verdict.action == "keep")))
 
-    def text_came(self, characters: int) -> None:
+    def count_text(self, characters: int) -> None:
         """More characters of a streamed answer."""
         self.characters += characters
 

@@ -10,7 +10,7 @@ NAMED = 20  # prompts at once
 REASONS = 10  # per kind
 
 
-def unanswered(questions: Sequence[Question], paid: Paid) -> Iterator[str]:
+def describe_unanswered(questions: Sequence[Question], paid: Paid) -> Iterator[str]:
     """Lines: how many were refused or given up, what the provider said, and whose prompts they are."""
     refused: defaultdict[str, list[str]] = defaultdict(list)
     failed: defaultdict[str, list[str]] = defaultdict(list)
@@ -24,17 +24,17 @@ def unanswered(questions: Sequence[Question], paid: Paid) -> Iterator[str]:
             f"{count(refused)} of {len(questions):,} questions were refused; they are asked again "
             "only with collector.retry_refused (--retry-refused):"
         )
-        yield from named(refused)
+        yield from list_reasons(refused)
     if failed:
         yield f"{count(failed)} of {len(questions):,} questions got no answer; the next run asks them again:"
-        yield from named(failed)
+        yield from list_reasons(failed)
 
 
 def count(reasons: defaultdict[str, list[str]]) -> str:
     return f"{sum(map(len, reasons.values())):,}"
 
 
-def named(reasons: defaultdict[str, list[str]]) -> Iterator[str]:
+def list_reasons(reasons: defaultdict[str, list[str]]) -> Iterator[str]:
     """A line per reason, the most frequent ones first."""
     ordered = sorted(reasons.items(), key=lambda reason: (-len(reason[1]), reason[0]))
     for said, ids in ordered[:REASONS]:

@@ -39,7 +39,9 @@ def is_short(paid: Paid, name: str, teacher: ApiTeacher) -> bool:
     return paid.cut.get(name, inf) < teacher.max_tokens
 
 
-def unused(folder: Path, paid: Paid, teacher: ApiTeacher, questions: Iterable[Question]) -> list[str]:
+def describe_unused(
+    folder: Path, paid: Paid, teacher: ApiTeacher, questions: Iterable[Question]
+) -> list[str]:
     """What lies in the journal and answers nothing that is asked now, and why, in sentences."""
     said = []
     others = other_settings(paid, teacher.identity)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from chainforge.hookspecs import ApiTeacher
-from chainforge.plugins import Entry, made
+from chainforge.plugins import Entry, make_component
 from chainforge.testing.imports import imports_nothing_slow, imports_the_public_api
 from chainforge.testing.laws import Law, demand
 
@@ -21,7 +21,7 @@ class ApiTeacherCase:
 
     def make(self) -> ApiTeacher:
         """One made afresh."""
-        teacher: ApiTeacher = made(self.entry, self.settings)
+        teacher: ApiTeacher = make_component(self.entry, self.settings)
         return teacher
 
     @cached_property

@@ -1,8 +1,8 @@
 """What a reward says to many completions, and where two rewards disagree, as text."""
 
+import statistics
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from math import sqrt
 from statistics import fmean, pstdev, quantiles
 
 from chainforge.records import Prompt
@@ -59,7 +59,7 @@ def disagreements(
     ]
     if not both:
         return f"{name} and {other} apply to no completion both"
-    mine, others = scaled([a for _, a, _ in both]), scaled([b for _, _, b in both])
+    mine, others = scale([a for _, a, _ in both]), scale([b for _, _, b in both])
     cell = {(x, y): 0 for x in (True, False) for y in (True, False)}
     for a, b in zip(mine, others, strict=True):
         cell[a >= 0.5, b >= 0.5] += 1
@@ -84,11 +84,11 @@ def disagreements(
         prompt, text = pairs[i]
         lines.append(f"\n{name} {scores[name][i]:.4g}, {other} {scores[other][i]:.4g}: {prompt.id}")
         for part in (prompt.messages[-1]["content"] if prompt.messages else "", text):
-            lines += textwrap.wrap(shortened(part), WIDTH, initial_indent="  ", subsequent_indent="  ")
+            lines += textwrap.wrap(shorten(part), WIDTH, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines)
 
 
-def scaled(values: Sequence[float]) -> list[float]:
+def scale(values: Sequence[float]) -> list[float]:
     """From 0 to 1 over their own range; a constant is all 1 if it is positive, else all 0."""
     low, high = min(values), max(values)
     return [(v - low) / (high - low) if high > low else float(v > 0) for v in values]
@@ -96,15 +96,13 @@ def scaled(values: Sequence[float]) -> list[float]:
 
 def correlation(a: Sequence[float], b: Sequence[float]) -> str:
     """Pearson's, in words."""
-    mean_a, mean_b = fmean(a), fmean(b)
-    spread = sqrt(sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b))
-    if spread == 0:
+    try:
+        return f"correlation {statistics.correlation(a, b):.2f}"
+    except statistics.StatisticsError:
         return "no correlation, one of them is constant"
-    together = sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True))
-    return f"correlation {together / spread:.2f}"
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """One line of printable text, its middle left out if it is long."""
     line = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
     line = "".join(letter if letter.isprintable() else "?" for letter in line)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import chainforge
 from chainforge.plugins import Entry
-from chainforge.project.code_digests import PACKAGE, imported, package_files
+from chainforge.project.code_digests import PACKAGE, imports_of, package_files
 from chainforge.providers.secrets import environment_without_keys
 from chainforge.testing.laws import Breach, demand
 
@@ -77,7 +77,7 @@ def imports_the_public_api(entry: Entry) -> str | None:
 
 def _ours(path: Path) -> Iterator[str]:
     tree = ast.parse(path.read_bytes())
-    yield from (name for name in imported(tree) if name.partition(".")[0] == PACKAGE)
+    yield from (name for name in imports_of(tree) if name.partition(".")[0] == PACKAGE)
 
 
 def _is_a_test(file: Path) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from chainforge.containment import no_leaving, printing_to_stderr
-from chainforge.errors import ChainForgeError, described
+from chainforge.errors import ChainForgeError, describe
 from chainforge.scoring.limits import TimeOut, time_limit
 
 LIMIT_S = 600.0  # for one law: a teacher or a student model may well take minutes
@@ -47,7 +47,7 @@ def check(laws: Iterable[Law[Subject]], subject: Subject) -> list[Finding]:
         except TimeOut:
             findings.append(Finding(title, False, LATE))
         except BaseException as error:
-            findings.append(Finding(title, False, f"raised {described(error)}"))
+            findings.append(Finding(title, False, f"raised {describe(error)}"))
     return findings
 
 

@@ -103,7 +103,7 @@ def order_does_not_matter(case: RewardCase) -> str | None:
     prompts, groups = case.usual()
     before = case.values(prompts, groups)
     for seed in range(3):
-        order = shuffled(len(prompts), seed)
+        order = shuffle(len(prompts), seed)
         after = case.values([prompts[i] for i in order], [groups[i] for i in order])
         for place, i in enumerate(order):
             demand(
@@ -117,7 +117,7 @@ def order_in_a_group_does_not_matter(case: RewardCase) -> str | None:
     prompts, groups = case.usual()
     before = case.values(prompts, groups)
     for seed in range(3):
-        orders = [shuffled(len(group), seed) for group in groups]
+        orders = [shuffle(len(group), seed) for group in groups]
         after = case.values(prompts, [[g[i] for i in o] for g, o in zip(groups, orders, strict=True)])
         for prompt, order, old, new in zip(prompts, orders, before, after, strict=True):
             for place, i in enumerate(order):
@@ -129,7 +129,7 @@ def order_in_a_group_does_not_matter(case: RewardCase) -> str | None:
     return None
 
 
-def shuffled(count: int, seed: int) -> list[int]:
+def shuffle(count: int, seed: int) -> list[int]:
     """0 … count - 1 in another order."""
     order = list(range(count))
     Random(seed).shuffle(order)

@@ -7,7 +7,7 @@ from typing import Any
 
 from chainforge.config.loading import PARAMS, load_settings, read_params
 from chainforge.config.run import RunSettings, RuntimeSettings
-from chainforge.plugins import Entry, Plugins, load_plugins, registered
+from chainforge.plugins import Entry, Plugins, load_plugins, register_plugin
 from chainforge.response import TagFormat
 from chainforge.run.step import Step
 
@@ -43,7 +43,7 @@ def entry_of(role: str, what: Component, options: Mapping[str, Any] | None = Non
     if isinstance(what, str):
         return load_plugins().pick(role, what)
     if isinstance(what, ModuleType):
-        found = registered(what.__name__, what, {})
+        found = register_plugin(what.__name__, what, {})
         mine = [entry for (kind, _), entry in found.items() if kind == role]
         if len(mine) != 1:
             names = ", ".join(entry.name for entry in mine) or "none"

@@ -9,7 +9,7 @@ from typing import Any
 
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
-from chainforge.plugins import Entry, made
+from chainforge.plugins import Entry, make_component
 from chainforge.records import Prompt, Trace, from_json, to_json
 from chainforge.testing.api_teachers import LAWS as API_LAWS
 from chainforge.testing.api_teachers import ApiTeacherCase
@@ -32,7 +32,7 @@ class TeacherCase:
 
     def ask(self, prompts: Sequence[Prompt], seed: int = 17) -> list[Trace]:
         """All traces of a teacher made afresh."""
-        teacher = made(self.entry, self.settings)
+        teacher = make_component(self.entry, self.settings)
         given = teacher.generate(list(prompts), n=self.samples, seed=seed)
         demand(isinstance(given, Iterable), f"`generate` gives {type(given).__name__}, not traces")
         return list(islice(given, len(prompts) * self.samples + 1))  # it may never end
@@ -60,7 +60,7 @@ def check_teacher(
 def behind_an_api(entry: Entry, settings: Mapping[str, Any]) -> bool:
     """Whether it makes one; if it makes nothing, the laws tell why."""
     try:
-        return isinstance(made(entry, settings), ApiTeacher)
+        return isinstance(make_component(entry, settings), ApiTeacher)
     except (Exception, SystemExit):
         return False
 
@@ -71,7 +71,7 @@ def able(case: TeacherCase) -> TeacherCase:
         case.traces  # noqa: B018 - asked once, kept for the laws
     except ChainForgeError:
         return replace(case, samples=1)
-    except (Exception, SystemExit):  # the laws tell it
+    except (Exception, SystemExit):  # the laws report it
         return case
     return case
 

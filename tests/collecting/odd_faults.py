@@ -743,7 +743,7 @@ HTTP = [
 
 
 def drops(text: bytes, count: int) -> list[Step]:
-    """So many pieces, with a moment between them."""
+    """This many pieces, with a pause between them."""
     size = -(-len(text) // count)
     return [step for at in range(0, len(text), size) for step in (text[at : at + size], 0.002)]
 

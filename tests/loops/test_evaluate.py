@@ -19,13 +19,13 @@ from chainforge.loops.votes import Reading, majority_passes, reading_of
 from chainforge.plugins import load_plugins
 from chainforge.records import Group, Score
 from chainforge.scoring import WeightedReward
-from chainforge.wiring import weighted
+from chainforge.wiring import make_reward
 
 RIGHT, WRONG, BROKEN = response(summary="42"), response(summary="41"), "42"
 
 
 def settings_of(**changes: Any) -> EvaluateSettings:
-    return EvaluateSettings(**{"prompts": "in", "rewards": {"correct": 1.0}, "samples": 3} | changes)
+    return EvaluateSettings(**{"prompts": "in", "rewards": ["correct"], "samples": 3} | changes)
 
 
 def answered(number: int, *texts: str, finish: str = "stop") -> Group:
@@ -92,7 +92,7 @@ def test_answers_that_the_deciding_reward_reads_as_one_vote_together() -> None:
     assert voted("18", "18.0", "The answer is 18", "17", "17", read=read) == 1.0
     assert voted("$18", "18", "18.00", "17", "17", read=read) == 1.0
     assert voted("17", "18", "17.0", read=read) == 0.0
-    correct = weighted(load_plugins(ROOT / "plugins").pick("rewards", "correct"))
+    correct = make_reward(load_plugins(ROOT / "plugins").pick("rewards", "correct"))
     assert voted("17", "17", "18", "$18", "The answer is 18.0.", read=reading_of(correct, 60)) == 1.0
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chainforge.config.filter import FilterSettings
 from chainforge.filtering.contamination import Benchmarks
-from chainforge.filtering.funnel import REASONS, ordered
+from chainforge.filtering.funnel import REASONS, sort_reasons
 from chainforge.loops.filter import select_traces
 from chainforge.records import Example, Trace
 from chainforge.scoring import Scorer, WeightedReward
@@ -222,7 +222,7 @@ def test_kept_and_dropped_add_up_to_all(
     assert (
         counts["read"] == len(traces) == counts["kept"] + sum(counts[f"dropped/{name}"] for name in dropped)
     )
-    assert dropped == ordered(dropped)
+    assert dropped == sort_reasons(dropped)
     assert set(dropped) <= set(REASONS)
     assert counts["kept"] == len(examples)
     assert all(SUPERCOT.parse(e.response) for e in examples)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from chainforge.report.write import ReportSettings, write_report
+from chainforge.report.subject import Subject
+from chainforge.report.write import write_report
 from chainforge.response import PRESETS
 
 CHECKPOINTS = ("qwen_sft_ckpt", "qwen_rl_ckpt_stage2", "my<own>$ckpt$")
@@ -24,8 +25,8 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="session")
-def settings() -> ReportSettings:
-    return ReportSettings(
+def subject() -> Subject:
+    return Subject(
         checkpoints=CHECKPOINTS,
         benches=BENCHES,
         parents={
@@ -38,7 +39,7 @@ def settings() -> ReportSettings:
         profile="tiny",
         seed=17,
         note="made-up <b>numbers</b>",
-        samples_per_checkpoint=3,
+        samples_per_bench=3,
     )
 
 
@@ -49,10 +50,10 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def report(tmp_path_factory: pytest.TempPathFactory, settings: ReportSettings) -> Path:
+def report(tmp_path_factory: pytest.TempPathFactory, subject: Subject) -> Path:
     """The folder of a finished report, to look at."""
     folder = tmp_path_factory.mktemp("report")
-    write_report(root=build(folder / "graph"), out=folder / "out", settings=settings)
+    write_report(root=build(folder / "graph"), out=folder / "out", subject=subject)
     return folder / "out"
 
 

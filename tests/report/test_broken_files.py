@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from chainforge.errors import ChainForgeError
-from chainforge.report.write import ReportSettings, write_report
+from chainforge.report.subject import Subject
+from chainforge.report.write import write_report
 
 ROWS = "data/eval/qwen_sft_ckpt/general.jsonl"
 METRICS = "metrics/eval/qwen_sft_ckpt/general.json"
 CURVE = "plots/grpo_final.csv"
 
 
-def refused(root: Path, settings: ReportSettings, file: str) -> None:
+def refused(root: Path, subject: Subject, file: str) -> None:
     with pytest.raises(ChainForgeError, match=re.escape(file)):
-        write_report(root=root, out=root / "out", settings=settings)
+        write_report(root=root, out=root / "out", subject=subject)
     assert not (root / "out").exists()
 
 
@@ -35,18 +36,18 @@ def refused(root: Path, settings: ReportSettings, file: str) -> None:
     ],
     ids=lambda change: json.dumps(change)[:60],
 )  # fmt: skip
-def test_answers_of_another_shape(change: dict[str, Any], root: Path, settings: ReportSettings) -> None:
+def test_answers_of_another_shape(change: dict[str, Any], root: Path, subject: Subject) -> None:
     path = root / ROWS
     first, *others = path.read_text().splitlines(keepends=True)
     path.write_text(json.dumps(json.loads(first) | change) + "\n" + "".join(others))
-    refused(root, settings, f"{ROWS}, line 1")
+    refused(root, subject, f"{ROWS}, line 1")
 
 
 @pytest.mark.parametrize("row", ["[]", "5", "null", '"x"', "{}", "{", "\x00"], ids=repr)
-def test_a_line_that_is_no_answer(row: str, root: Path, settings: ReportSettings) -> None:
+def test_a_line_that_is_no_answer(row: str, root: Path, subject: Subject) -> None:
     path = root / ROWS
     path.write_text(row + "\n" + path.read_text())
-    refused(root, settings, f"{ROWS}, line 1")
+    refused(root, subject, f"{ROWS}, line 1")
 
 
 @pytest.mark.parametrize(
@@ -56,9 +57,9 @@ def test_a_line_that_is_no_answer(row: str, root: Path, settings: ReportSettings
     ids=lambda content: repr(content[:20]),
 )  # fmt: skip
 @pytest.mark.parametrize("file", [METRICS, "metrics/filter_cot.json"])
-def test_figures_of_another_shape(content: bytes, file: str, root: Path, settings: ReportSettings) -> None:
+def test_figures_of_another_shape(content: bytes, file: str, root: Path, subject: Subject) -> None:
     (root / file).write_bytes(content)
-    refused(root, settings, file)
+    refused(root, subject, file)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,6 @@ def test_figures_of_another_shape(content: bytes, file: str, root: Path, setting
      b"step,reward\n1,x\n", b"step,reward\n,0.5\n", b"step,reward\n1,\x00\n"],
     ids=repr,
 )  # fmt: skip
-def test_a_curve_that_is_none(content: bytes, root: Path, settings: ReportSettings) -> None:
+def test_a_curve_that_is_none(content: bytes, root: Path, subject: Subject) -> None:
     (root / CURVE).write_bytes(content)
-    refused(root, settings, CURVE)
+    refused(root, subject, CURVE)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chainforge.errors import ChainForgeError
 from chainforge.report.compare.problems import Answers, Difference, compare_cell
 from chainforge.report.compare.revision import Revision
-from chainforge.report.compare.settings import changed_settings, outdated
+from chainforge.report.compare.settings import changed_settings, outdated_steps
 from chainforge.report.compare.text import Comparison, short, table
 
 CELL = ("qwen_sft_ckpt", "reasoning")
@@ -168,7 +168,7 @@ RECORDED: dict[str, Any] = {
 )
 def test_results_older_than_the_settings_are_known(sft: int, code: str, expected: set[str]) -> None:
     params = {"sft": {"x": sft}, "grpo": {"x": 1}}
-    assert outdated(RECORDED, params, {"grpo": {"code": code}}) == expected
+    assert outdated_steps(RECORDED, params, {"grpo": {"code": code}}) == expected
 
 
 def test_a_result_of_another_input_is_outdated() -> None:
@@ -177,7 +177,7 @@ def test_a_result_of_another_input_is_outdated() -> None:
         "grpo": {**RECORDED["stages"]["grpo"], "outs": [{"path": "c/grpo", "md5": "3"}]},
     }
     params = {"sft": {"x": 1}, "grpo": {"x": 1}}
-    assert outdated({"stages": stages}, params, {"grpo": {"code": "a"}}) == {"evaluate@grpo-b"}
+    assert outdated_steps({"stages": stages}, params, {"grpo": {"code": "a"}}) == {"evaluate@grpo-b"}
 
 
 def comparison(*cells: Difference, **changes: Any) -> Comparison:

@@ -9,7 +9,7 @@ from chainforge.report.experiments import (
     common_prefix,
     format_experiments,
     read_experiments,
-    wrapped,
+    wrap_name,
 )
 
 CHECKPOINTS = (
@@ -99,6 +99,6 @@ def test_what_all_checkpoints_begin_with_is_said_once(names: tuple[str, ...], pr
 
 
 def test_long_names_go_over_several_lines() -> None:
-    assert wrapped("student_cold_start") == ["student", "cold", "start"]
-    assert wrapped("grpo.kl_coeff") == ["grpo.kl", "coeff"]
-    assert wrapped("distilled") == ["distilled"]
+    assert wrap_name("student_cold_start") == ["student", "cold", "start"]
+    assert wrap_name("grpo.kl_coeff") == ["grpo.kl", "coeff"]
+    assert wrap_name("distilled") == ["distilled"]

@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainforge.filtering.funnel import REASONS, ordered
+from chainforge.filtering.funnel import REASONS, sort_reasons
 from chainforge.report.evaluations import Funnel
-from chainforge.report.funnel import drawn, funnel_panel, in_words, steps
+from chainforge.report.funnel import funnel_panel, in_words, is_sequence, steps
 
 counts = st.dictionaries(st.sampled_from([*REASONS, "of a later version"]), st.integers(0, 10**6))
 
@@ -23,7 +23,7 @@ def test_what_is_left_goes_down_to_what_was_kept(dropped: dict[str, int], kept: 
         left = after
     assert left == kept
     names = [reason for reason, _, _ in rows if reason != "not accounted for"]
-    assert names == ordered(name for name, count in dropped.items() if count)
+    assert names == sort_reasons(name for name, count in dropped.items() if count)
 
 
 def test_the_picture_and_the_words_have_every_count_and_are_the_same_each_time() -> None:
@@ -41,6 +41,6 @@ def test_the_picture_and_the_words_have_every_count_and_are_the_same_each_time()
 
 
 def test_only_filters_test_one_thing_after_the_other() -> None:
-    assert drawn(Funnel("filter_general", 0, 0, {}, {}))
-    assert not drawn(Funnel("rejection_sampling", 0, 0, {}, {}))
+    assert is_sequence(Funnel("filter_general", 0, 0, {}, {}))
+    assert not is_sequence(Funnel("rejection_sampling", 0, 0, {}, {}))
     funnel_panel(Funnel("filter_general", 0, 0, {}, {}))

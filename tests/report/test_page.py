@@ -1,7 +1,6 @@
 """Laws of the page and its figures: nothing from outside, nothing executed, nothing hidden."""
 
 import base64
-import dataclasses
 import hashlib
 import html
 import json
@@ -19,7 +18,8 @@ from hypothesis import strategies as st
 from chainforge.defuse import defuse
 from chainforge.report.figures import moving_average, thin
 from chainforge.report.samples import as_answer, parse
-from chainforge.report.write import ReportSettings, write_report
+from chainforge.report.subject import Subject
+from chainforge.report.write import write_report
 from chainforge.response import Parsed, tag_format
 
 VOID = {"meta", "br", "wbr", "img", "link", "input"}
@@ -93,25 +93,23 @@ def test_hostile_text_is_shown_and_never_run(report: Path) -> None:
 
 
 def test_what_a_trimmed_graph_lacks_is_left_out_and_said(
-    root: Path, tmp_path: Path, settings: ReportSettings
+    root: Path, tmp_path: Path, subject: Subject
 ) -> None:
     (root / "plots" / "grpo_final.csv").unlink()
-    write_report(root=root, out=tmp_path / "some", settings=settings)
+    write_report(root=root, out=tmp_path / "some", subject=subject)
     page = (tmp_path / "some" / "index.html").read_text(encoding="utf-8")
     assert page.count("Left out:") == 1
     assert "plots/grpo_final.csv is not there" in page
     shutil.rmtree(root)
-    nothing = dataclasses.replace(settings, checkpoints=(), parents={})
-    write_report(root=root, out=tmp_path / "none", settings=nothing)
+    nothing = subject.model_copy(update={"checkpoints": (), "parents": {}})
+    write_report(root=root, out=tmp_path / "none", subject=nothing)
     assert (tmp_path / "none" / "stages.json").read_text() == "[]\n"
     assert (tmp_path / "none" / "index.html").read_text(encoding="utf-8").count("Left out:") == 8
 
 
-def test_every_checkpoint_answers_the_same_problems_of_every_family(
-    report: Path, settings: ReportSettings
-) -> None:
+def test_every_checkpoint_answers_the_same_problems_of_every_family(report: Path, subject: Subject) -> None:
     text = (report / "index.html").read_text(encoding="utf-8")
-    assert text.count('class="badge"') == 3 * len(settings.checkpoints) * len(settings.benches)
+    assert text.count('class="badge"') == 3 * len(subject.checkpoints) * len(subject.benches)
     assert text.count("· sorting ·") + text.count("· &lt;u&gt;sum&lt;/u&gt; ·") == 6
     assert min(text.count("· sorting ·"), text.count("· &lt;u&gt;sum&lt;/u&gt; ·")) == 2
 
@@ -158,7 +156,7 @@ def test_what_turns_text_around_is_shown_and_not_obeyed(report: Path) -> None:
     assert "⟨U+202E⟩" in (report / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_conversation_is_shown_whole(root: Path, tmp_path: Path, settings: ReportSettings) -> None:
+def test_a_conversation_is_shown_whole(root: Path, tmp_path: Path, subject: Subject) -> None:
     for path in root.glob("data/eval/*/*.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         for row in rows:
@@ -169,18 +167,18 @@ def test_a_conversation_is_shown_whole(root: Path, tmp_path: Path, settings: Rep
                 {"role": "user", "content": row["question"]},
             ]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write_report(root=root, out=tmp_path / "out", settings=settings)
+    write_report(root=root, out=tmp_path / "out", subject=subject)
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     for turn in (
         "system</span> Be &lt;brief&gt;.",
         "user</span> The first",
         "assistant</span> What was said",
     ):
-        assert page.count(turn) == settings.samples_per_checkpoint * len(settings.benches)
+        assert page.count(turn) == subject.samples_per_bench * len(subject.benches)
 
 
-def test_an_answer_with_an_empty_part_is_not_in_the_format(settings: ReportSettings) -> None:
+def test_an_answer_with_an_empty_part_is_not_in_the_format(subject: Subject) -> None:
     for parts in ((" ", "42"), ("steps", "\n"), ("", "")):
-        text = settings.response_format.render(*parts)
+        text = subject.response_format.render(*parts)
         sample = {"text": text, "rewards": {}, "finish": "stop", "tokens": 3}
-        assert as_answer("mine", sample, 0.0, settings).parsed is None
+        assert as_answer("mine", sample, 0.0, subject).parsed is None

@@ -1,7 +1,6 @@
 """Laws of the report: same bytes, exact schema, honest numbers, errors that name the file."""
 
 import csv
-import dataclasses
 import json
 import re
 import shutil
@@ -12,7 +11,8 @@ import pytest
 
 from chainforge.errors import ChainForgeError
 from chainforge.report.results import format_table, read_results
-from chainforge.report.write import ReportSettings, write_report
+from chainforge.report.subject import Subject
+from chainforge.report.write import write_report
 
 STAGE_KEYS = [
     "checkpoint", "bench", "n", "pass_at_1", "ci95_lo", "ci95_hi", "maj_at_k", "k", "format_rate",
@@ -24,13 +24,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def test_the_same_inputs_give_the_same_bytes(root: Path, tmp_path: Path, settings: ReportSettings) -> None:
-    write_report(root=root, out=tmp_path / "one", settings=settings)
+def test_the_same_inputs_give_the_same_bytes(root: Path, tmp_path: Path, subject: Subject) -> None:
+    write_report(root=root, out=tmp_path / "one", subject=subject)
     moved = shutil.move(root, tmp_path / "elsewhere")
     with matplotlib.rc_context(
         {"font.size": 30, "svg.fonttype": "path"}
     ):  # as a matplotlibrc of one's own would
-        write_report(root=Path(moved), out=tmp_path / "two", settings=settings)
+        write_report(root=Path(moved), out=tmp_path / "two", subject=subject)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert sorted(contents(tmp_path / "one")) == [
         "curves.svg", "families.json", "index.html", "paired.json", "stages.csv", "stages.json",
@@ -39,13 +39,11 @@ def test_the_same_inputs_give_the_same_bytes(root: Path, tmp_path: Path, setting
     assert str(tmp_path).encode() not in b"".join(contents(tmp_path / "two").values())
 
 
-def test_the_machine_readable_files_have_exactly_the_promised_fields(
-    report: Path, settings: ReportSettings
-) -> None:
+def test_the_machine_readable_files_have_exactly_the_promised_fields(report: Path, subject: Subject) -> None:
     stages = json.loads((report / "stages.json").read_text())
     assert [list(row) for row in stages] == [STAGE_KEYS] * 6
     assert [(row["checkpoint"], row["bench"]) for row in stages] == [
-        (checkpoint, bench) for checkpoint in settings.checkpoints for bench in settings.benches
+        (checkpoint, bench) for checkpoint in subject.checkpoints for bench in subject.benches
     ]
     assert stages[0] == {
         "checkpoint": "qwen_sft_ckpt", "bench": "reasoning", "n": 24, "pass_at_1": 0.125, "ci95_lo": 0.0625,
@@ -63,9 +61,9 @@ def test_the_machine_readable_files_have_exactly_the_promised_fields(
 
 
 def test_a_comparison_is_the_difference_of_the_two_accuracies_and_skips_parents_not_evaluated(
-    root: Path, settings: ReportSettings
+    root: Path, subject: Subject
 ) -> None:
-    results = read_results(root, settings)
+    results = read_results(root, subject)
     accuracy = {(row.checkpoint, row.bench): row.pass_at_1 for row in results.stages}
     assert len(results.paired) == 4
     for row in results.paired:
@@ -75,8 +73,8 @@ def test_a_comparison_is_the_difference_of_the_two_accuracies_and_skips_parents_
         assert row.n == 24
 
 
-def test_families_average_to_the_whole(root: Path, settings: ReportSettings) -> None:
-    results = read_results(root, settings)
+def test_families_average_to_the_whole(root: Path, subject: Subject) -> None:
+    results = read_results(root, subject)
     for stage in results.stages:
         rows = [r for r in results.families if (r.checkpoint, r.bench) == (stage.checkpoint, stage.bench)]
         assert sum(row.n for row in rows) == stage.n
@@ -87,32 +85,32 @@ def test_families_average_to_the_whole(root: Path, settings: ReportSettings) -> 
     "kind", ["metrics/eval/qwen_rl_ckpt_stage2/general.json", "data/eval/qwen_sft_ckpt/general.jsonl"]
 )
 def test_a_listed_checkpoint_without_its_evaluation_is_an_error_that_names_the_file(
-    kind: str, root: Path, tmp_path: Path, settings: ReportSettings
+    kind: str, root: Path, tmp_path: Path, subject: Subject
 ) -> None:
     (root / kind).unlink()
     with pytest.raises(ChainForgeError, match=re.escape(kind)):
-        write_report(root=root, out=tmp_path / "out", settings=settings)
+        write_report(root=root, out=tmp_path / "out", subject=subject)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_reward_that_the_evaluation_does_not_have_is_an_error(root: Path, settings: ReportSettings) -> None:
+def test_a_reward_that_the_evaluation_does_not_have_is_an_error(root: Path, subject: Subject) -> None:
     with pytest.raises(ChainForgeError, match=r"'corect'.*\n.*did you mean 'correct'"):
-        read_results(root, dataclasses.replace(settings, reward="corect"))
+        read_results(root, subject.model_copy(update={"reward": "corect"}))
 
 
-def test_an_answer_that_nobody_could_grade_counts_as_neither(root: Path, settings: ReportSettings) -> None:
+def test_an_answer_that_nobody_could_grade_counts_as_neither(root: Path, subject: Subject) -> None:
     path = root / "data/eval/qwen_sft_ckpt/general.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for sample in rows[0]["samples"]:
         sample["rewards"]["correct"] = None
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    paired = {(row.checkpoint, row.bench): row.n for row in read_results(root, settings).paired}
+    paired = {(row.checkpoint, row.bench): row.n for row in read_results(root, subject).paired}
     assert paired["qwen_rl_ckpt_stage2", "general"] == 23
     assert paired["qwen_rl_ckpt_stage2", "reasoning"] == 24
 
 
-def test_the_terminal_table_is_aligned(root: Path, settings: ReportSettings) -> None:
-    lines = format_table(read_results(root, settings).stages).splitlines()
+def test_the_terminal_table_is_aligned(root: Path, subject: Subject) -> None:
+    lines = format_table(read_results(root, subject).stages).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[2].split() == [
         "qwen_sft_ckpt", "reasoning", "24", "12.5%", "[6.2%,", "25.0%]", "–", "100.0%", "31.5", "0.0%",

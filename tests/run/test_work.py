@@ -48,7 +48,7 @@ def _in_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def interrupted(inputs: Inputs, steps: int) -> None:
-    """A run that breaks after so many steps."""
+    """A run that breaks after this many steps."""
     with suppress(RuntimeError), open_work(inputs, RUNTIME) as work:
         counter = Counter()
         work.attach(counter=counter)

@@ -9,7 +9,7 @@ from toys import MakeScorer, write_plugin
 
 from chainforge.plugins import load_plugins
 from chainforge.scoring import Scorer
-from chainforge.wiring import weighted
+from chainforge.wiring import make_reward
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def make_scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeScorer
         write_plugin(folder, code, "toy", function, **options)
         plugins = load_plugins(folder)
         assert not plugins.broken
-        reward = weighted(plugins.pick("rewards", "toy"))
+        reward = make_reward(plugins.pick("rewards", "toy"))
         scorers.append(Scorer((reward,), SUPERCOT, limit, log or (lambda name, value: None)))
         return scorers[-1]
 

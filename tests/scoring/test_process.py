@@ -22,7 +22,7 @@ from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import RewardOptions
 from chainforge.plugins import load_plugins
 from chainforge.scoring import Scorer, WeightedReward
-from chainforge.wiring import weighted
+from chainforge.wiring import make_reward
 
 SLOW = pytest.mark.slow  # half a second and more of waiting for a limit
 ASKED = prompt(1, "6*7=?", "42")
@@ -281,7 +281,7 @@ def test_closing_in_a_call_ends_it_at_once(toy: Scorer, fresh: list[tuple[str, A
 
 def test_a_scorer_that_is_forgotten_leaves_nothing(tmp_path: Path) -> None:
     write_plugin(tmp_path, TOY, "toy", "reward", isolation="process")
-    scorer = Scorer((weighted(load_plugins(tmp_path).pick("rewards", "toy")),), SUPERCOT, 20.0)
+    scorer = Scorer((make_reward(load_plugins(tmp_path).pick("rewards", "toy")),), SUPERCOT, 20.0)
     (pid,) = map(int, filter(None, score(scorer, "pid")))
     assert alive(pid)
     del scorer
@@ -295,10 +295,10 @@ from chainforge.plugins import load_plugins
 from chainforge.records import Completion, Prompt
 from chainforge.response import tag_format
 from chainforge.scoring import Scorer
-from chainforge.wiring import weighted
+from chainforge.wiring import make_reward
 
 asked = Prompt("p1", "toy", ({"role": "user", "content": "?"},))
-reward = weighted(load_plugins(Path(sys.argv[1])).pick("rewards", "toy"))
+reward = make_reward(load_plugins(Path(sys.argv[1])).pick("rewards", "toy"))
 say = lambda *what: print(*what, flush=True)
 scorer = Scorer((reward,), tag_format("supercot"), 60.0, lambda name, value: say(value))
 
@@ -361,7 +361,7 @@ def test_ctrl_c_is_the_parents_to_decide_about(tmp_path: Path) -> None:
 def test_a_plugin_of_the_project_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_plugin(tmp_path / "plugins", TOY, "toy", "reward", isolation="process")
     monkeypatch.chdir(tmp_path)
-    reward = weighted(load_plugins().pick("rewards", "toy"), 0.5)
+    reward = make_reward(load_plugins().pick("rewards", "toy"), 0.5)
     monkeypatch.chdir("/")
     assert reward.who == "reward 'toy' (plugins/reward_toy.py)"
     with Scorer((reward,), SUPERCOT, 20.0) as scorer:
@@ -377,7 +377,7 @@ def test_a_plugin_that_is_installed_is_found_again(tmp_path: Path, monkeypatch: 
     (metadata / "entry_points.txt").write_text("[chainforge]\nsome = some_rewards\n")
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        reward = weighted(load_plugins(tmp_path / "none").pick("rewards", "installed"))
+        reward = make_reward(load_plugins(tmp_path / "none").pick("rewards", "installed"))
         with Scorer((reward,), SUPERCOT, 20.0) as scorer:
             assert score(scorer, "next") == [1.0]
             with pytest.raises(

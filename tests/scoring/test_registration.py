@@ -11,7 +11,7 @@ from toys import write_plugin
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import RegisterReward, RewardOptions
 from chainforge.plugins import load_plugins
-from chainforge.wiring import weighted
+from chainforge.wiring import make_reward
 
 REWARD = "def reward(completions): return [0.0] * len(completions)\n"
 
@@ -61,7 +61,7 @@ def test_every_option_reaches_the_reward_as_registered(tmp_path: Path) -> None:
     }
     assert set(options) == {option.name for option in fields(RewardOptions)} - {"reading"}  # no text
     write_plugin(tmp_path, REWARD, "toy", "reward", **options)
-    reward = weighted(load_plugins(tmp_path).pick("rewards", "toy"), 0.5)
+    reward = make_reward(load_plugins(tmp_path).pick("rewards", "toy"), 0.5)
     assert reward.options == RewardOptions(**options)
     assert reward.weight == 0.5
 

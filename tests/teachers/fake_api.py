@@ -174,7 +174,7 @@ def ask(
 def made(
     teacher: FakeTeacher, asked: int | Iterable[Prompt], samples: int = 1, seed: int = 17
 ) -> list[Question]:
-    """The questions about so many prompts, or about these."""
+    """The questions about this many prompts, or about these."""
     return list(questions(teacher, prompts(asked) if isinstance(asked, int) else asked, samples, seed))
 
 

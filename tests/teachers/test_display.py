@@ -49,7 +49,7 @@ def test_at_first_there_is_little_to_say() -> None:
 def test_pace_and_time_left_are_those_of_the_last_minute(clock: Clock) -> None:
     state = at_some_point()
     for _ in range(100):
-        state.tally.ended(ANSWERED, 600)
+        state.tally.count(ANSWERED, 600)
     assert heading(state) == "300 of 1,000 (30%), 0:07:00 left"
     assert "1,000 tokens/s" in sentence(state)
     clock.now += 61
@@ -68,24 +68,24 @@ def test_money_is_told_with_its_cap_and_what_may_be_lost() -> None:
 
 def test_only_what_was_asked_again_is_said_to_be() -> None:
     state = at_some_point()
-    state.tally.ended(ANSWERED, 10)
+    state.tally.count(ANSWERED, 10)
     assert "asked again" not in sentence(state)
     for _ in range(3):
-        state.tally.ended(AGAIN, 0)
-    state.tally.ended(Verdict("again", "busy"), 0)
+        state.tally.count(AGAIN, 0)
+    state.tally.count(Verdict("again", "busy"), 0)
     assert " · asked again: busy 1, failed 3" in sentence(state)
-    state.tally.ended(Verdict("skip", "failed"), 0)
+    state.tally.count(Verdict("skip", "failed"), 0)
     assert sentence(state).endswith(" · asked again: busy 1, failed 3 · 1 without an answer")
 
 
 def test_why_calls_fail_is_said_in_one_line_that_is_not_too_long() -> None:
     state = at_some_point(tally=Tally(1000, kept=200, left_out=3, started=0.0))
-    state.tally.ended(Verdict("again", "failed"), 0, "500: the GPU is on fire")
-    state.tally.ended(ANSWERED, 10)
+    state.tally.count(Verdict("again", "failed"), 0, "500: the GPU is on fire")
+    state.tally.count(ANSWERED, 10)
     assert sentence(state).endswith(
         "asked again: failed 1 · 3 refused before · newest problem: 500: the GPU is on fire"
     )
-    state.tally.ended(AGAIN, 0, "500: \x1b[2J" + "x" * 500)
+    state.tally.count(AGAIN, 0, "500: \x1b[2J" + "x" * 500)
     assert "\x1b" not in sentence(state)
     assert len(sentence(state)) < 400
 
@@ -118,7 +118,7 @@ def test_a_closed_terminal_is_no_reason_to_lose_answers(
 def test_what_is_in_the_way_is_said_last() -> None:
     state = at_some_point(stopped=CollectionStopped("signal", "stopped (Ctrl-C)"))
     state.tally.waiting_for = "off-peak hours"
-    state.tally.text_came(12345)
+    state.tally.count_text(12345)
     assert sentence(state).endswith(
         "12,345 characters streamed · waiting for off-peak hours · "
         "stopped (Ctrl-C): waiting for the calls in flight"
@@ -130,7 +130,7 @@ def test_what_is_in_the_way_is_said_last() -> None:
 def test_it_is_done_when_all_is_answered() -> None:
     state = at_some_point()
     for _ in range(800):
-        state.tally.ended(ANSWERED, 1)
+        state.tally.count(ANSWERED, 1)
     assert heading(state) == "1,000 of 1,000 (100%)"
     assert heading(at_some_point(tally=Tally(0))) == "0 of 0 (0%)"
 

@@ -400,7 +400,7 @@ def test_json_nested_however_deep_is_a_line_that_can_be_read(levels: int, tmp_pa
 
 
 class SmallDisk:
-    """`os.write` and the like on a disk that has so many bytes in all, this folder's files alone."""
+    """`os.write` and the like on a disk of this many bytes, this folder's files alone."""
 
     def __init__(self, folder: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.size = folder, size

@@ -73,11 +73,11 @@ class Provider:
         self.in_flight -= 1
         if end == ANSWERED:
             self.accepted -= 1
-            self.limit.answered(self.latency_s, self.in_flight)
+            self.limit.note_answer(self.latency_s, self.in_flight)
         elif end == REFUSED:
-            self.limit.refused(self.in_flight, self.now)
+            self.limit.note_refusal(self.in_flight, self.now)
         else:
-            self.limit.failed(self.in_flight, self.now)
+            self.limit.note_failure(self.in_flight, self.now)
 
     def share(self, what: int, since: float) -> float:
         """Of the calls sent since then."""
@@ -171,9 +171,9 @@ def test_after_an_outage_it_is_soon_where_it_was() -> None:
 def test_a_few_failures_change_nothing() -> None:
     limit = Limit(64)
     for now in range(100, 200):
-        limit.failed(20, now)
-        limit.failed(20, now)
-        limit.answered(1, 20)
+        limit.note_failure(20, now)
+        limit.note_failure(20, now)
+        limit.note_answer(1, 20)
         assert limit.room(20, now) > 0 or limit.value <= 20
     assert limit.value >= 16
 
@@ -183,14 +183,14 @@ def test_what_a_provider_asks_for_is_waited_for_within_two_minutes(
     asked: int, now: int, in_flight: int
 ) -> None:
     limit = Limit(64)
-    limit.refused(in_flight, now, asked)
+    limit.note_refusal(in_flight, now, asked)
     assert limit.open_at == 0, "one refusal among answers may be about that call alone"
-    limit.refused(in_flight, now, asked)
+    limit.note_refusal(in_flight, now, asked)
     assert limit.open_at == now + min(asked, LONGEST_RETRY_AFTER_S)
     assert limit.room(0, now + min(asked, LONGEST_RETRY_AFTER_S) + 1e-6) > 0
     if asked:
         assert limit.room(0, now) == 0
-    limit.refused(in_flight, now, 0.0)
+    limit.note_refusal(in_flight, now, 0.0)
     assert limit.open_at == now + min(asked, LONGEST_RETRY_AFTER_S), "a later one shortens nothing"
 
 
@@ -203,11 +203,11 @@ def test_it_is_never_less_than_one_nor_more_than_allowed(
         now += after_s
         others = min(in_flight, most - 1)
         if what == ANSWERED:
-            limit.answered(after_s, others)
+            limit.note_answer(after_s, others)
         elif what == REFUSED:
-            limit.refused(others, now, retry_after_s)
+            limit.note_refusal(others, now, retry_after_s)
         else:
-            limit.failed(others, now)
+            limit.note_failure(others, now)
         room = limit.room(others, now)
         assert 1 <= limit.value <= most
         assert room + others <= most
@@ -219,7 +219,7 @@ def test_eight_failures_in_a_row_mean_that_nobody_is_there() -> None:
     limit = Limit(4)
     for n in range(OUTAGE):
         assert limit.value == 4
-        limit.failed(3, 100 + n)
+        limit.note_failure(3, 100 + n)
     assert limit.value == 1
 
 

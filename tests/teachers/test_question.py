@@ -23,7 +23,7 @@ any_text = st.lists(st.text() | st.sampled_from(["\ud83d", "\ude00", "a/b"])).ma
 def one(
     content: str = "6*7?", sample: int = 0, *, prompt_id: str = "p", seed: int = 17, **teacher: Any
 ) -> Question:
-    """A question with so many earlier ones about the same prompt."""
+    """A question with this many earlier ones about the same prompt."""
     prompt = Prompt(prompt_id, "toy", (Message(role="user", content=content),))
     return list(questions(FakeTeacher(**teacher), [prompt], sample + 1, seed))[sample]
 

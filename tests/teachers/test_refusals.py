@@ -11,7 +11,7 @@ from virtual_time import Clock
 from chainforge.providers.calls import Call, CallFailed
 from chainforge.teachers.paid import read_paid
 from chainforge.teachers.stops import CollectionStopped
-from chainforge.teachers.unanswered import unanswered
+from chainforge.teachers.unanswered import describe_unanswered
 
 pytestmark = pytest.mark.usefixtures("clock")
 
@@ -75,7 +75,7 @@ def test_a_few_that_are_always_refused_leave_all_others_answered_in_one_run(
 def test_the_refused_ones_are_named_with_what_the_provider_said(said: str, tmp_path: Path) -> None:
     teacher = refusing(said, {7, 33})
     paid = ask(teacher, 60, tmp_path, concurrency=4)
-    head, reason = unanswered(made(teacher, 60), paid)
+    head, reason = describe_unanswered(made(teacher, 60), paid)
     assert head.startswith("2 of 60 questions were refused")
     assert "--retry-refused" in head
     assert reason == f"  {REFUSALS[said]}: p7, p33"

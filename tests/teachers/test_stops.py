@@ -28,7 +28,7 @@ def test_the_first_answers_are_judged_however_many_end_between_two_looks(ends: l
     stopped = False
     for end in ends:
         for tally in (always, now_and_then):
-            tally.ended(ENDS[end], 1)
+            tally.count(ENDS[end], 1)
         stopped = stopped or hopeless(always, 0) is not None
     first = [end for end in ends if end != "failed"][:JUDGED]
     assert stopped == (first.count("no_reasoning") > JUDGED // 5)
@@ -39,7 +39,7 @@ def test_the_first_answers_are_judged_however_many_end_between_two_looks(ends: l
 def test_finishes_that_nobody_knows_stop_the_run_when_they_pile_up(ends: list[str]) -> None:
     tally = Tally(1000)
     for end in ends:
-        tally.ended(ODD[end], 1)
+        tally.count(ODD[end], 1)
     first = [end for end in ends if end != "failed"][:JUDGED]
     odd = Counter(end for end in first if end in ("mystery", "riddle"))
     silent = first.count("no_reasoning")
@@ -54,7 +54,7 @@ def test_finishes_that_nobody_knows_stop_the_run_when_they_pile_up(ends: list[st
 def test_nobody_is_given_up_for_while_calls_are_in_flight() -> None:
     tally = Tally(1000)
     for _ in range(5):
-        tally.ended(Verdict("skip", "failed"), 0, "500: broken")
+        tally.count(Verdict("skip", "failed"), 0, "500: broken")
     assert hopeless(tally, in_flight=1) is None
     assert "all failed: 500: broken" in str(hopeless(tally, in_flight=0))
 
@@ -62,6 +62,6 @@ def test_nobody_is_given_up_for_while_calls_are_in_flight() -> None:
 def test_a_run_without_one_answer_is_not_done() -> None:
     tally = Tally(3)
     assert fruitless(tally) is None
-    tally.ended(Verdict("skip", "refused"), 0, "422: no")
+    tally.count(Verdict("skip", "refused"), 0, "422: no")
     assert str(fruitless(tally)).startswith("the first 1 questions were all refused: 422: no")
     assert fruitless(Tally(3, kept=1)) is None

@@ -10,7 +10,7 @@ from fake_api import FakeTeacher, answer, ask, lines, made, prompts
 from chainforge.teachers.account import account_of
 from chainforge.teachers.question import fingerprint
 from chainforge.teachers.traces import traces_of
-from chainforge.teachers.usable import names_of, read_answers, unused
+from chainforge.teachers.usable import describe_unused, names_of, read_answers
 
 pytestmark = pytest.mark.usefixtures("clock")
 
@@ -123,4 +123,6 @@ def test_what_changes_an_answer_asks_again_and_the_journal_s_answers_are_named(
 def test_nothing_is_unused_where_all_is_used(tmp_path: Path) -> None:
     first = teacher()
     ask(first, 4, tmp_path)
-    assert unused(tmp_path, read_answers(tmp_path, first, made(first, 6)), first, made(first, 6)) == []
+    assert (
+        describe_unused(tmp_path, read_answers(tmp_path, first, made(first, 6)), first, made(first, 6)) == []
+    )

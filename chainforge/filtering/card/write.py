@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from chainforge.config.filter import FilterSettings
-from chainforge.filtering.funnel import REASONS, Funnel, ordered
+from chainforge.filtering.funnel import REASONS, Funnel, sort_reasons
 from chainforge.outputs import sha256_of
 from chainforge.records import Example, Prompt
 from chainforge.response import TagFormat
@@ -77,7 +77,7 @@ def data_card(data: DataSet) -> str:
 def funnel_rows(funnel: Funnel) -> list[tuple[str, str, int, int]]:
     """Reason, what it means, dropped, left after it; in the order of the tests."""
     left, rows = funnel.read, []
-    for reason in ordered(funnel.dropped):
+    for reason in sort_reasons(funnel.dropped):
         left -= funnel.dropped[reason]
         rows.append((reason, REASONS.get(reason, ""), funnel.dropped[reason], left))
     return rows

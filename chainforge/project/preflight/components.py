@@ -7,9 +7,8 @@ from typing import Any
 
 from chainforge.config.loading import load_settings
 from chainforge.config.verbs import VERBS
-from chainforge.errors import ChainForgeError, described
-from chainforge.plugins import Entry, Plugins, plugin_settings, role_title
-from chainforge.plugins import made as component
+from chainforge.errors import ChainForgeError, describe
+from chainforge.plugins import Entry, Plugins, make_component, plugin_settings, role_title
 from chainforge.project.graph import GraphStep
 from chainforge.project.lock_entry import selections
 from chainforge.project.preflight.input_files import check_there, check_watched, made_by, made_in
@@ -44,13 +43,13 @@ def make(entry: Entry, settings: Mapping[str, Any]) -> None:
         if entry.role == "prompt_sources":
             entry.component(**plugin_settings(entry, settings), split="train", n=1, seed=0)
         else:
-            component(entry, settings)
+            make_component(entry, settings)
     except ChainForgeError as error:
         named = error.problem if entry.who in error.problem else f"{entry.who}: {error.problem}"
         raise ChainForgeError(named, error.fix) from error
     except Exception as error:
         raise ChainForgeError(
-            f"{entry.who} takes not these settings: {described(error)}",
+            f"{entry.who} does not take these settings: {describe(error)}",
             f"correct them in params.yaml, or mend the plugin: chainforge plugins check {entry.name}",
         ) from error
 

@@ -23,7 +23,7 @@ def check_device(device: str) -> None:
     try:
         ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        return  # the steps themselves will tell
+        return  # the steps report it themselves
     if ended.returncode == 3:
         raise ChainForgeError(
             f"runtime.device is {device}, and torch finds no such device here",

@@ -10,7 +10,7 @@ from chainforge.config.loading import load_settings
 from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError
 from chainforge.project.claims import overlap, setting
-from chainforge.project.graph import VARIABLE, GraphStep, dependencies, filled, outputs, param
+from chainforge.project.graph import VARIABLE, GraphStep, dependencies, fill, outputs, param
 
 
 def check_inputs(graph: Mapping[str, GraphStep]) -> None:
@@ -20,7 +20,7 @@ def check_inputs(graph: Mapping[str, GraphStep]) -> None:
         for dep in step.deps:
             variable = VARIABLE.fullmatch(dep)
             if not variable or param(variable[1]) is not None:
-                check_there(f"{step.name} reads {filled(dep)}{setting(dep)}", filled(dep), made)
+                check_there(f"{step.name} reads {fill(dep)}{setting(dep)}", fill(dep), made)
         for name, path in named_files(load_settings(VERBS[step.verb], *step.sections)):
             if path not in outputs(step):
                 check_watched(step, f"{step.sections[-1]}: {name}", path)

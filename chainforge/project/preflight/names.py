@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from chainforge.config.report import ReportSection
+from chainforge.config.report import ReportSettings
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.project.graph import GraphStep, outputs, settings_of
 
@@ -20,7 +20,7 @@ def check_names(params: Mapping[str, Any], graph: Mapping[str, GraphStep]) -> No
     _check_benches(params.get("benches"), graph)
     for step in graph.values():
         if step.verb == "report":
-            _check_parents(settings_of(ReportSection, step.name), params["checkpoints"])
+            _check_parents(settings_of(ReportSettings, step.name), params["checkpoints"])
 
 
 def _check_checkpoints(names: Collection[str], steps: Collection[GraphStep]) -> None:
@@ -48,7 +48,7 @@ def _check_benches(benches: Any, graph: Mapping[str, GraphStep]) -> None:
             )
 
 
-def _check_parents(report: ReportSection, checkpoints: Collection[str]) -> None:
+def _check_parents(report: ReportSettings, checkpoints: Collection[str]) -> None:
     for name in (*report.parents, *report.parents.values()):
         if name not in checkpoints:
             raise unknown("checkpoint for report.parents", name, checkpoints)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from chainforge.config.yaml import parse_mapping
 from chainforge.errors import ChainForgeError
 from chainforge.report.compare.problems import Answers, Row
-from chainforge.report.compare.settings import LOCK, outdated, value_of
+from chainforge.report.compare.settings import LOCK, outdated_steps, value_of
 from chainforge.report.evaluations import rows_file
 from chainforge.report.shape import check_shape
 
@@ -73,7 +73,7 @@ class Revision:
     @cached_property
     def outdated(self) -> set[tuple[str, str]]:
         """The cells whose answers are not those of the revision's own settings."""
-        old = outdated(self.recorded, self.params, self.lock)
+        old = outdated_steps(self.recorded, self.params, self.lock)
         return {(c, b) for c, b in self.cells if f"evaluate@{c}-{b}" in old}
 
     def answers(self, checkpoint: str, bench: str) -> Answers | None:

@@ -17,7 +17,7 @@ def changed_settings(a: Tree, b: Tree) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def outdated(recorded: Tree, params: Tree, lock: Tree) -> set[str]:
+def outdated_steps(recorded: Tree, params: Tree, lock: Tree) -> set[str]:
     """The steps in dvc.lock whose result, by DVC's account, is not that of these settings and inputs."""
     stages: Tree = recorded.get("stages", {})
     makers = {out["path"]: name for name, stage in stages.items() for out in stage.get("outs", [])}

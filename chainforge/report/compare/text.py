@@ -59,7 +59,7 @@ class Comparison:
     def _settings_text(self) -> str:
         width = max(map(len, self.settings), default=0)
         lines = [f"  {key:<{width}}  {short(a)} → {short(b)}" for key, (a, b) in self.settings.items()]
-        lines += [f"  {what} in {named(steps)}" for what, steps in self.lock.items()]
+        lines += [f"  {what} in {name_some(steps)}" for what, steps in self.lock.items()]
         return "\n".join(["Different, A → B:", *lines]) if lines else "No setting, plugin or code differs."
 
     def _notes(self) -> Iterator[str]:
@@ -68,11 +68,13 @@ class Comparison:
             runs.setdefault(tuple(cells), []).append(run)
         for old, names in runs.items():
             if old:
-                which = named([f"{checkpoint} on {bench}" for checkpoint, bench in old])
+                which = name_some([f"{checkpoint} on {bench}" for checkpoint, bench in old])
                 yield f"Careful, {' and '.join(names)}: other settings or inputs than now made {which}"
         partly = [cell for cell in self.cells if cell.paired and not cell.n == cell.n_a == cell.n_b]
         if partly:
-            sizes = named([f"{cell.checkpoint} on {cell.bench} ({cell.n_a}, {cell.n_b})" for cell in partly])
+            sizes = name_some(
+                [f"{cell.checkpoint} on {cell.bench} ({cell.n_a}, {cell.n_b})" for cell in partly]
+            )
             yield f"Only problems that both runs have are compared. A and B have more: {sizes}"
         if any(cell.clear for cell in self.cells):
             yield (
@@ -140,7 +142,7 @@ def short(value: Any, most: int = VALUE) -> str:
     return f"{text[: most // 2]} … {text[len(text) - most // 2 :]}"
 
 
-def named(things: Sequence[str]) -> str:
+def name_some(things: Sequence[str]) -> str:
     """The first few, and how many more."""
     rest = len(things) - STEPS
     return ", ".join(things[:STEPS]) + (f" and {rest} more" if rest > 0 else "")
