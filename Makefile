@@ -7,10 +7,8 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONHASHSEED := 0
-# On a CPU: freed memory is used again, up to 32 MB in one piece, and large tensors lie on huge pages. Without, a
-# step takes some percent longer (docs/performance.md).
+# On a CPU: freed memory is used again, up to 32 MB in one piece. Without, a step takes up to 4% longer.
 export GLIBC_TUNABLES ?= glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=536870912
-export THP_MEM_ALLOC_ENABLE ?= 1
 # Linux without a GPU: PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" saves gigabytes of CUDA.
 PIP_ARGS ?=
 PIP = $(BIN)/python -m pip install --quiet
@@ -31,7 +29,7 @@ SMOLLM2 ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test test-all test-quick check-gpu pins lint fix results exp-show clean bench bench-sft bench-techniques bench-vllm
+.PHONY: help run setup setup-dev test test-all test-quick check-gpu pins lint fix results exp-show clean bench bench-sft bench-techniques bench-before bench-vllm
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -79,6 +77,9 @@ bench-sft: setup $(if $(filter .bench/%,$(BENCH_TRL_PYTHON)),.bench/trl/.ready) 
 
 bench-techniques: setup ## The GRPO step without each of its techniques
 	$(BIN)/python benchmarks/techniques.py a c d e $(BENCH_ARGS)
+
+bench-before: setup ## A GRPO step of this checkout against one of another: BEFORE=folder
+	$(BIN)/python benchmarks/checkouts.py $(BEFORE) a c d $(if $(SMOLLM2),b --smollm2 $(SMOLLM2)) $(BENCH_ARGS)
 
 bench-vllm: setup ## Rollouts against vLLM: VLLM_PYTHON=python that has it, SMOLLM2=folder
 	$(BIN)/python benchmarks/grpo.py $(if $(SMOLLM2),b --smollm2 $(SMOLLM2),a) --vllm $(VLLM_PYTHON) --precisions \

@@ -21,6 +21,8 @@ from chainforge.pretrained import load_model, load_tokenizer
 from chainforge.pretrained.weights import settle_tying
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tensors from 2 MB on lie on huge pages, where the system has them. PyTorch asks at its first tensor.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 logging.disable_progress_bar()  # one bar per step, and that one shows the step
 
 

@@ -76,6 +76,7 @@ class Merged(NamedTuple):
     """A layer's linear maps of one input as one: (weight, bias) of queries, keys, values; of gate, up."""
 
     qkv: tuple[Tensor, Tensor | None]
+    sizes: list[int]  # of queries, keys, values
     gate_up: tuple[Tensor, Tensor | None]
 
 
@@ -93,7 +94,9 @@ def merge(model: PreTrainedModel) -> list[Merged] | None:
     ]
     if any(type(each) is not nn.Linear for pair in groups for group in pair for each in group):
         return None  # an adapter or quantised weights: its modules know how
-    return [Merged(_joined(qkv), _joined(gate_up)) for qkv, gate_up in groups]
+    return [
+        Merged(_joined(qkv), [each.out_features for each in qkv], _joined(gate_up)) for qkv, gate_up in groups
+    ]
 
 
 def _joined(linears: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
@@ -115,12 +118,11 @@ def run_layer(
     attention, mlp = layer.self_attn, layer.mlp
     normed_BSH = _normed(layer.input_layernorm, hidden_BSH)
     if merged:
-        sizes = [each.out_features for each in (attention.q_proj, attention.k_proj, attention.v_proj)]
-        qkv: Sequence[Tensor] = linear(normed_BSH, *merged.qkv).split(sizes, -1)
+        qkv: Sequence[Tensor] = linear(normed_BSH, *merged.qkv).split(merged.sizes, -1)
     else:
         qkv = [each(normed_BSH) for each in (attention.q_proj, attention.k_proj, attention.v_proj)]
     query, key, value = (x.unflatten(-1, (-1, attention.head_dim)) for x in qkv)
-    if hasattr(attention, "q_norm"):  # Qwen3
+    if isinstance(layer, Qwen3DecoderLayer):
         query, key = _normed(attention.q_norm, query), _normed(attention.k_norm, key)
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     query, key = rotate(query, cos_B1SD, sin_B1SD), rotate(key, cos_B1SD, sin_B1SD)
