@@ -40,7 +40,7 @@ class Work:
     tokens: int  # per completion; the most of them where lengths are uneven
     sizes: dict[str, int] = field(default_factory=dict)  # of a random Qwen2; empty: a folder
     uneven: bool = False
-    rows: int = 512  # ChainForge decodes so many at once: runtime.rollout_rows
+    rows: int = 512  # that ChainForge decodes at once: runtime.rollout_rows
     # completions per micro-batch that serve TRL best, by how it computes
     trl_micro_batch: dict[str, int] = field(default_factory=dict)
 

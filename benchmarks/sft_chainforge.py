@@ -78,7 +78,7 @@ class ChainForge:
         loss_sum = 0.0
         for batch in islice(self.batches, self.steps):
             with self.clock.phase("forward + backward"):
-                loss = update(self.learner, None, batch, self.settings, self.run).loss
+                loss = update(self.learner, None, batch, self.settings).loss
             responses = sum(len(t.completion) for t in batch)
             loss_sum += loss * responses
             trained += responses

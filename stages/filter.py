@@ -2,7 +2,7 @@
 
 from chainforge.config.filter import FilterSettings
 from chainforge.errors import ChainForgeError
-from chainforge.filtering.card.calls import read_calls
+from chainforge.filtering.card.read_calls import read_calls
 from chainforge.filtering.card.write import DataSet, data_card
 from chainforge.filtering.contamination import Benchmarks
 from chainforge.jsonl import read_records, write_records

@@ -131,5 +131,5 @@ def mixed_precision(
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Inside, what tensors are: losses and backward passes, in the middle of a block of mixed precision."""
+    """Inside, each operation in the precision of its tensors: a backward pass in mixed precision."""
     return torch.autocast(device.type, enabled=False)

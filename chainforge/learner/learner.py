@@ -12,7 +12,8 @@ from chainforge.models.policy_model import LogProbs
 
 Sums = dict[str, Tensor]
 # (places of a micro-batch's sequences, what the model says of them, the batch) -> (loss, sums to log). The
-# loss is a sum, already divided by what the whole optimizer step has of it: then micro-batches add up.
+# loss is a sum, already divided by what the whole optimizer step has of it: then micro-batches add up. It is
+# called in the precision of the forward pass, so that it may ask other models.
 Loss = Callable[[Sequence[int], LogProbs, Batch], tuple[Tensor, Sums]]
 
 

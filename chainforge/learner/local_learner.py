@@ -99,10 +99,10 @@ class LocalLearner:
                 found = self._model(
                     batch, temperature, entropy=entropy, vocabulary=vocabulary, head_gradient_VH=head_VH
                 )
+                part, its_sums = loss(indices, found, batch)
+                if not part.isfinite():
+                    raise NotFinite("the loss", part.item())
                 with full_precision(device):
-                    part, its_sums = loss(indices, found, batch)
-                    if not part.isfinite():
-                        raise NotFinite("the loss", part.item())
                     part.backward()
                 total += part.item()
                 for name, value in its_sums.items():

@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 from chainforge.algorithms.kl import distillation_kl
 from chainforge.config.sft import SftSettings
 from chainforge.errors import ChainForgeError
-from chainforge.learner.forward_passes import mixed_precision
 from chainforge.learner.learner import Learner, Sums, Update
 from chainforge.loops.sft_batches import batches, split
 from chainforge.models.batch import Batch, Tokens
@@ -69,7 +68,7 @@ def train(
     left = islice(batches(training, settings.batch_size, steps, step), done.steps, None)
     bar = progress(left, step.name, total=steps, initial=done.steps)
     for number, batch in enumerate(bar, start=done.steps + 1):
-        given = update(learner, teacher, batch, settings, step)
+        given = update(learner, teacher, batch, settings)
         due = number % settings.eval_every == 0 or number == steps
         eval_loss = evaluation_loss(learner, held_out) if due else None
         table.add(
@@ -114,7 +113,7 @@ def tokenize(
 
 
 def update(
-    learner: Learner, teacher: PolicyModel | None, batch: Sequence[Tokens], settings: SftSettings, step: Step
+    learner: Learner, teacher: PolicyModel | None, batch: Sequence[Tokens], settings: SftSettings
 ) -> Update:
     """One optimizer step on the mean loss per response token, in nats."""
     total = sum(len(t.completion) for t in batch)
@@ -124,7 +123,7 @@ def update(
         """Cross-entropy summed over response tokens, mixed with the teacher's KL by `logit_kd_weight`."""
         value = -(1 - weight) * found.logp_BT.sum()
         if teacher and found.logp_MV is not None:
-            with torch.no_grad(), mixed_precision(step.settings.precision, teacher.device):
+            with torch.no_grad():
                 by_teacher = teacher(micro_batch, vocabulary=True)
             value = value + weight * distillation_kl(found.logp_MV, by_teacher.logp_MV)
         return value / total, {}

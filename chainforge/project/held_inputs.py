@@ -12,7 +12,7 @@ from chainforge.project.claims import claim
 from chainforge.project.file_digests import MISSING, digest_path
 from chainforge.project.graph import dependencies, param, step_of
 from chainforge.project.lock_entry import Lock, code_digest, held_lock, lock_entry, locked_entry
-from chainforge.run.fingerprint import Inputs, differences, told
+from chainforge.run.fingerprint import Inputs, describe_change, differences
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def hold_inputs(name: str, settings: BaseModel, plugins: Plugins) -> Iterator[In
             f"{name}: while it ran, its inputs vanished: {', '.join(gone)}",
             f"find out what removes them; what a step has made, dvc checkout {' '.join(gone)} restores",
         )
-    if changed := [told(*change) for change in differences(asdict(before), asdict(now))]:
+    if changed := [describe_change(*change) for change in differences(asdict(before), asdict(now))]:
         raise ChainForgeError(
             f"{name}: while it ran, its inputs changed: {', '.join(changed)}",
             "run the same command again: it takes the new ones. If you set them back, it goes on instead",

@@ -37,7 +37,7 @@ class PaddedLayer(CacheLayerMixin):
         return like.new_empty(self.most_rows, heads, self.width, size)
 
     def _clear(self, rows: slice, columns: slice) -> None:
-        """What is masked must be a number all the same: 0 times whatever lies in memory may be none."""
+        """What is masked must be a number, too: 0 × NaN from fresh memory is NaN."""
         for states in self._storage:
             states[rows, :, columns] = 0.0
 

@@ -37,7 +37,7 @@ def complete(
         tuple(
             Completion(
                 prompt.id,
-                prefill + decode_response(tokenizer, said(a)),
+                prefill + decode_response(tokenizer, text_ids(a)),
                 a.token_ids,
                 a.logprobs,
                 a.finish,
@@ -49,7 +49,7 @@ def complete(
     ]
 
 
-def said(sampled: Sampled) -> Sequence[int]:
+def text_ids(sampled: Sampled) -> Sequence[int]:
     """Its token ids without the EOS token, which need not be one that decoding leaves out."""
     return sampled.token_ids[:-1] if sampled.finish == "stop" else sampled.token_ids
 

@@ -45,7 +45,7 @@ def differences(
             yield dotted, before, now
 
 
-def told(key: str, before: object, now: object) -> str:
+def describe_change(key: str, before: object, now: object) -> str:
     """A difference between two `Inputs` for a person: settings with their values."""
     kind, _, rest = key.partition(".")
     return f"{rest} {before} -> {now}" if kind == "params" else f"{rest or kind} changed"

@@ -17,7 +17,7 @@ from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.outputs import write_json, write_text
 from chainforge.run.exclusive import exclusive
-from chainforge.run.fingerprint import Inputs, differences, told
+from chainforge.run.fingerprint import Inputs, describe_change, differences
 from chainforge.run.finished import FINISHED, INPUTS, discard, sweep
 from chainforge.run.journal import Journal
 from chainforge.run.progress import say
@@ -181,7 +181,7 @@ def _tell_what_changed(inputs: Inputs, folder: Path) -> None:
             before = json.loads(other.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):  # another process has just removed it; or it is broken
             continue
-        changed = [told(*change) for change in differences(before, asdict(inputs))]
+        changed = [describe_change(*change) for change in differences(before, asdict(inputs))]
         say(
             f"{inputs.step}: starting afresh. {other.parent} has an unfinished run with other inputs: "
             f"{', '.join(changed)}. It goes on if they come back; chainforge gc --unfinished removes it"

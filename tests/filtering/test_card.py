@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from chainforge.config.filter import FilterSettings
 from chainforge.errors import ChainForgeError
-from chainforge.filtering.card.calls import read_calls
+from chainforge.filtering.card.read_calls import read_calls
 from chainforge.filtering.card.write import DataSet, cell, data_card, quantiles
 from chainforge.filtering.funnel import Funnel
 from chainforge.jsonl import write_records

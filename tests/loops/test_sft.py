@@ -73,7 +73,7 @@ def backward(
     with patch("chainforge.learner.local_learner.ScheduledOptimizer", Recording):
         learner = LocalLearner(toy, settings, step, teacher=learning)
         learner.begin(1)
-    return update(learner, learning, batch, settings, step).loss, Recording.gradient
+    return update(learner, learning, batch, settings).loss, Recording.gradient
 
 
 def run(
