@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainforge import file_digests
+from chainforge.project import file_digests
 from chainforge.project.file_digests import digest_path
 
 LONG_AGO = 1_600_000_000

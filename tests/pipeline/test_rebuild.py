@@ -181,7 +181,7 @@ ROWS: dict[str, tuple[Edit, set[str]]] = {
         follows("rejection_sampling", "distill_data", "evaluate"),
     ),
     "logic of the loss": (
-        text("chainforge/algorithms/losses.py", "import torch\n", "import torch\n\nUNUSED = 1\n"),
+        text("chainforge/algorithms/policy_loss.py", "import torch\n", "import torch\n\nUNUSED = 1\n"),
         follows(*GRPO),
     ),
     "logic of the report": (text("chainforge/report/write.py", "indent=2", "indent=1"), {"report"}),
