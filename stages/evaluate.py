@@ -27,7 +27,7 @@ def main(run: Run[EvaluateSettings]) -> None:
     prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
     scorer.check(prompts)
     policy = load_policy(Path("checkpoints") / checkpoint, start_torch(step.settings, step.runtime))
-    engine = LocalEngine(policy, step)
+    engine = LocalEngine(policy, step, frozen=True)
 
     def ask(kind: str, count: int, temperature: float) -> list[Group]:
         sampling = settings.model_copy(update={"temperature": temperature})

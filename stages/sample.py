@@ -26,7 +26,7 @@ def main(run: Run[SampleSettings]) -> None:
         prompts += read_records(settings.extra_prompts, Prompt, settings.extra_max_prompts)
     scorer.check(prompts)
     policy = load_policy(settings.start_from, start_torch(step.settings, step.runtime))
-    engine = LocalEngine(policy, step)
+    engine = LocalEngine(policy, step, frozen=True)
 
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
         def seed(place: int, number: int) -> int:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from chainforge.models.batch import Batch, Tokens
 from chainforge.models.policy_model import LogProbs
 
-Sums = dict[str, Tensor]
+Sums = dict[str, Tensor]  # that of algorithms/ would make SFT depend on the code of GRPO's losses
 # (places of a micro-batch's sequences, what the model says of them, the batch) -> (loss, sums to log). The
 # loss is a sum, already divided by what the whole optimizer step has of it: then micro-batches add up. It is
 # called in the precision of the forward pass, so that it may ask other models.

@@ -24,7 +24,7 @@ class LogProbs(NamedTuple):
 
     logp_BT: Tensor
     entropy_BT: Tensor | None = None  # without gradient
-    logp_MV: Tensor | None = None  # of every token of the vocabulary, at temperature 1
+    logp_MV: Tensor | None = None  # of every token of the vocabulary
 
 
 class PolicyModel(nn.Module):
@@ -64,21 +64,23 @@ class PolicyModel(nn.Module):
         head = self.model.get_output_embeddings()
         sparse = head_gradient_VH is not None and self.embeds_sparsely
         hidden_MH = self._hidden_before(batch, sparse=sparse)
+        target_M, logp_MV = batch.tokens_BS[batch.target_BS], None
         if vocabulary:
-            logp_MV = head(hidden_MH).float().log_softmax(-1)
-            found_M = logp_MV.gather(-1, batch.tokens_BS[batch.target_BS][:, None])[:, 0]
-            return LogProbs(_spread(found_M, batch.mask_BT), logp_MV=logp_MV)
-        logp_M, entropy_M = token_logprobs(
-            head,
-            hidden_MH,
-            batch.tokens_BS[batch.target_BS],
-            temperature=temperature,
-            entropy=entropy,
-            gradient_VH=head_gradient_VH,
-        )
-        return LogProbs(
-            _spread(logp_M, batch.mask_BT), _spread(entropy_M, batch.mask_BT) if entropy else None
-        )
+            logits_MV = head(hidden_MH).float()
+            logp_MV = (logits_MV if temperature == 1 else logits_MV / temperature).log_softmax(-1)
+            logp_M = logp_MV.gather(-1, target_M[:, None])[:, 0]
+            entropy_M = -(logp_MV.exp() * logp_MV).sum(-1).detach() if entropy else logp_M[:0]
+        else:
+            logp_M, entropy_M = token_logprobs(
+                head,
+                hidden_MH,
+                target_M,
+                temperature=temperature,
+                entropy=entropy,
+                gradient_VH=head_gradient_VH,
+            )
+        entropy_BT = _spread(entropy_M, batch.mask_BT) if entropy else None
+        return LogProbs(_spread(logp_M, batch.mask_BT), entropy_BT, logp_MV)
 
     def read_prompts(
         self, tokens_NP: Tensor, length_N: Tensor, *, sparse: bool = False

@@ -17,15 +17,20 @@ from chainforge.run.step import Step
 
 
 class LocalEngine:
-    """See `Engine`."""
+    """See `Engine`. In bfloat16 it samples from a rounded copy: else each token would cast the weights.
 
-    def __init__(self, policy: Policy, step: Step) -> None:
-        self._model, self._eos_ids = policy.model, eos_ids(policy.model, policy.tokenizer)
-        self._precision, self.rows = step.settings.precision, step.runtime.rollout_rows
+    `frozen`: the weights never change, so that the copy is made once, and not for each call.
+    """
+
+    def __init__(self, policy: Policy, step: Step, *, frozen: bool = False) -> None:
+        self._eos_ids, self.rows = eos_ids(policy.model, policy.tokenizer), step.runtime.rollout_rows
+        coarse = step.settings.precision == "bfloat16"
+        self._model = rounded(policy.model) if coarse and frozen else policy.model
+        self._rounds = coarse and not frozen
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[list[Sampled]]:
-        """See `Engine`. In bfloat16 it rounds a copy: decoding would cast the weights for each token."""
-        model = self._model if self._precision == "float32" else rounded(self._model)
+        """See `Engine`."""
+        model = rounded(self._model) if self._rounds else self._model
         return sample(model, requests, settings, eos_ids=self._eos_ids, max_rows=self.rows)
 
     def update(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:

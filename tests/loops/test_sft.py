@@ -31,11 +31,6 @@ from chainforge.run.work import Work
 STEP = make_step("sft_cold_start")
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def settings_of(**changes: Any) -> SftSettings:
     small = {
         "batch_size": 4,

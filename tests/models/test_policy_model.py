@@ -94,6 +94,17 @@ def test_sum_and_gradient_do_not_depend_on_how_sequences_are_put_into_micro_batc
     torch.testing.assert_close(total_gradient, whole_gradient, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_whole_vocabulary_says_the_same(temperature: float) -> None:
+    model, batch = PolicyModel(qwen2()), collate(SEQUENCES, CPU)
+    fused, whole = (model(batch, temperature, entropy=True, vocabulary=v) for v in (False, True))
+    assert fused.logp_MV is None
+    for one, other in zip(fused[:2], whole[:2], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    assert not whole.entropy_BT.requires_grad
+    torch.testing.assert_close(whole.logp_MV.exp().sum(-1), torch.ones(len(whole.logp_MV)))
+
+
 def test_a_prompt_s_tokens_have_no_log_probability_of_their_own() -> None:
     logp_BT = logprobs(qwen2())
     assert (logp_BT != 0).sum() == sum(len(s.completion) for s in SEQUENCES)

@@ -38,6 +38,19 @@ def test_in_float32_it_is_the_policy_itself(monkeypatch: pytest.MonkeyPatch) -> 
     assert model is made.model
 
 
+@pytest.mark.parametrize(("frozen", "copies"), [(True, 1), (False, 3)])
+def test_where_weights_never_change_they_are_rounded_once(
+    frozen: bool, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, counted = policy(), []
+    monkeypatch.setattr(local_engine, "rounded", lambda m: counted.append(m) or rounded(m))
+    engine = LocalEngine(made, step_of("bfloat16"), frozen=frozen)
+    found = [engine.generate(REQUESTS, SETTINGS) for _ in range(3)]
+    assert len(counted) == copies
+    wanted = LocalEngine(made, step_of("bfloat16")).generate(REQUESTS, SETTINGS)
+    assert found == [wanted] * 3
+
+
 def test_in_bfloat16_it_is_a_copy_of_the_weights_as_they_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
     made = policy()
     engine = LocalEngine(made, step_of("bfloat16"))
