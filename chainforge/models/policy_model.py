@@ -96,7 +96,7 @@ class PolicyModel(nn.Module):
         if batch.prefix:
             return self._hidden_after(batch.prefix, batch.tokens_BS, sparse=sparse)[batch.mask_BT]
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
-        with checkpointed_layers(self.model, wanted=checkpointing):
+        with _in_mode(_layers(self.model) if checkpointing else [], training=True):
             hidden_BSH = hidden_states(
                 self.model, batch.tokens_BS, sparse=sparse, checkpointing=checkpointing
             )
@@ -137,20 +137,13 @@ def _mask(is_token_BP: Tensor, positions: int, dtype: torch.dtype) -> Tensor:
 def enable_checkpointing(model: PreTrainedModel) -> None:
     """Have transformers' layers keep their inputs only, and run again in the backward pass.
 
-    transformers does that for layers in training mode: `checkpointed_layers` puts them into it. A layer that
-    runs is not: it might do dropout itself.
+    transformers does that for layers in training mode: a forward pass puts them into it. A layer that runs is
+    not: it might do dropout itself.
     """
     layers = _layers(model)
-    name = "activation_checkpointing_enable"  # from 5.23 on
-    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    new = getattr(model, "activation_checkpointing_enable", None)  # from 5.23 on
+    enable = new or model.gradient_checkpointing_enable
     enable({"use_reentrant": False, "context_fn": lambda: (_in_mode(layers, training=False), nullcontext())})
-
-
-@contextmanager
-def checkpointed_layers(model: PreTrainedModel, *, wanted: bool) -> Iterator[None]:
-    """Inside, transformers' layers are in training mode until they run, if it is wanted."""
-    with _in_mode(_layers(model) if wanted else [], training=True):
-        yield
 
 
 @contextmanager
