@@ -26,6 +26,8 @@ def make_scorer(plugins: Plugins, rewards: Mapping[str, float], step: "Step") ->
         step.runtime.reward_timeout_s,
         step.log,
         keys_of_teachers(plugins),
+        step.world.is_first,
+        step.world.hand_out,
     )
 
 

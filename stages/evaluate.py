@@ -15,6 +15,7 @@ from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Group, Prompt
 from chainforge.rollout.complete import batch_size, complete
 from chainforge.rollout.local_engine import LocalEngine
+from chainforge.rollout.shared_engine import SharedEngine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -27,7 +28,7 @@ def main(run: Run[EvaluateSettings]) -> None:
     prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
     scorer.check(prompts)
     policy = load_policy(Path("checkpoints") / checkpoint, start_torch(step.settings, step.runtime))
-    engine = LocalEngine(policy, step, frozen=True)
+    engine = SharedEngine(LocalEngine(policy, step, frozen=True), step.world)
 
     def ask(kind: str, count: int, temperature: float) -> list[Group]:
         sampling = settings.model_copy(update={"temperature": temperature})
@@ -55,4 +56,4 @@ def main(run: Run[EvaluateSettings]) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(main)
+    stage_main(main, several_processes=True)

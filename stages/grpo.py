@@ -4,13 +4,14 @@ from contextlib import closing
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.jsonl import read_records
-from chainforge.learner.local_learner import LocalLearner
+from chainforge.learner.local_learner import LocalLearner, splits_weights
 from chainforge.loops.grpo.prompt_mix import PromptMix
 from chainforge.loops.grpo.train import train
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Prompt
 from chainforge.rollout.local_engine import LocalEngine
+from chainforge.rollout.shared_engine import SharedEngine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -26,11 +27,12 @@ def main(run: Run[GrpoSettings]) -> None:
     device = start_torch(step.settings, step.runtime)
     policy = load_policy(settings.start_from, device)
     reference = load_policy(settings.start_from, device) if settings.kl_coeff > 0 else None
+    engine = SharedEngine(LocalEngine(policy, step, apart=splits_weights(step)), step.world)
     learner = LocalLearner(policy, settings, step, reference=reference)
     with (
         open_work(run.inputs, step.runtime) as work,
         step.output_folder(settings.output) as folder,
-        closing(LocalEngine(policy, step)) as engine,
+        closing(engine),
     ):
         table, summary = train(learner, engine, scorer, prompts, settings, step, work)
         learner.save(folder)
@@ -38,4 +40,4 @@ def main(run: Run[GrpoSettings]) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(main)
+    stage_main(main, several_processes=True)

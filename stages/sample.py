@@ -13,6 +13,7 @@ from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Prompt
 from chainforge.rollout.complete import batch_size, complete
 from chainforge.rollout.local_engine import LocalEngine
+from chainforge.rollout.shared_engine import SharedEngine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -26,7 +27,7 @@ def main(run: Run[SampleSettings]) -> None:
         prompts += read_records(settings.extra_prompts, Prompt, settings.extra_max_prompts)
     scorer.check(prompts)
     policy = load_policy(settings.start_from, start_torch(step.settings, step.runtime))
-    engine = LocalEngine(policy, step, frozen=True)
+    engine = SharedEngine(LocalEngine(policy, step, frozen=True), step.world)
 
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
         def seed(place: int, number: int) -> int:
@@ -47,4 +48,4 @@ def main(run: Run[SampleSettings]) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(main)
+    stage_main(main, several_processes=True)

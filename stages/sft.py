@@ -52,4 +52,4 @@ def starting_policy(
 
 
 if __name__ == "__main__":
-    stage_main(main)
+    stage_main(main, several_processes=True)

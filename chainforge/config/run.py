@@ -29,6 +29,10 @@ class RuntimeSettings(Settings):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where models run; auto takes CUDA, then MPS, then the CPU."""
+    processes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1
+    """Processes of a step that trains or samples, on this machine; auto: one per visible GPU, 1 on a CPU."""
+    sharding: Literal["data-parallel", "fully-sharded"] = "data-parallel"
+    """data-parallel: each process has the whole model; fully-sharded: its part of weights and optimizer."""
     micro_batch_tokens: Positive | Literal["auto"] = "auto"
     """Tokens (padding counted) per forward and backward pass; auto: what fits, up to 1,024 on a CPU."""
     gradient_checkpointing: bool = False

@@ -24,6 +24,7 @@ class Update(NamedTuple):
     sums: Sums
     grad_norm: float  # before clipping
     learning_rate: float
+    logprobs: list[list[float]] | None = None  # of the completions before the step, where asked for
 
 
 class Learner(Protocol):
@@ -55,10 +56,12 @@ class Learner(Protocol):
         *,
         entropy: bool = False,
         vocabulary: bool = False,
+        logprobs: bool = False,
     ) -> Update:
         """One optimizer step. The result does not depend on the size of a micro-batch, but for rounding.
 
-        `entropy` and `vocabulary` say what the loss reads of `LogProbs`. Raises NotFinite for a loss or a
+        `entropy` and `vocabulary` say what the loss reads of `LogProbs`; `logprobs`, whether the update tells
+        them of every completion. Raises NotFinite for a loss or a
         gradient that is not a number.
         """
 

@@ -1,6 +1,7 @@
-"""A learner on one device that has all the weights."""
+"""A learner in this process, or in several that share the work."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import torch
 from torch import Tensor
 
 from chainforge.config.optimizer import OptimizerSettings
+from chainforge.learner.data_parallel import DataParallel
 from chainforge.learner.forward_passes import forward_passes, full_precision, mixed_precision
+from chainforge.learner.fully_sharded import FullySharded
 from chainforge.learner.learner import Loss, Sums, Update
 from chainforge.learner.micro_batch_size import micro_batch_tokens
 from chainforge.learner.optimizer import NotFinite, ScheduledOptimizer
 from chainforge.memory import enough_memory
-from chainforge.models.batch import Tokens
+from chainforge.models.batch import Batch, Tokens
 from chainforge.models.checkpoint import Policy, save_policy
 from chainforge.models.policy_model import PolicyModel
 from chainforge.run.step import Step
@@ -25,7 +28,10 @@ LOWER = (
 
 
 class LocalLearner:
-    """See `Learner`. `teacher` is a model that losses ask about the same micro-batches: it needs room."""
+    """See `Learner`. `teacher` is a model that losses ask about the same micro-batches: it needs room.
+
+    Of several processes, each computes some of the sequences; weights, state and results are the same in all.
+    """
 
     def __init__(
         self,
@@ -44,9 +50,14 @@ class LocalLearner:
         self._reference_moved = False
         self._most_tokens = micro_batch_tokens(self._model, step.runtime, self._precision, teacher)
         self._optimizer: ScheduledOptimizer | None = None
+        self._processes = (FullySharded if splits_weights(step) else DataParallel)(step.world)
+        for model in filter(None, (self._model, self._reference)):
+            self._processes.distribute(model, self._precision)
 
     def begin(self, steps: int) -> None:
         self._optimizer = ScheduledOptimizer(self._policy.model, self._settings, steps)
+        if self._processes.world.size > 1:
+            self._optimizer.make_moments()
 
     def logprobs(self, sequences: Sequence[Tokens], temperature: float = 1.0) -> list[list[float]]:
         return self._logprobs(self._model, sequences, temperature)
@@ -64,12 +75,12 @@ class LocalLearner:
     def _logprobs(
         self, model: PolicyModel, sequences: Sequence[Tokens], temperature: float
     ) -> list[list[float]]:
-        found: list[list[float]] = [[] for _ in sequences]
+        places, own = self._own(sequences)
+        found: list[list[float]] = [[] for _ in own]
         with enough_memory("a forward pass", LOWER), mixed_precision(self._precision, model.device):
-            for indices, batch in forward_passes(model, sequences, self._most_tokens):
-                for index, logp_T in zip(indices, model(batch, temperature).logp_BT.tolist(), strict=True):
-                    found[index] = logp_T[: len(sequences[index].completion)]
-        return found
+            for indices, batch in self._passes(model, own):
+                _note(found, own, indices, model(batch, temperature).logp_BT)
+        return self._processes.gather(places, found)
 
     def step(
         self,
@@ -79,14 +90,16 @@ class LocalLearner:
         *,
         entropy: bool = False,
         vocabulary: bool = False,
+        logprobs: bool = False,
     ) -> Update:
         assert self._optimizer is not None, "begin(steps) comes first"
+        places, own = self._own(sequences)
+        found: list[list[float]] = [[] for _ in own]
         total, sums, device = 0.0, Sums(), self._model.device
         head_VH = None if vocabulary else self._begin_head_gradient()
-        passes = forward_passes(
+        passes = self._passes(
             self._model,
-            sequences,
-            self._most_tokens,
+            own,
             share=not (self._checkpointing or vocabulary),  # a teacher reads the same batch, prompts included
             sparse=head_VH is not None and self._model.embeds_sparsely,
         )
@@ -96,22 +109,45 @@ class LocalLearner:
             mixed_precision(self._precision, device, keep_casts=not self._checkpointing),
         ):
             for indices, batch in passes:
-                found = self._model(
+                given = self._model(
                     batch, temperature, entropy=entropy, vocabulary=vocabulary, head_gradient_VH=head_VH
                 )
-                part, its_sums = loss(indices, found, batch)
-                if not part.isfinite():
-                    raise NotFinite("the loss", part.item())
+                if indices:
+                    part, its_sums = loss([places[index] for index in indices], given, batch)
+                else:  # only to go through the same layers at the same time as the others
+                    part, its_sums = given.logp_BT.sum() * 0, Sums()
                 with full_precision(device):
-                    part.backward()
+                    self._processes.weigh(part).backward()
                 total += part.item()
                 for name, value in its_sums.items():
                     sums[name] = sums[name] + value if name in sums else value
+                if logprobs:
+                    _note(found, own, indices, given.logp_BT)
+        self._processes.add_up_gradients(self._optimizer.parameters)
+        total, sums = self._processes.add_up(total, sums)
+        if not isfinite(total):
+            raise NotFinite("the loss", total)
         grad_norm = self._optimizer.step()
-        return Update(total, sums, grad_norm, self._optimizer.learning_rate)
+        before = self._processes.gather(places, found) if logprobs else None
+        return Update(total, sums, grad_norm, self._optimizer.learning_rate, before)
+
+    def _own(self, sequences: Sequence[Tokens]) -> tuple[list[int], list[Tokens]]:
+        """What this process computes: places and sequences."""
+        places = self._processes.own([len(s) for s in sequences])
+        return places, [sequences[place] for place in places]
+
+    def _passes(
+        self, model: PolicyModel, own: Sequence[Tokens], *, share: bool = True, sparse: bool = False
+    ) -> Iterator[tuple[list[int], Batch]]:
+        share = share and not self._processes.splits_weights  # prompts would be passes of their own
+        passes = forward_passes(model, own, self._most_tokens, share=share, sparse=sparse)
+        return self._processes.even_out(passes, model.device)
 
     def _begin_head_gradient(self) -> Tensor | None:
-        """Zeros that the head adds its gradient to, and an embedding tied to it; None where it is small."""
+        """Zeros that the head adds its gradient to, and an embedding tied to it; None where it is small, or
+        only a part of it is here."""
+        if self._processes.splits_weights:
+            return None
         weight = self._policy.model.get_output_embeddings().weight
         if not (isinstance(weight, Tensor) and weight.requires_grad and weight.numel() >= LARGE):
             return None
@@ -119,10 +155,13 @@ class LocalLearner:
         return weight.grad
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        yield from self._policy.model.state_dict().items()
+        for name, weight in self._policy.model.state_dict().items():
+            yield name, self._processes.whole(weight)
 
     def save(self, folder: Path) -> None:
-        save_policy(self._policy, folder)
+        weights = self._processes.gather_weights(self._policy.model)
+        if self._processes.world.is_first:
+            save_policy(self._policy, folder, weights)
 
     def _trained(self) -> dict[str, Tensor]:
         return {name: weight for name, weight in self._model.named_parameters() if weight.requires_grad}
@@ -144,3 +183,14 @@ class LocalLearner:
             assert self._reference is not None
             self._reference.load_state_dict(state["reference"])
             self._reference_moved = True
+
+
+def splits_weights(step: Step) -> bool:
+    """Whether a process will hold a part of each weight only: asked for, and there are others for more."""
+    return step.world.size > 1 and step.runtime.sharding == "fully-sharded"
+
+
+def _note(found: list[list[float]], own: Sequence[Tokens], indices: Sequence[int], logp_BT: Tensor) -> None:
+    """Keep the log-probabilities of these sequences. An empty micro-batch has a row that is nobody's."""
+    for index, logp_T in zip(indices, logp_BT.tolist(), strict=False):
+        found[index] = logp_T[: len(own[index].completion)]

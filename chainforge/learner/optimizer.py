@@ -25,10 +25,10 @@ class ScheduledOptimizer:
 
     def __init__(self, model: PreTrainedModel, settings: OptimizerSettings, steps: int) -> None:
         """`steps` is how many there will be: the learning rate follows."""
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
         embeddings = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
-        hidden = [p for p in self._parameters if p.ndim == 2 and id(p) not in embeddings]
-        rest = [p for p in self._parameters if not (p.ndim == 2 and id(p) not in embeddings)]
+        hidden = [p for p in self.parameters if p.ndim == 2 and id(p) not in embeddings]
+        rest = [p for p in self.parameters if not (p.ndim == 2 and id(p) not in embeddings)]
         groups = [{"params": rest, "weight_decay": 0.0}]
         self._optimizers: list[Optimizer] = []
         if settings.muon_learning_rate > 0:
@@ -54,7 +54,7 @@ class ScheduledOptimizer:
     @enough_memory("the optimizer's moments", "choose a smaller model, or a machine with more memory")
     def step(self) -> float:
         """Clip, update, clear; returns the gradient norm before clipping. A non-finite one raises."""
-        norm = clip(self._parameters, self._max_grad_norm)
+        norm = clip(self.parameters, self._max_grad_norm)
         if not norm.isfinite():
             raise NotFinite("the gradient norm", float(norm))
         self._taken += 1
@@ -66,6 +66,19 @@ class ScheduledOptimizer:
             optimizer.zero_grad(set_to_none=True)
         self.learning_rate = self._peaks[-1][0] * factor
         return float(norm)
+
+    def make_moments(self) -> None:
+        """Have moments of zero now, and not from the first step on: a saved state is read into them."""
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0
+            optimizer.step()
+            for state in optimizer.state.values():
+                if "step" in state:
+                    state["step"].zero_()
+            optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, besides the weights."""

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -111,15 +112,18 @@ def place(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def save_policy(policy: Policy, folder: Path) -> None:
-    """Weights, config and tokenizer, nothing else. Raises OSError when the disk is full."""
-    broken = [name for name, weight in policy.model.named_parameters() if not weight.isfinite().all()]
-    if broken:
+def save_policy(policy: Policy, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Weights, config and tokenizer, nothing else. `weights` are those to write where the model's are others.
+
+    Raises OSError when the disk is full.
+    """
+    written = weights or dict(policy.model.named_parameters())
+    if broken := [name for name, weight in written.items() if not weight.isfinite().all()]:
         raise ChainForgeError(f"{broken[0]} has a weight that is not finite", "lower the learning rate")
     settle_tying(policy.model)
     sample_plainly(policy.model)
     try:
-        policy.model.save_pretrained(folder)
+        policy.model.save_pretrained(folder, state_dict=dict(weights) if weights else None)
         policy.tokenizer.save_pretrained(folder)
     except SafetensorError as error:
         raise OSError(str(error)) from error

@@ -96,7 +96,7 @@ class PolicyModel(nn.Module):
         if batch.prefix:
             return self._hidden_after(batch.prefix, batch.tokens_BS, sparse=sparse)[batch.mask_BT]
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
-        with _in_mode(_layers(self.model) if checkpointing else [], training=True):
+        with _in_mode(layers_of(self.model) if checkpointing else [], training=True):
             hidden_BSH = hidden_states(
                 self.model, batch.tokens_BS, sparse=sparse, checkpointing=checkpointing
             )
@@ -140,7 +140,7 @@ def enable_checkpointing(model: PreTrainedModel) -> None:
     transformers does that for layers in training mode: a forward pass puts them into it. A layer that runs is
     not: it might do dropout itself.
     """
-    layers = _layers(model)
+    layers = layers_of(model)
     new = getattr(model, "activation_checkpointing_enable", None)  # from 5.23 on
     enable = new or model.gradient_checkpointing_enable
     enable({"use_reentrant": False, "context_fn": lambda: (_in_mode(layers, training=False), nullcontext())})
@@ -158,5 +158,6 @@ def _in_mode(layers: list[nn.Module], *, training: bool) -> Iterator[None]:
             layer.training = not training
 
 
-def _layers(model: PreTrainedModel) -> list[nn.Module]:
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The layers that transformers can checkpoint: what is computed, and kept or split, as one piece."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

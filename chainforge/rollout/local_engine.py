@@ -19,30 +19,42 @@ from chainforge.run.step import Step
 class LocalEngine:
     """See `Engine`. In bfloat16 it samples from a rounded copy: else each token would cast the weights.
 
-    `frozen`: the weights never change, so that the copy is made once, and not for each call.
+    `frozen`: the weights never change, so that the copy is made once, and not for each call. `apart`: the
+    learner will have the weights in another form, split or with an adapter; then the copy is made now, and
+    `update` fills it.
     """
 
-    def __init__(self, policy: Policy, step: Step, *, frozen: bool = False) -> None:
+    def __init__(self, policy: Policy, step: Step, *, frozen: bool = False, apart: bool = False) -> None:
         self._eos_ids, self.rows = eos_ids(policy.model, policy.tokenizer), step.runtime.rollout_rows
         coarse = step.settings.precision == "bfloat16"
-        self._model = rounded(policy.model) if coarse and frozen else policy.model
-        self._rounds = coarse and not frozen
+        self._copies = coarse and not (frozen or apart)
+        self._apart = apart
+        self._model = policy.model
+        if apart or (coarse and frozen):
+            self._model = copy_weights(policy.model, torch.bfloat16 if coarse else torch.float32)
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[list[Sampled]]:
         """See `Engine`."""
-        model = rounded(self._model) if self._rounds else self._model
+        model = copy_weights(self._model, torch.bfloat16) if self._copies else self._model
         return sample(model, requests, settings, eos_ids=self._eos_ids, max_rows=self.rows)
 
+    @torch.no_grad()
     def update(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Nothing to do: its weights are those that the learner trains."""
+        """See `Engine`. Nothing to do where its weights are those that the learner trains."""
+        if self._apart:
+            own = self._model.state_dict()
+            for name, weight in weights:
+                own[name].copy_(weight)
 
     def close(self) -> None:
         """Nothing to do."""
 
 
-def rounded(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy in bfloat16. Buffers stay as they are: rounded, RoPE would turn far tokens by another angle."""
+def copy_weights(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A copy whose weights have this type. Buffers stay as they are: rounded, RoPE would turn far tokens by
+    another angle."""
     weights: dict[int, Any] = {
-        id(p): torch.nn.Parameter(p.detach().bfloat16(), requires_grad=False) for p in model.parameters()
+        id(p): torch.nn.Parameter(p.detach().to(dtype, copy=True), requires_grad=False)
+        for p in model.parameters()
     }
     return deepcopy(model, weights)

@@ -21,7 +21,7 @@ from chainforge.run.fingerprint import Inputs, describe_change, differences
 from chainforge.run.finished import FINISHED, INPUTS, discard, sweep
 from chainforge.run.journal import Journal
 from chainforge.run.progress import say
-from chainforge.run.saves import Saves
+from chainforge.run.saves import PARTIAL, Saves, remove
 from chainforge.run.step import reward_log
 from chainforge.run.stopping import Stopped, Stopping
 from chainforge.run.world import World, this_world
@@ -57,8 +57,8 @@ class Work:
         self._parts = parts
         if not self._folder:
             return
-        saves = Saves(self._folder)
-        state = saves.newest()
+        saves = Saves(self._folder, self._world)
+        state = saves.newest(self._state if self._world.size > 1 else dict)
         unfit = None if state is None else _load(parts, state)
         said = self._world.share((saves.taken, unfit))
         if problem := next((unfit for _, unfit in said if unfit), None):
@@ -91,15 +91,14 @@ class Work:
         said = self._world.share((self.stopping.reason, is_time))
         reason, is_time = next((reason for reason, _ in said if reason), None), said[0][1]
         if self._folder and self._parts and (reason or is_time):
-            state = {
-                name: part.state_dict() for name, part in self._parts.items()
-            }  # by all: a part may be sharded
-            if self._world.is_first:
-                Saves(self._folder).write(state)
+            Saves(self._folder, self._world).write(self._state())
             self._saved_at = time.monotonic()
         if reason:
             kept = f"; its work is in {self._folder}" if self._folder else ""
             raise Stopped(f"stopped ({reason}){kept}", "run the same command again to go on from there")
+
+    def _state(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()}
 
     def journal(self, name: str) -> Journal:
         """Rows that are kept one by one, by the first process."""
@@ -148,8 +147,8 @@ def _take(folder: Path, inputs: Inputs, held: ExitStack) -> None:
     sweep(folder.parent)  # before there is a lock in the folder: it may be this one that goes
     held.enter_context(exclusive(folder / "lock", inputs.step))
     (folder / FINISHED).unlink(missing_ok=True)
-    for partial in folder.glob("*.partial"):
-        partial.unlink()
+    for partial in folder.glob(f"*{PARTIAL}"):
+        remove(partial)
     if not has_saves(folder):
         _tell_what_changed(inputs, folder)
         reward_log(inputs.step).unlink(missing_ok=True)

@@ -23,6 +23,8 @@ FOREVER_S = 1e9  # timers take no more
 class Scorer:
     """All rewards of a step. `timeout_s` bounds each call, inline where the platform has timers.
 
+    Of a step's processes, the first one calls the rewards, and hands out what they say.
+
     Close it, or use it in a `with`: rewards may have processes of their own. The garbage collector and the
     end of the program close it too.
     """
@@ -32,6 +34,8 @@ class Scorer:
     timeout_s: float
     log: Callable[[str, Any], None] = lambda name, value: None  # where `log_metric` and `log_extra` go
     keys: frozenset[str] = frozenset()  # variables that hold keys, whatever they are called
+    is_first: bool = True
+    hand_out: Callable[[Any], Any] = lambda value: value  # gives every process what the first one has
     columns: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     failures: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     background: Background = field(default_factory=Background, init=False, repr=False, compare=False)
@@ -98,7 +102,7 @@ class Scorer:
         )
         shared = {"trainer_state": state, "response_format": self.response_format}
         calls = []
-        for reward in self.rewards:
+        for reward in self.rewards if self.is_first else ():
             arguments = arguments_for(reward.function, reward.options, flat, shared, self.columns)
             seconds = min(reward.options.timeout_s or self.timeout_s, FOREVER_S)
             calls.append(Call(reward, arguments, seconds, self.background))
@@ -137,24 +141,24 @@ class Pending:
     ) -> None:
         self._scorer, self._prompts, self._completions, self._calls = scorer, prompts, completions, calls
         self._groups: list[Group] | None = None
-
-    @property
-    def waits(self) -> bool:
-        """Whether a reward runs elsewhere, so that something else can be done meanwhile."""
-        return any(call.future is not None for call in self._calls)
+        # whether a reward runs elsewhere, so that something else can be done meanwhile
+        self.waits: bool = scorer.hand_out(any(call.future is not None for call in calls))
 
     def result(self) -> list[Group]:
         """Groups in the order of the prompts, once every reward has answered. Rewards that run in the calling
         thread do so now; of several errors, theirs comes first, then the order is that of the rewards."""
         if self._groups is None:
-            columns = self._columns()
-            count = sum(map(len, self._completions))
-            parts = iter([{name: values[i] for name, values in columns.items()} for i in range(count)])
+            parts = iter(self._scorer.hand_out(self._parts() if self._scorer.is_first else None))
             self._groups = [
                 self._scorer.rebuild(prompt, group, [next(parts) for _ in group])
                 for prompt, group in zip(self._prompts, self._completions, strict=True)
             ]
         return self._groups
+
+    def _parts(self) -> list[dict[str, float | None]]:
+        columns = self._columns()
+        count = sum(map(len, self._completions))
+        return [{name: values[i] for name, values in columns.items()} for i in range(count)]
 
     def _columns(self) -> dict[str, Values]:
         here = [self._values(call, call.run) for call in self._calls]

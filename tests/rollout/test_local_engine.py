@@ -12,7 +12,7 @@ from chainforge.models.chat import eos_ids
 from chainforge.models.checkpoint import Policy
 from chainforge.rollout import local_engine
 from chainforge.rollout.engine import Request
-from chainforge.rollout.local_engine import LocalEngine, rounded
+from chainforge.rollout.local_engine import LocalEngine, copy_weights
 from chainforge.rollout.sampler import sample
 from chainforge.run.step import Step
 
@@ -43,7 +43,7 @@ def test_where_weights_never_change_they_are_rounded_once(
     frozen: bool, copies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, counted = policy(), []
-    monkeypatch.setattr(local_engine, "rounded", lambda m: counted.append(m) or rounded(m))
+    monkeypatch.setattr(local_engine, "copy_weights", lambda *a: counted.append(a) or copy_weights(*a))
     engine = LocalEngine(made, step_of("bfloat16"), frozen=frozen)
     found = [engine.generate(REQUESTS, SETTINGS) for _ in range(3)]
     assert len(counted) == copies
@@ -77,10 +77,21 @@ def test_it_answers_as_the_sampler_does(rows: int) -> None:
     engine.close()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_apart_from_the_learner_it_samples_from_what_it_was_told(precision: str) -> None:
+    made = policy(tie_word_embeddings=True)
+    engine = LocalEngine(made, step_of(precision), apart=True)
+    others = policy(seed=1, tie_word_embeddings=True)
+    wanted = LocalEngine(others, step_of(precision)).generate(REQUESTS, SETTINGS)
+    assert engine.generate(REQUESTS, SETTINGS) != wanted
+    engine.update(others.model.state_dict().items(), 1)
+    assert engine.generate(REQUESTS, SETTINGS) == wanted
+
+
 def test_in_bfloat16_weights_are_rounded_and_nothing_else() -> None:
     made = policy(tie_word_embeddings=True)
     made.model.model.embed_tokens.weight.grad = torch.ones_like(made.model.model.embed_tokens.weight)
-    copy = rounded(made.model)
+    copy = copy_weights(made.model, torch.bfloat16)
     assert copy.dtype == torch.bfloat16
     for ours, theirs in zip(copy.parameters(), made.model.parameters(), strict=True):
         assert torch.equal(ours, theirs.bfloat16())
@@ -96,7 +107,7 @@ def test_in_bfloat16_weights_are_rounded_and_nothing_else() -> None:
 
 def test_a_far_token_turns_by_the_angle_that_training_turns_it_by() -> None:
     made = policy(max_position_embeddings=4096)
-    copy = rounded(made.model)
+    copy = copy_weights(made.model, torch.bfloat16)
     far = torch.tensor([[4000]])
     for ours, theirs in zip(
         copy.model.rotary_emb(torch.zeros(1), far),

@@ -235,7 +235,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step_and_all_go_on_from_i
 
     first, second = run_two()
     assert (first.code, second.code) == (0, 0), (first.err, second.err)
-    assert first.out == second.out == ["from 4 4", "to 10"]
+    assert first.out == second.out == ["gathered", "from 4 4", "to 10"]
     assert "going on from the state" in first.err
     assert second.err == ""
     assert len(Path("plots/toy/one.csv").read_text().splitlines()) == 1 + 10

@@ -55,11 +55,17 @@ def update(learner: Learner, rows: Sequence[Row], settings: GrpoSettings, step: 
         total, stats = micro_batch_loss([learning[i] for i in indices], found, batch, loss_settings, settings)
         return total / denominator, stats
 
+    # the next pass over the rollout compares with what the policy gives now
+    keep = settings.num_iterations > 1 and any(row.old_logp is None for row in learning)
+    tokens = [row.tokens for row in learning]
     try:
-        done = learner.step([row.tokens for row in learning], loss, settings.temperature, entropy=True)
+        done = learner.step(tokens, loss, settings.temperature, entropy=True, logprobs=keep)
     except NotFinite:
         dump(learning, step)
         raise
+    if done.logprobs:
+        for row, logp in zip(learning, done.logprobs, strict=True):
+            row.old_logp = logp
     return stat_means(done.sums) | {
         "loss": done.loss,
         "grad_norm": done.grad_norm,
@@ -76,7 +82,7 @@ def micro_batch_loss(
     sampled_BT = pad_rows([row.sampled_logp for row in rows], width, device)
     total, stats = policy_loss(
         logp_BT,
-        old_logprobs(rows, logp_BT.detach(), settings),
+        old_logprobs(rows, logp_BT.detach()),
         pad_rows([row.ref_logp for row in rows], width, device) if settings.kl_coeff > 0 else None,
         torch.tensor([row.advantage for row in rows], device=device),
         mask_BT,
@@ -89,14 +95,11 @@ def micro_batch_loss(
     return total, stats
 
 
-def old_logprobs(rows: Sequence[Row], logp_BT: Tensor, settings: GrpoSettings) -> Tensor:
+def old_logprobs(rows: Sequence[Row], logp_BT: Tensor) -> Tensor:
     """old_logp_BT: what the rows hold; before the first update what the policy gives now, `logp_BT`."""
     known = [row.old_logp for row in rows if row.old_logp is not None]
     if len(known) == len(rows):
         return pad_rows(known, logp_BT.shape[1], logp_BT.device)
-    if settings.num_iterations > 1:  # the next pass over the rollout compares with these
-        for row, logp_T in zip(rows, logp_BT.tolist(), strict=True):
-            row.old_logp = logp_T[: len(row.tokens.completion)]
     return logp_BT
 
 

@@ -1,0 +1,92 @@
+"""How the processes of a step share a batch: each has all the weights, and computes some of the sequences."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from chainforge.learner.learner import Sums
+from chainforge.models.batch import Batch
+from chainforge.models.policy_model import PolicyModel
+from chainforge.run.world import World
+
+T = TypeVar("T")
+Passes = Iterator[tuple[list[int], Batch]]  # (places of a micro-batch's sequences, the micro-batch)
+
+
+class DataParallel:
+    """Gradients are added up before each optimizer step. A process alone has nothing to exchange.
+
+    Every method is called by all processes, equally often and in the same order.
+    """
+
+    splits_weights = False  # whether a process holds a part of each weight only
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def distribute(self, model: PolicyModel, precision: str) -> None:
+        """Make the model ready, before the optimizer sees its weights."""
+
+    def own(self, lengths: Sequence[int]) -> list[int]:
+        """Places of the sequences that this process computes: about as many tokens as every other one's."""
+        size, rank = self.world.size, self.world.rank
+        longest_first = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+        rounds = [longest_first[start : start + size] for start in range(0, len(lengths), size)]
+        dealt = [places if number % 2 == 0 else places[::-1] for number, places in enumerate(rounds)]
+        return sorted(places[rank] for places in dealt if rank < len(places))
+
+    def gather(self, places: Sequence[int], found: Sequence[T]) -> list[T]:
+        """What all processes found for all places, in order."""
+        said = self.world.gather(dict(zip(places, found, strict=True)))
+        return [value for _, value in sorted((pair for each in said for pair in each.items()), key=_place)]
+
+    def even_out(self, passes: Passes, device: torch.device) -> Passes:
+        """The micro-batches of this process. Where weights are split, all processes need equally many."""
+        return passes
+
+    def weigh(self, loss: Tensor) -> Tensor:
+        """The loss whose gradients, once they are together, are those of the sum over all processes."""
+        return loss
+
+    def add_up_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Make each gradient the sum over all processes. One that nobody has stays away."""
+        if self.world.size == 1:
+            return
+        trained = list(parameters)
+        exists = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32)
+        dist.all_reduce(exists, dist.ReduceOp.MAX)
+        waiting = []
+        for parameter, somewhere in zip(trained, exists.tolist(), strict=True):
+            if somewhere:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                waiting.append(dist.all_reduce(parameter.grad, async_op=True))
+        for each in waiting:
+            each.wait()
+
+    def add_up(self, loss: float, sums: Sums) -> tuple[float, Sums]:
+        """Loss and sums over all processes."""
+        if self.world.size == 1:
+            return loss, sums
+        said = self.world.gather((loss, {name: value.cpu() for name, value in sums.items()}))
+        total = Sums()
+        for _, theirs in said:
+            for name, value in theirs.items():
+                total[name] = total[name] + value if name in total else value
+        return sum(loss for loss, _ in said), total
+
+    def whole(self, weight: Tensor) -> Tensor:
+        """All of a weight, in every process."""
+        return weight
+
+    def gather_weights(self, model: PreTrainedModel) -> Mapping[str, Tensor] | None:
+        """What the first process writes, where it is not the model as it stands."""
+        return None
+
+
+def _place(pair: tuple[int, object]) -> int:
+    return pair[0]

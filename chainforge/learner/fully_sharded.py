@@ -1,0 +1,65 @@
+"""Weights, gradients and moments split over the processes of a step, by FSDP2.
+
+Source: https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from chainforge.learner.data_parallel import DataParallel, Passes
+from chainforge.models.batch import Tokens, collate
+from chainforge.models.policy_model import PolicyModel, layers_of
+
+
+class FullySharded(DataParallel):
+    """Each process holds a part of every weight; a layer is put together while it computes."""
+
+    splits_weights = True
+
+    def distribute(self, model: PolicyModel, precision: str) -> None:
+        """Split the layers one by one, then what is left: embeddings and head.
+
+        In bfloat16 the layers travel rounded, as mixed precision would round them anyway. Sums of gradients
+        stay in float32.
+        """
+        rounded = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        policy = rounded if precision == "bfloat16" else MixedPrecisionPolicy()
+        for layer in layers_of(model.model):
+            fully_shard(layer, mp_policy=policy)
+        fully_shard(model)
+
+    def even_out(self, passes: Passes, device: torch.device) -> Passes:
+        """Each pass puts layers together, which all processes have to do: who has fewer adds empty ones."""
+        own = list(passes)
+        most = max(self.world.gather(len(own)))
+        yield from own
+        for _ in range(most - len(own)):
+            yield [], collate([Tokens([0], [0])], device)
+
+    def weigh(self, loss: Tensor) -> Tensor:
+        """FSDP2 averages gradients over the processes. (It can add them up, but not over gloo.)"""
+        return loss * self.world.size
+
+    def add_up_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Nothing to do: the backward pass has done it."""
+
+    def whole(self, weight: Tensor) -> Tensor:
+        """All of a weight, in every process."""
+        return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+    def gather_weights(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """All that `save_pretrained` writes, on the CPU of the first process; nothing in the others."""
+        names = dict(model.named_parameters())  # tied weights once
+        also = dict(model.named_parameters(remove_duplicate=False)).keys() - names.keys()
+        gathered = {}
+        for name, weight in model.state_dict().items():
+            if name not in also:
+                whole = self.whole(weight)
+                if self.world.is_first:
+                    gathered[name] = whole.cpu()
+        return gathered

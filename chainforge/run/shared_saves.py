@@ -1,0 +1,107 @@
+"""A state that several processes write together, each its part of it; any number of processes can read it.
+
+Source: https://docs.pytorch.org/docs/stable/distributed.checkpoint.html
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REST = "rest.pt"  # what is no tensor
+TENSOR = "the tensor of that path"  # in its place
+
+
+def write_shared(folder: Path, state: Mapping[str, Any], *, is_first: bool) -> None:
+    """Called by every process of torch.distributed's group. Raises OSError when the disk is full."""
+    import torch
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    tensors = dict(_tensors(state))
+    try:
+        save(tensors, storage_writer=FileSystemWriter(folder))
+    except CheckpointException as error:
+        for failure, _ in error.failures.values():
+            if isinstance(failure, OSError):
+                raise failure from error
+        raise
+    if is_first:
+        with (folder / REST).open("wb") as file:
+            torch.save(_without_tensors(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_shared(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
+    """The state, of which this process reads its part only: that of the tensors of `like`, a state as it is
+    now. Tensors that `like` has not are read whole."""
+    import torch
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    reader, own = FileSystemReader(folder), dict(_tensors(like))
+    tensors = {
+        name: torch.empty_like(own[name])
+        if name in own
+        else torch.empty(kept.size, dtype=kept.properties.dtype)
+        for name, kept in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(kept, TensorStorageMetadata)
+    }
+    load(tensors, storage_reader=reader, no_dist=True)
+    rest = torch.load(folder / REST, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = _put_back(rest, tensors)
+    return state
+
+
+def place_like(state: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole state, with each tensor split as that of `like` is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    tensors, own = dict(_tensors(state)), dict(_tensors(like))
+    for name, tensor in tensors.items():
+        if isinstance(target := own.get(name), DTensor):
+            tensors[name] = distribute_tensor(tensor.to(target.device), target.device_mesh, target.placements)
+    placed: dict[str, Any] = _put_back(_without_tensors(state), tensors)
+    return placed
+
+
+def _tensors(state: Any, path: str = "") -> Iterator[tuple[str, "Tensor"]]:
+    import torch
+
+    if isinstance(state, torch.Tensor):
+        yield path, state
+    for key, value in _items(state):
+        yield from _tensors(value, f"{path}/{key}")
+
+
+def _without_tensors(state: Any) -> Any:
+    import torch
+
+    if isinstance(state, torch.Tensor):
+        return TENSOR
+    return _rebuilt(state, {key: _without_tensors(value) for key, value in _items(state)})
+
+
+def _put_back(state: Any, tensors: Mapping[str, "Tensor"], path: str = "") -> Any:
+    if path in tensors:
+        return tensors[path]
+    return _rebuilt(state, {key: _put_back(value, tensors, f"{path}/{key}") for key, value in _items(state)})
+
+
+def _items(state: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(state, Mapping):
+        yield from state.items()
+    elif isinstance(state, list | tuple):
+        yield from enumerate(state)
+
+
+def _rebuilt(state: Any, values: Mapping[Any, Any]) -> Any:
+    if isinstance(state, Mapping):
+        return dict(values)
+    return type(state)(values.values()) if isinstance(state, list | tuple) else state
