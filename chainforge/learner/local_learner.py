@@ -19,6 +19,7 @@ from chainforge.memory import enough_memory
 from chainforge.models.batch import Batch, Tokens
 from chainforge.models.checkpoint import Policy, save_policy
 from chainforge.models.policy_model import PolicyModel
+from chainforge.run.shared_saves import place_like
 from chainforge.run.step import Step
 
 LARGE = 2**20  # elements of the head's weight from which on a second gradient of it is worth avoiding
@@ -181,7 +182,8 @@ class LocalLearner:
         self._optimizer.load_state_dict(state["optimizer"])
         if "reference" in state:
             assert self._reference is not None
-            self._reference.load_state_dict(state["reference"])
+            # at the start it has not moved, so that nobody could know which parts of it to read
+            self._reference.load_state_dict(place_like(state["reference"], self._reference.state_dict()))
             self._reference_moved = True
 
 

@@ -4,6 +4,7 @@ Source: https://docs.pytorch.org/docs/stable/distributed.checkpoint.html
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,8 @@ def read_shared(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
         for name, kept in reader.read_metadata().state_dict_metadata.items()
         if isinstance(kept, TensorStorageMetadata)
     }
-    load(tensors, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that it reads for itself alone
+        load(tensors, storage_reader=reader, no_dist=True)
     rest = torch.load(folder / REST, map_location="cpu", weights_only=True)
     state: dict[str, Any] = _put_back(rest, tensors)
     return state
