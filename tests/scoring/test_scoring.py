@@ -1,6 +1,7 @@
 """Rewards written for TRL work unchanged, and one that misbehaves is one clear error."""
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -243,3 +244,26 @@ def test_a_reward_may_run_outside_the_main_thread() -> None:
 def test_a_prompt_without_completions_is_a_group_without_scores() -> None:
     groups = scorer_of(lengths_without_kwargs).score(PROMPTS, [[], COMPLETIONS[1]])
     assert [[score.total for score in group.scores] for group in groups] == [[], [2.0, 0.0]]
+
+
+def test_of_several_processes_the_first_calls_the_rewards_and_the_others_get_what_they_said() -> None:
+    said: list[str] = []
+
+    async def of_length(completions: list[str], **_: Any) -> list[float | None]:
+        return [float(len(text)) or None for text in completions]
+
+    def write(value: Any) -> Any:
+        said.append(json.dumps(value))
+        return value
+
+    def never(**_: Any) -> list[float]:
+        raise AssertionError("it was called")
+
+    first = replace(scorer_of(of_length), hand_out=write)
+    other = replace(scorer_of(never), is_first=False, hand_out=lambda _: json.loads(said.pop(0)))
+    started = first.begin(PROMPTS, COMPLETIONS)
+    also = other.begin(PROMPTS, COMPLETIONS)
+    assert started.waits
+    assert also.waits, "or one process would sample on while another waits"
+    assert repr(started.result()) == repr(also.result())  # nan is not equal to itself
+    assert said == []
