@@ -14,6 +14,7 @@ from chainforge.models.policy_model import PolicyModel
 from chainforge.run.world import World
 
 T = TypeVar("T")
+BUCKET = 2**25  # elements
 Passes = Iterator[tuple[list[int], Batch]]  # (places of a micro-batch's sequences, the micro-batch)
 
 
@@ -56,17 +57,17 @@ class DataParallel:
         """Make each gradient the sum over all processes. One that nobody has stays away."""
         if self.world.size == 1:
             return
-        trained = list(parameters)
-        exists = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32)
-        dist.all_reduce(exists, dist.ReduceOp.MAX)
-        waiting = []
-        for parameter, somewhere in zip(trained, exists.tolist(), strict=True):
-            if somewhere:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                waiting.append(dist.all_reduce(parameter.grad, async_op=True))
-        for each in waiting:
-            each.wait()
+        for bucket in _buckets(parameters):
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+            exists = grads[0].new_tensor([p.grad is not None for p in bucket], dtype=grads[0].dtype)
+            flat = torch.cat([exists, *(grad.flatten() for grad in grads)])  # one message, not one for each
+            dist.all_reduce(flat)
+            exists, *added = flat.split([len(bucket), *(grad.numel() for grad in grads)])
+            for parameter, somewhere, total in zip(bucket, exists.tolist(), added, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.copy_(total.view_as(parameter))
+                elif somewhere:
+                    parameter.grad = total.view_as(parameter).clone()
 
     def add_up(self, loss: float, sums: Sums) -> tuple[float, Sums]:
         """Loss and sums over all processes."""
@@ -86,6 +87,19 @@ class DataParallel:
     def gather_weights(self, model: PreTrainedModel) -> Mapping[str, Tensor] | None:
         """What the first process writes, where it is not the model as it stands."""
         return None
+
+
+def _buckets(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Parameters that travel together: of one type, and not too large to be copied."""
+    bucket: list[Tensor] = []
+    for parameter in parameters:
+        size = sum(each.numel() for each in bucket)
+        if bucket and (size + parameter.numel() > BUCKET or parameter.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
 
 
 def _place(pair: tuple[int, object]) -> int:

@@ -27,6 +27,7 @@ from chainforge.run.stopping import Stopped, Stopping
 from chainforge.run.world import World, this_world
 
 LOCKS = Path("logs/locks")
+MEET_EVERY_S, MOST_PASSED = 0.5, 100
 
 
 class Stateful(Protocol):
@@ -49,7 +50,11 @@ class Work:
         self._every_s = every_s
         self._world = world or this_world()
         self._parts: Mapping[str, Stateful] = {}
-        self._saved_at = time.monotonic()
+        self._saved_at = self._met_at = time.monotonic()
+        self._passed, self._meet_at = (
+            0,
+            1,
+        )  # safe points since the processes met, and which of them is the next
         self.stopping = Stopping()
 
     def attach(self, **parts: Stateful) -> None:
@@ -86,10 +91,19 @@ class Work:
         """The state is consistent here: save it if it is time to, or if the step was asked to stop.
 
         Raises Stopped in the latter case. The first process has the clock; each may have been asked to stop.
+        Several processes meet here about every `MEET_EVERY_S` seconds: for a small model each time is long.
         """
-        is_time = time.monotonic() - self._saved_at >= self._every_s
-        said = self._world.share((self.stopping.reason, is_time))
-        reason, is_time = next((reason for reason, _ in said if reason), None), said[0][1]
+        self._passed += 1
+        if self._passed < self._meet_at:
+            return
+        now = time.monotonic()
+        pace_s = max(now - self._met_at, 1e-6) / self._passed
+        meet_at = max(1, min(round(min(MEET_EVERY_S, self._every_s) / pace_s), MOST_PASSED))
+        said = self._world.share((self.stopping.reason, now - self._saved_at >= self._every_s, meet_at))
+        reason = next((reason for reason, *_ in said if reason), None)
+        _, is_time, meet_at = said[0]
+        self._passed, self._met_at = 0, now
+        self._meet_at = meet_at if self._world.size > 1 else 1
         if self._folder and self._parts and (reason or is_time):
             Saves(self._folder, self._world).write(self._state())
             self._saved_at = time.monotonic()
