@@ -48,11 +48,8 @@ def forward_passes(
 
 
 def can_share(model: PolicyModel, sequences: Sequence[Tokens]) -> bool:
-    """Whether it is exact, and pays: a window of the context would count the padding."""
-    config = model.model.config.get_text_config()
-    layers = getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None) if layers is None else set(layers) - {"full_attention"}
-    return not window and 2 * len({tuple(s.prompt) for s in sequences}) <= len(sequences)
+    """Whether it pays."""
+    return 2 * len({tuple(s.prompt) for s in sequences}) <= len(sequences)
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:

@@ -20,7 +20,14 @@ OTHER_MATHS = ("softcap", "s_aux", "position_bias", "cache")  # arguments that P
 
 
 def choose_attention(model: PreTrainedModel) -> None:
-    """Let a model on the CPU that uses PyTorch's kernel use this module's attention, where it can."""
+    """Let a model on the CPU that uses PyTorch's kernel use this module's attention, where it can.
+
+    One that caps its attention's scores uses its own: PyTorch's kernel leaves that out, some versions of
+    transformers without a word.
+    """
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")
+        return
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
     can = all(part._can_set_attn_implementation() for part in parts)  # transformers would warn of others
     if can and model.device.type == "cpu" and model.config._attn_implementation == "sdpa":

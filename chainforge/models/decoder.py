@@ -18,6 +18,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Mod
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3Model
 
 from chainforge.models.attention import NAME, attend
+from chainforge.models.masks import Masks
 from chainforge.models.operations import rms_norm, rotate, swiglu
 
 DECODERS = (LlamaModel, Qwen2Model, Qwen3Model)
@@ -27,7 +28,7 @@ LAYERS = (LlamaDecoderLayer, Qwen2DecoderLayer, Qwen3DecoderLayer)
 def hidden_states(
     model: PreTrainedModel,
     ids_BS: Tensor,
-    mask_B1SL: Tensor | None = None,
+    masks: Masks | None = None,
     position_BS: Tensor | None = None,
     cache: Cache | None = None,
     *,
@@ -42,11 +43,12 @@ def hidden_states(
     """
     decoder: Any = model.get_decoder()
     if not is_known(decoder):
-        given = {"attention_mask": mask_B1SL, "position_ids": position_BS, "past_key_values": cache}
+        given = {"attention_mask": masks, "position_ids": position_BS, "past_key_values": cache}
         with_values = {name: value for name, value in given.items() if value is not None}
         output = decoder(input_ids=ids_BS, use_cache=cache is not None, **with_values)
         known_only: Tensor = output.last_hidden_state
         return known_only
+    assert masks is None or isinstance(masks, Tensor)
     table = decoder.embed_tokens
     hidden_BSH = embedding(ids_BS, table.weight, table.padding_idx, sparse=sparse)
     if position_BS is None:
@@ -54,7 +56,7 @@ def hidden_states(
     cos_B1SD, sin_B1SD = (x.unsqueeze(1) for x in decoder.rotary_emb(hidden_BSH, position_BS))
     for number, layer in enumerate(decoder.layers):
         run = partial(run_layer, layer, merged[number] if merged else None)
-        given_BSH = (hidden_BSH, cos_B1SD, sin_B1SD, mask_B1SL, cache)
+        given_BSH = (hidden_BSH, cos_B1SD, sin_B1SD, masks, cache)
         hidden_BSH = checkpoint(run, *given_BSH, use_reentrant=False) if checkpointing else run(*given_BSH)
     norm = decoder.norm
     return rms_norm(hidden_BSH, norm.weight, norm.variance_epsilon, hidden_BSH.dtype)

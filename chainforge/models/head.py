@@ -27,8 +27,12 @@ def token_logprobs(
     temperature: float,
     entropy: bool,
     gradient_VH: Tensor | None = None,
+    scale: float = 1.0,
+    cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(logp_M, entropy_M) of the targets under head(hidden) / temperature, in nats and float32.
+    """(logp_M, entropy_M) of the targets under logits / temperature, in nats and float32.
+
+    The logits are scale · head(hidden); with a `cap`, cap · tanh of that / cap.
 
     Matrix products are in the precision that autocast asks for, everything else in float32. The entropy has
     no gradient, and is empty where it is not wanted. Where `gradient_VH` is given, the weight's gradient is
@@ -36,9 +40,13 @@ def token_logprobs(
     """
     device = hidden_MH.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
-    scaled_MH = hidden_MH if temperature == 1 else hidden_MH / temperature
-    bias_V = head.bias if temperature == 1 or head.bias is None else head.bias / temperature
-    return _TokenLogprobs.apply(scaled_MH, head.weight, bias_V, targets_M, dtype, entropy, gradient_VH)  # type: ignore[no-any-return,no-untyped-call]
+    # What is linear in the logits is done to the smaller hidden states; what follows a tanh is its height.
+    divisor, height = (temperature / scale, None) if cap is None else (cap / scale, cap / temperature)
+    scaled_MH = hidden_MH if divisor == 1 else hidden_MH / divisor
+    bias_V = head.bias if divisor == 1 or head.bias is None else head.bias / divisor
+    return _TokenLogprobs.apply(  # type: ignore[no-any-return,no-untyped-call]
+        scaled_MH, head.weight, bias_V, targets_M, dtype, entropy, gradient_VH, height
+    )
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -52,12 +60,13 @@ class _TokenLogprobs(torch.autograd.Function):
         dtype: torch.dtype,
         entropy: bool,
         gradient_VH: Tensor | None,
+        height: float | None,
     ) -> tuple[Tensor, Tensor]:
         cast_MH = hidden_MH.to(dtype)
         total_M = torch.full(targets_M.shape, -torch.inf, device=hidden_MH.device)  # log of the sum so far
         target_M, mean_M = torch.zeros_like(total_M), torch.zeros_like(total_M if entropy else total_M[:0])
         for start, end in _columns(len(targets_M), weight_VH):
-            logits_MW = _logits(cast_MH, weight_VH[start:end], bias_V, start).float()
+            logits_MW = _logits(cast_MH, weight_VH[start:end], bias_V, start, height)
             highest_M1 = logits_MW.amax(-1, keepdim=True)
             shifted_MW = logits_MW.sub_(highest_M1)
             index_M1, inside_M1 = _where(targets_M, start, end)
@@ -72,7 +81,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 mean_M = mean_M * (total_M - grown_M).exp() + piece_mean_M * (piece_M - grown_M).exp()
             total_M = grown_M
         ctx.save_for_backward(hidden_MH, weight_VH, bias_V, targets_M, total_M)
-        ctx.dtype, ctx.gradient_VH = dtype, gradient_VH
+        ctx.dtype, ctx.gradient_VH, ctx.height = dtype, gradient_VH, height
         entropy_M = total_M - mean_M if entropy else mean_M
         ctx.mark_non_differentiable(entropy_M)
         return target_M - total_M, entropy_M
@@ -89,17 +98,20 @@ class _TokenLogprobs(torch.autograd.Function):
         grad_V = torch.empty_like(bias_V) if wants_bias else None
         for start, end in _columns(len(targets_M), weight_VH):
             weight_WH = weight_VH[start:end].to(ctx.dtype)
-            logits_MW = _logits(cast_MH, weight_WH, bias_V, start)
-            error_MW = logits_MW.float().sub_(total_M[:, None]).exp_()  # probabilities, less 1 at the target
+            logits_MW = _logits(cast_MH, weight_WH, bias_V, start, ctx.height)
+            slope_MW = None if ctx.height is None else ctx.height - logits_MW.square() / ctx.height
+            error_MW = logits_MW.sub_(total_M[:, None]).exp_()  # probabilities, less 1 at the target
             index_M1, inside_M1 = _where(targets_M, start, end)
             error_MW.scatter_(-1, index_M1, error_MW.gather(-1, index_M1) - inside_M1.float())
+            if slope_MW is not None:
+                error_MW.mul_(slope_MW)
             if grad_V is not None:
                 grad_V[start:end] = (minus_M1 * error_MW).sum(0)
             error_MW = error_MW.to(ctx.dtype)
             grad_MH += error_MW @ weight_WH
             if into_VH is not None:
                 into_VH[start:end] += error_MW.T @ weighted_MH
-        return grad_MH.mul_(minus_M1).to(hidden_MH.dtype), grad_VH, grad_V, None, None, None, None
+        return grad_MH.mul_(minus_M1).to(hidden_MH.dtype), grad_VH, grad_V, *[None] * 5
 
 
 def _columns(tokens: int, weight_VH: Tensor) -> Iterator[tuple[int, int]]:
@@ -110,9 +122,13 @@ def _columns(tokens: int, weight_VH: Tensor) -> Iterator[tuple[int, int]]:
         yield start, min(start + width, len(weight_VH))
 
 
-def _logits(cast_MH: Tensor, weight_WH: Tensor, bias_V: Tensor | None, start: int) -> Tensor:
+def _logits(
+    cast_MH: Tensor, weight_WH: Tensor, bias_V: Tensor | None, start: int, height: float | None
+) -> Tensor:
+    """logits_MW in float32, by a tanh of this height where there is one."""
     bias_W = None if bias_V is None else bias_V[start : start + len(weight_WH)].to(cast_MH.dtype)
-    return linear(cast_MH, weight_WH.to(cast_MH.dtype), bias_W)
+    logits_MW = linear(cast_MH, weight_WH.to(cast_MH.dtype), bias_W).float()
+    return logits_MW if height is None else logits_MW.tanh_().mul_(height)
 
 
 def _where(targets_M: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from chainforge.models.attention import additive
 from chainforge.models.batch import Batch, Prefix
 from chainforge.models.decoder import hidden_states
-from chainforge.models.head import token_logprobs
+from chainforge.models.masks import LayerMasks, Masks
+from chainforge.models.output_layer import output_layer
 
 
 class LogProbs(NamedTuple):
@@ -61,18 +61,17 @@ class PolicyModel(nn.Module):
 
         `head_gradient_VH`: where the gradient of the head's weight is added up, see `head.token_logprobs`.
         """
-        head = self.model.get_output_embeddings()
+        output = output_layer(self.model)
         sparse = head_gradient_VH is not None and self.embeds_sparsely
         hidden_MH = self._hidden_before(batch, sparse=sparse)
         target_M, logp_MV = batch.tokens_BS[batch.target_BS], None
         if vocabulary:
-            logits_MV = head(hidden_MH).float()
+            logits_MV = output.logits(hidden_MH).float()
             logp_MV = (logits_MV if temperature == 1 else logits_MV / temperature).log_softmax(-1)
             logp_M = logp_MV.gather(-1, target_M[:, None])[:, 0]
             entropy_M = -(logp_MV.exp() * logp_MV).sum(-1).detach() if entropy else logp_M[:0]
         else:
-            logp_M, entropy_M = token_logprobs(
-                head,
+            logp_M, entropy_M = output.token_logprobs(
                 hidden_MH,
                 target_M,
                 temperature=temperature,
@@ -114,7 +113,7 @@ class PolicyModel(nn.Module):
         hidden_BSH = hidden_states(
             self.model,
             tokens_BS,
-            _mask(prefix.is_token_BP, len(place_S), prefix.states[0].dtype),
+            _masks(self.model, prefix.is_token_BP, len(place_S), prefix.states[0].dtype),
             prefix.is_token_BP.sum(-1)[:, None] + place_S,
             cache,
             sparse=sparse,
@@ -127,11 +126,20 @@ def _spread(found_M: Tensor, mask_BT: Tensor) -> Tensor:
     return torch.zeros(mask_BT.shape, device=found_M.device).masked_scatter(mask_BT, found_M)
 
 
-def _mask(is_token_BP: Tensor, positions: int, dtype: torch.dtype) -> Tensor:
-    """mask_B1SL: a position sees its prompt's tokens, and completion tokens up to its own."""
+def _masks(model: PreTrainedModel, is_token_BP: Tensor, positions: int, dtype: torch.dtype) -> Masks:
+    """Masks [B, 1, S, P + S]: a position sees its prompt's tokens, and completion tokens up to its own."""
     prompt_BSP = is_token_BP[:, None].expand(-1, positions, -1)
     upto_BSS = prompt_BSP.new_ones(positions, positions).tril().expand(len(is_token_BP), -1, -1)
-    return additive(torch.cat([prompt_BSP, upto_BSS], -1)[:, None], dtype)
+
+    def behind() -> Tensor:
+        place_S, place_P = (
+            torch.arange(n, device=is_token_BP.device) for n in (positions, prompt_BSP.shape[-1])
+        )
+        in_prompt_BSP = is_token_BP.sum(-1)[:, None, None] + place_S[:, None] - place_P
+        after_BSS = (place_S[:, None] - place_S).expand(len(is_token_BP), -1, -1)
+        return torch.cat([in_prompt_BSP, after_BSS], -1)[:, None]
+
+    return LayerMasks(model)(torch.cat([prompt_BSP, upto_BSS], -1)[:, None], behind, dtype)
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:

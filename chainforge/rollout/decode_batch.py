@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from chainforge.models.attention import additive
 from chainforge.models.decoder import hidden_states, merge
+from chainforge.models.masks import LayerMasks
+from chainforge.models.output_layer import output_layer
 from chainforge.rollout.cache import PaddedCache, chunks, left_padded_mask
 
 
@@ -20,9 +21,10 @@ class DecodeBatch:
     def __init__(self, model: PreTrainedModel, *, rows: int, prompt_width: int) -> None:
         """At most `rows` rows, and prompts of at most `prompt_width` tokens."""
         self._model, self._device, self._prompt_width = model, model.device, prompt_width
-        self._merged = merge(model)
+        self._merged, self._masks, self._output = merge(model), LayerMasks(model), output_layer(model)
+        self._layers = model.config.get_text_config().num_hidden_layers
         self._cache = PaddedCache(
-            model.config.num_hidden_layers,
+            self._layers,
             rows=rows,
             width=chunks(prompt_width, model.device.type),
             end=prompt_width,
@@ -62,12 +64,12 @@ class DecodeBatch:
         hidden_B1H = hidden_states(
             self._model,
             token_B[:, None],
-            additive(seen_BW[:, None, None], self._model.dtype),
+            self._masks(seen_BW[:, None, None], lambda: end - column_W, self._model.dtype),
             (end - self._start_B)[:, None],
             self._cache,
             merged=self._merged,
         )
-        self.logits_BV = self._model.get_output_embeddings()(hidden_B1H[:, -1])
+        self.logits_BV = self._output.logits(hidden_B1H[:, -1])
         self.taken_B = self.taken_B + 1
 
     def _make_room(self) -> None:
@@ -86,14 +88,20 @@ class DecodeBatch:
             tokens_RP[row, width - len(ids) :] = torch.tensor(list(ids))
             is_token_RP[row, width - len(ids) :] = True
         tokens_RP, is_token_RP = tokens_RP.to(self._device), is_token_RP.to(self._device)
-        cache = PaddedCache(self._model.config.num_hidden_layers, rows=len(prompts), width=width)
+        cache = PaddedCache(self._layers, rows=len(prompts), width=width)
         hidden_RPH = hidden_states(
             self._model,
             tokens_RP,
-            left_padded_mask(is_token_RP),
+            self._masks(left_padded_mask(is_token_RP), lambda: _behind(is_token_RP), self._model.dtype),
             (is_token_RP.cumsum(-1) - 1).clamp(min=0),
             cache,
             merged=self._merged,
         )
-        logits_RV: Tensor = self._model.get_output_embeddings()(hidden_RPH[:, -1])
+        logits_RV = self._output.logits(hidden_RPH[:, -1])
         return logits_RV, cache, is_token_RP.sum(-1)
+
+
+def _behind(is_token_RP: Tensor) -> Tensor:
+    """By how many columns, here those of tokens, each lies before each other."""
+    column_P = torch.arange(is_token_RP.shape[1], device=is_token_RP.device)
+    return column_P[:, None] - column_P
