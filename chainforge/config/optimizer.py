@@ -4,7 +4,7 @@ from typing import Annotated
 
 from chainforge.algorithms.schedule import SCHEDULES
 from chainforge.config.loading import Settings
-from chainforge.config.types import Above0, Decay, Fraction, OneOf, Rate, RateOr0
+from chainforge.config.types import Above0, AtLeast0, Decay, Fraction, OneOf, Rate, RateOr0
 
 Schedule = Annotated[str, OneOf(SCHEDULES)]
 
@@ -26,5 +26,7 @@ class OptimizerSettings(Settings):
     """Share of the steps with a rising rate."""
     floor_fraction: Fraction = 0.0
     """Where the cosine ends, as a share of the peak."""
+    router_aux_loss_coef: AtLeast0 = 0.0
+    """Weight of the loss that keeps a model's experts in use, per sequence; 0 for none."""
     max_grad_norm: Above0 = 1.0
     """Gradients are scaled down to this norm."""

@@ -30,7 +30,7 @@ def forward_passes(
     backward pass comes when the iterator goes on after its last micro-batch: so a loop over it runs the
     backward pass of each batch in its body. `sparse` is as in `hidden_states`.
     """
-    if not (share and can_share(model, sequences)):
+    if not (share and pays_to_share(sequences)):
         for indices in micro_batches([len(s) for s in sequences], most_tokens):
             yield indices, collate([sequences[i] for i in indices], model.device)
         return
@@ -47,8 +47,8 @@ def forward_passes(
         shared.backward()
 
 
-def can_share(model: PolicyModel, sequences: Sequence[Tokens]) -> bool:
-    """Whether it pays."""
+def pays_to_share(sequences: Sequence[Tokens]) -> bool:
+    """Whether computing each prompt once is worth passes of its own."""
     return 2 * len({tuple(s.prompt) for s in sequences}) <= len(sequences)
 
 

@@ -17,6 +17,7 @@ from transformers.utils import logging
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.models.attention import choose_attention
+from chainforge.models.chat import eos_ids
 from chainforge.models.fitting import check_parts
 from chainforge.pretrained import load_model, load_tokenizer
 from chainforge.pretrained.weights import settle_tying
@@ -33,6 +34,8 @@ NOT_SAMPLING = {f"{token}_token_id" for token in ("bos", "eos", "pad")} | {
     "transformers_version",
     "_from_model_config",
 }
+# transformers' own defaults are greedy, or else the 50 likeliest tokens
+PLAIN = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def save_policy(policy: Policy, folder: Path, weights: Mapping[str, torch.Tensor
     if broken := [name for name, weight in written.items() if not weight.isfinite().all()]:
         raise ChainForgeError(f"{broken[0]} has a weight that is not finite", "lower the learning rate")
     settle_tying(policy.model)
-    sample_plainly(policy.model)
+    settle_generation(policy)
     try:
         policy.model.save_pretrained(folder, state_dict=dict(weights) if weights else None)
         policy.tokenizer.save_pretrained(folder)
@@ -129,13 +132,20 @@ def save_policy(policy: Policy, folder: Path, weights: Mapping[str, torch.Tensor
         raise OSError(str(error)) from error
 
 
-def sample_plainly(model: PreTrainedModel) -> None:
-    """Drop what a base model asks of samplers (repetition_penalty, top_k, temperature, …).
+def settle_generation(policy: Policy) -> None:
+    """Make the defaults of samplers, which are in generation_config.json, those that ChainForge itself has.
 
-    Training and evaluation did none of it, and a checkpoint is to be sampled as it was evaluated. The ids of
-    its tokens stay.
+    Of what a base model asks (repetition_penalty, top_k, temperature, …) training and evaluation do nothing.
+    They stop at each of `eos_ids`, and draw from the whole distribution at temperature 1 unless a setting
+    says otherwise. `evaluate` may have other settings; a model is not trained anew when these change.
     """
-    plain, config = GenerationConfig(), model.generation_config
-    for name, value in plain.to_dict().items() if config else ():
+    config = policy.model.generation_config
+    if config is None:
+        return
+    for name, value in (GenerationConfig().to_dict() | PLAIN).items():
         if name not in NOT_SAMPLING:
             setattr(config, name, value)
+    named = config.eos_token_id
+    ends = eos_ids(policy.model, policy.tokenizer)
+    if set(ends) - set(named if isinstance(named, list) else [named]):
+        config.eos_token_id = ends if len(ends) > 1 else ends[0]

@@ -35,19 +35,25 @@ def hidden_states(
     merged: "Sequence[Merged] | None" = None,
     sparse: bool = False,
     checkpointing: bool = False,
+    routed: list[Tensor] | None = None,
 ) -> Tensor:
     """hidden_BSH, the last hidden states. No mask means causal; else 0 or True where a key is seen.
 
     `merged`: see `merge`. `sparse`: the input embedding's gradient has the rows of these tokens alone.
     `checkpointing`: layers keep their inputs only, and run again in the backward pass.
+    `routed`: gets the logits of each layer's router, for models with experts.
     """
     decoder: Any = model.get_decoder()
     if not is_known(decoder):
         given = {"attention_mask": masks, "position_ids": position_BS, "past_key_values": cache}
         with_values = {name: value for name, value in given.items() if value is not None}
+        if routed is not None:
+            with_values["output_router_logits"] = True
         output = decoder(input_ids=ids_BS, use_cache=cache is not None, **with_values)
-        known_only: Tensor = output.last_hidden_state
-        return known_only
+        if routed is not None:
+            routed.extend(output.router_logits)
+        by_transformers: Tensor = output.last_hidden_state
+        return by_transformers
     assert masks is None or isinstance(masks, Tensor)
     table = decoder.embed_tokens
     hidden_BSH = embedding(ids_BS, table.weight, table.padding_idx, sparse=sparse)

@@ -17,6 +17,7 @@ from chainforge.models.batch import Batch, Prefix
 from chainforge.models.decoder import hidden_states
 from chainforge.models.masks import LayerMasks, Masks
 from chainforge.models.output_layer import output_layer
+from chainforge.models.router import experts_per_token, router_loss
 
 
 class LogProbs(NamedTuple):
@@ -25,13 +26,20 @@ class LogProbs(NamedTuple):
     logp_BT: Tensor
     entropy_BT: Tensor | None = None  # without gradient
     logp_MV: Tensor | None = None  # of every token of the vocabulary
+    router_loss: Tensor | None = None  # summed over sequences
 
 
 class PolicyModel(nn.Module):
     """`model` with its head inside of one forward pass, in evaluation mode: there is no dropout anywhere."""
 
-    def __init__(self, model: PreTrainedModel, *, gradient_checkpointing: bool = False) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, gradient_checkpointing: bool = False, balances_experts: bool = False
+    ) -> None:
+        """`balances_experts`: where gradients are wanted, there is a router loss, and no shared prompt."""
         super().__init__()
+        if balances_experts:
+            experts_per_token(model)
+        self.balances_experts = balances_experts
         self.model = model
         self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing and model.supports_gradient_checkpointing:
@@ -63,7 +71,8 @@ class PolicyModel(nn.Module):
         """
         output = output_layer(self.model)
         sparse = head_gradient_VH is not None and self.embeds_sparsely
-        hidden_MH = self._hidden_before(batch, sparse=sparse)
+        routed: list[Tensor] | None = [] if self.balances_experts and torch.is_grad_enabled() else None
+        hidden_MH = self._hidden_before(batch, sparse=sparse, routed=routed)
         target_M, logp_MV = batch.tokens_BS[batch.target_BS], None
         if vocabulary:
             logits_MV = output.logits(hidden_MH).float()
@@ -79,7 +88,8 @@ class PolicyModel(nn.Module):
                 gradient_VH=head_gradient_VH,
             )
         entropy_BT = _spread(entropy_M, batch.mask_BT) if entropy else None
-        return LogProbs(_spread(logp_M, batch.mask_BT), entropy_BT, logp_MV)
+        balance = None if routed is None else router_loss(self.model, routed, batch)
+        return LogProbs(_spread(logp_M, batch.mask_BT), entropy_BT, logp_MV, balance)
 
     def read_prompts(
         self, tokens_NP: Tensor, length_N: Tensor, *, sparse: bool = False
@@ -90,14 +100,15 @@ class PolicyModel(nn.Module):
         last_NH = hidden_NPH[torch.arange(len(tokens_NP), device=tokens_NP.device), length_N - 1]
         return last_NH, [states for layer in cache for states in layer[:2]]
 
-    def _hidden_before(self, batch: Batch, *, sparse: bool) -> Tensor:
+    def _hidden_before(self, batch: Batch, *, sparse: bool, routed: list[Tensor] | None) -> Tensor:
         """hidden_MH: the last hidden state at the position before each completion token."""
         if batch.prefix:
+            assert routed is None, "the prompts' routing is not at hand"
             return self._hidden_after(batch.prefix, batch.tokens_BS, sparse=sparse)[batch.mask_BT]
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
         with _in_mode(layers_of(self.model) if checkpointing else [], training=True):
             hidden_BSH = hidden_states(
-                self.model, batch.tokens_BS, sparse=sparse, checkpointing=checkpointing
+                self.model, batch.tokens_BS, sparse=sparse, checkpointing=checkpointing, routed=routed
             )
         return hidden_BSH[:, :-1][batch.target_BS[:, 1:]]
 

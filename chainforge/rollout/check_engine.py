@@ -1,14 +1,14 @@
 """Whether sampler and learner compute this model as it computes itself. Run wherever a policy is loaded.
 
-Both call a model's decoder and its output layer, and hide keys by masks of their own. For most architectures
-that is exact. For one that scales or caps its logits between the two, or whose layers see a window of the
-context, it is wrong without an error. So a model is tried before anything is done with it.
+Both call a model's decoder and its output layer, and hide keys by masks of their own: what a config says of
+windows, and of scales and caps of the logits, is followed, and what only the model's own code knows is not.
+There it would be wrong without an error. So a model is tried before anything is done with it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +21,14 @@ from chainforge.memory import enough_memory, is_lack_of_memory
 from chainforge.models.batch import Tokens
 from chainforge.models.policy_model import PolicyModel
 from chainforge.rollout.engine import Request
-from chainforge.rollout.model_variants import WINDOW, fixed_window, louder, narrowed, smallest_window
+from chainforge.rollout.model_variants import (
+    WINDOW,
+    fixed_window,
+    in_float32,
+    louder,
+    narrowed,
+    smallest_window,
+)
 from chainforge.rollout.sampler import sample
 
 TOLERANCE = 0.01  # nats per token, in float32: rounding stays a hundred times below, an error does not
@@ -32,28 +39,47 @@ MOST_TOKENS = 4096  # of a pass: all of it in one
 Result = TypeVar("Result")
 
 
+class Deviation(NamedTuple):
+    """What part is off, by how many nats of a token's log-probability at most, in which contexts."""
+
+    part: str
+    nats: float
+    where: str = ""
+
+
 def check_engine(model: PreTrainedModel) -> None:
     """Raise ChainForgeError that names the architecture, where a log-probability is off by `TOLERANCE`.
 
-    Two completions of two prompts are sampled, then computed by the learner, both ways, and by `model(ids)`.
-    Contexts longer than an attention window, or than RoPE's frequencies were made for, are tried on the same
-    weights with a limit of a few tokens: that costs as little for a window of 4,096. The logits of a model
-    that knows nothing yet are nearly equal and would hide an error: a copy with larger weights is tried then.
-    Nothing is drawn from a global generator.
+    Weights of less precision are tried in float32. Nothing is drawn from a global generator.
     """
     with enough_memory("a first try of the model", "choose a smaller model"):
         _attempt(model, "a first try", lambda: _check(model))
 
 
 def _check(model: PreTrainedModel) -> None:
-    loudness = float(_logits(model).std(-1).mean())
-    subject = louder(model) if loudness < QUIET else model
+    for part, nats, where in deviations(model):
+        if not nats <= TOLERANCE:  # NaN is not
+            raise _refusal(
+                model, f"{part} is off by {nats:.2g} nats per token{where}; {TOLERANCE} would be rounding"
+            )
+
+
+def deviations(model: PreTrainedModel) -> Iterator[Deviation]:
+    """Of sampler and learner from the model's own forward pass, in float32.
+
+    Two completions of two prompts are sampled, then computed by the learner, both ways, and by `model(ids)`.
+    Contexts longer than an attention window, or than RoPE's frequencies were made for, are tried on the same
+    weights with a limit of a few tokens: that costs as little for a window of 4,096. The logits of a model
+    that knows nothing yet are nearly equal and would hide an error: a copy with larger weights is tried then.
+    """
+    exact = in_float32(model)
+    subject = louder(exact) if float(_logits(exact).std(-1).mean()) < QUIET else exact
     _demand_causal(subject)
-    _compare(subject, SHORT, "")
+    yield from _compare(subject, SHORT, "")
     if window := smallest_window(model):
         beyond = f" in contexts longer than {window:,} tokens"
         length = fixed_window(model) or min(window, WINDOW)
-        _compare(narrowed(subject), (length + 3, max(1, length - 2)), beyond)
+        yield from _compare(narrowed(subject), (length + 3, max(1, length - 2)), beyond)
 
 
 def _logits(model: PreTrainedModel) -> Tensor:
@@ -75,7 +101,7 @@ def _demand_causal(model: PreTrainedModel) -> None:
         )
 
 
-def _compare(model: PreTrainedModel, lengths: Sequence[int], where: str) -> None:
+def _compare(model: PreTrainedModel, lengths: Sequence[int], where: str) -> Iterator[Deviation]:
     prompts = [_ids(model, length, length)[0].tolist() for length in lengths]
     requests = [Request(prompt, [2 * n, 2 * n + 1]) for n, prompt in enumerate(prompts)]
     settings = SamplingSettings(max_new_tokens=NEW_TOKENS)
@@ -91,9 +117,7 @@ def _compare(model: PreTrainedModel, lengths: Sequence[int], where: str) -> None
     for share, part in ((False, "the learner"), (True, "the learner with shared prompts")):
         found[part] = _attempt(model, part, partial(_learnt, model, sequences, share=share))
     for part, logp in found.items():
-        off = float((logp - truth).abs().max())
-        if not off <= TOLERANCE:  # NaN is not
-            raise _refusal(model, f"{part} is off by {off:.2g} nats per token{where}")
+        yield Deviation(part, float((logp - truth).abs().max()), where)
 
 
 def _truth(model: PreTrainedModel, sequences: Sequence[Tokens]) -> list[Tensor]:

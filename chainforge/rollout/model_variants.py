@@ -45,6 +45,18 @@ def narrowed(model: PreTrainedModel) -> PreTrainedModel:
     return copy
 
 
+def in_float32(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself where its weights are float32; else a copy."""
+    coarse = [t for t in model.state_dict(keep_vars=True).values() if t.is_floating_point()]
+    if all(t.dtype == torch.float32 for t in coarse):
+        return model
+    shared: dict[int, Any] = {}
+    for tensor in coarse:
+        exact = tensor.detach().float()
+        shared[id(tensor)] = torch.nn.Parameter(exact) if isinstance(tensor, torch.nn.Parameter) else exact
+    return deepcopy(model, shared)
+
+
 def louder(model: PreTrainedModel) -> PreTrainedModel:
     """The same architecture with other random weights, so large that every part of it matters."""
     copy = deepcopy(model)

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import Linear
+from torch.nn.functional import linear
 
 from chainforge.models import head as fused
 from chainforge.models.head import token_logprobs
+from chainforge.models.output_layer import OutputLayer
 
 COLUMNS = st.sampled_from([1, 3, 8, 1000])
 
@@ -71,6 +73,40 @@ def test_values_and_gradients_are_those_of_the_plain_formula(
     assert nothing.numel() == 0
     assert not entropy_M.requires_grad
     assert (logp_M <= 1e-6).all()
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    columns=COLUMNS,
+    temperature=st.floats(0.2, 3),
+    bias=st.booleans(),
+    scale=st.sampled_from([1.0, 0.0625, 3.0]),
+    cap=st.sampled_from([None, 2.0, 30.0]),
+    inside=st.booleans(),
+)
+def test_scaled_and_capped_logits_have_the_values_and_gradients_of_their_formula(
+    seed: int, columns: int, temperature: float, bias: bool, scale: float, cap: float | None, inside: bool
+) -> None:
+    head, hidden_MH, targets_M = setting(seed, 7, 5, 23, bias)
+    output = OutputLayer(head, scale, cap)
+    logits_MV = scale * linear(hidden_MH, head.weight, head.bias)
+    logits_MV = logits_MV if cap is None else cap * (logits_MV / cap).tanh()
+    torch.testing.assert_close(output.logits(hidden_MH), logits_MV, atol=1e-5, rtol=1e-5)
+    apart_VH = torch.zeros_like(head.weight) if inside else None
+    with columns_at_once(columns, 7):
+        logp_M, entropy_M = output.token_logprobs(
+            hidden_MH, targets_M, temperature=temperature, entropy=True, gradient_VH=apart_VH
+        )
+        weight_M = torch.linspace(-1, 2, 7)
+        (weight_M * logp_M).sum().backward()
+    weights = [hidden_MH, *head.parameters()]
+    found = [apart_VH if w is head.weight and inside else w.grad for w in weights]
+    logp_MV = (logits_MV / temperature).log_softmax(-1)
+    wanted_M = logp_MV.gather(-1, targets_M[:, None])[:, 0]
+    torch.testing.assert_close(logp_M, wanted_M, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(entropy_M, -(logp_MV.exp() * logp_MV).sum(-1), atol=5e-4, rtol=1e-4)
+    for one, other in zip(found, torch.autograd.grad((weight_M * wanted_M).sum(), weights), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 @given(seed=st.integers(0, 2**31), columns=COLUMNS)

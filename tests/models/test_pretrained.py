@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, GenerationConfig
 
 import chainforge as cf
+from chainforge.models.chat import eos_ids
 from chainforge.models.checkpoint import Policy, load_policy, save_policy
 
 CPU = torch.device("cpu")
@@ -200,13 +201,17 @@ def test_an_encoder_is_no_policy(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_to_be_sampled_as_it_was_evaluated(tmp_path: Path) -> None:
-    """Nothing is left of how the base model asks to be sampled; the ids of its tokens are."""
+    """Nothing is left of how the base model asks to be sampled, and every id that ends a completion is."""
     base = policy()
     base.model.generation_config = GenerationConfig(
-        do_sample=True, temperature=0.7, top_k=20, top_p=0.8, repetition_penalty=1.1, eos_token_id=[2, 0]
+        do_sample=True, temperature=0.7, top_k=20, top_p=0.8, repetition_penalty=1.1, eos_token_id=[7, 9]
     )
     save_policy(base, tmp_path)
+    ends = eos_ids(base.model, base.tokenizer)
+    assert ends == [base.tokenizer.eos_token_id, 7, 9]
     left = json.loads((tmp_path / "generation_config.json").read_text())
     assert left.pop("transformers_version")
-    assert {name: value for name, value in left.items() if value is not None} == {"eos_token_id": [2, 0]}
+    assert {name: value for name, value in left.items() if value is not None} == {
+        "do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "eos_token_id": ends
+    }  # fmt: skip
     assert isinstance(load_policy(tmp_path, CPU), Policy)

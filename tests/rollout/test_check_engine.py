@@ -8,20 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import llama, mistral, qwen2, tokenizer
+from fakes import llama, qwen2, tokenizer
+from transformers import AutoModelForCausalLM, Gemma3Config
 from zoo import RIGHT, WRONG, make
 
 from chainforge.errors import ChainForgeError
-from chainforge.learner.forward_passes import can_share, forward_passes
+from chainforge.learner.forward_passes import forward_passes
 from chainforge.models.batch import Tokens
 from chainforge.models.checkpoint import Policy, load_policy, make_policy, place, save_policy
+from chainforge.models.masks import LayerMasks
+from chainforge.models.output_layer import OutputLayer
 from chainforge.models.policy_model import LogProbs, PolicyModel
 from chainforge.rollout import check_engine as engine
-from chainforge.rollout.check_engine import check_engine
+from chainforge.rollout.check_engine import check_engine, deviations
+from chainforge.rollout.model_variants import WINDOW, narrowed
 
 CPU = torch.device("cpu")
-QUICK = {"llama", "qwen3", "gpt2", "gemma2", "granite", "mistral of 4,096", "bloom", "mamba", "bert"}
-PROMPTS = [(3, 1, 4, 1, 5), (9, 2, 6)]
+QUICK = {"llama", "qwen3", "mixtral", "gemma 2", "granite", "mistral 0.1", "bloom", "gpt-neo", "bert"}
+PROMPTS = [tuple(range(3, 3 + length)) for length in (WINDOW + 3, WINDOW - 2)]  # windows end in prompts
 SEQUENCES = [Tokens(p, c) for p in PROMPTS for c in ((5, 3, 5, 8), (9, 7))]
 
 
@@ -32,8 +36,9 @@ def some(names: dict[str, object]) -> list[object]:
 
 @pytest.mark.parametrize("name", some({**RIGHT}))
 def test_what_passes_is_right_in_its_gradients_too(name: str) -> None:
-    model = place(make(*RIGHT[name], loud=True), CPU)
-    check_engine(model)
+    whole = place(make(*RIGHT[name], loud=True), CPU)
+    check_engine(whole)
+    model = narrowed(whole)
     wanted = torch.zeros(())
     for s in SEQUENCES:
         ids = torch.tensor([[*s.prompt, *s.completion]])
@@ -44,7 +49,7 @@ def test_what_passes_is_right_in_its_gradients_too(name: str) -> None:
     for share, checkpointing in ((True, False), (False, False), (False, True)):
         model.zero_grad()
         policy = PolicyModel(model, gradient_checkpointing=checkpointing)
-        for _, batch in forward_passes(policy, SEQUENCES, 100, share=share):
+        for _, batch in forward_passes(policy, SEQUENCES, 300, share=share):
             policy(batch).logp_BT.sum().backward()
         for (weight, p), grad in zip(model.named_parameters(), true, strict=True):
             found = torch.zeros(()) if p.grad is None else p.grad
@@ -99,22 +104,53 @@ def test_the_part_that_differs_is_named(monkeypatch: pytest.MonkeyPatch, part: s
                 return said._replace(logp_BT=said.logp_BT - 0.5)
 
         monkeypatch.setattr(engine, "PolicyModel", Wrong)
-    with pytest.raises(ChainForgeError, match=f"{part} is off by 0.5 nats per token\n"):
+    with pytest.raises(
+        ChainForgeError, match=f"{part} is off by 0.5 nats per token; 0.01 would be rounding\n"
+    ):
         check_engine(qwen2())
 
 
 def test_both_ways_to_a_policy_try_it(tmp_path: Path) -> None:
     toy = tokenizer()
-    wrong = make("GraniteConfig", WRONG["granite"][1] | {"vocab_size": len(toy)}, loud=True)
-    with pytest.raises(ChainForgeError, match="the architecture granite"):
+    config, settings, _ = WRONG["gpt-neo"]
+    wrong = make(config, settings | {"vocab_size": len(toy)}, loud=True)
+    with pytest.raises(ChainForgeError, match="the architecture gpt_neo"):
         make_policy(wrong, toy, CPU)
     save_policy(Policy(wrong, toy), tmp_path)
-    with pytest.raises(ChainForgeError, match="the architecture granite"):
+    with pytest.raises(ChainForgeError, match="the architecture gpt_neo"):
         load_policy(tmp_path, CPU)
 
 
-def test_prompts_are_not_shared_where_a_window_would_count_their_padding() -> None:
-    assert can_share(PolicyModel(mistral()), SEQUENCES)
-    assert can_share(PolicyModel(qwen2()), SEQUENCES)
-    for name in ("mistral", "phi3", "starcoder2", "gemma3", "llama4"):
-        assert not can_share(PolicyModel(make(*WRONG[name][:2], loud=True)), SEQUENCES), name
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [
+        ("gemma 2", "cap"),
+        ("granite", "scale"),
+        ("cohere", "scale"),
+        ("mistral 0.1", "window"),
+        ("gemma 3", "window"),
+        ("qwen2 with a window", "window"),
+    ],
+)
+@pytest.mark.parametrize("loud", [True, False], ids=["loud", "new"])
+def test_it_would_be_noticed_if_what_a_config_asks_for_were_left_out(
+    monkeypatch: pytest.MonkeyPatch, name: str, left_out: str, loud: bool
+) -> None:
+    plain = {"scale": 1.0, "cap": None, "window": None}[left_out]
+    owner = LayerMasks if left_out == "window" else OutputLayer
+    monkeypatch.setattr(owner, left_out, property(lambda _: plain, lambda *_: None), raising=False)
+    with pytest.raises(ChainForgeError, match=r"is off by .* nats per token"):
+        check_engine(place(make(*RIGHT[name], loud=loud), CPU))
+
+
+def test_weights_of_less_precision_are_tried_in_float32() -> None:
+    model = place(make(*RIGHT["gemma 2"], loud=True), CPU).to(torch.bfloat16)
+    assert max(nats for _, nats, _ in deviations(model)) < 1e-4
+    assert all(weight.dtype == torch.bfloat16 for weight in model.parameters())
+
+
+def test_the_text_part_of_a_model_that_reads_images_is_right_too() -> None:
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {"image_size": 28, "patch_size": 14}
+    config = Gemma3Config(text_config=RIGHT["gemma 3"][1], vision_config=vision | sizes)
+    check_engine(place(AutoModelForCausalLM.from_config(config), CPU))
