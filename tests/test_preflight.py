@@ -18,7 +18,7 @@ from chainforge.project.graph import dependencies, read_graph
 from chainforge.project.lock import make_lock
 from chainforge.project.lock_entry import held_lock, parse_lock, read_lock
 from chainforge.project.preflight.components import looks_like_path
-from chainforge.project.preflight.device import check_device
+from chainforge.project.preflight.device import check_adapters, check_device
 from chainforge.project.preflight.project import check_project
 from chainforge.project.profiles import compose
 
@@ -190,6 +190,25 @@ def test_a_device_that_is_not_there_is_told_before_any_work(monkeypatch: pytest.
     check_device("mps")
     with pytest.raises(ChainForgeError, match=r"runtime\.device is cuda, and torch finds no such device"):
         check_device("cuda")
+
+
+def test_an_adapter_that_cannot_be_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(kind: str, device: str, *, installed: bool = True, cuda: bool = False) -> None:
+        monkeypatch.setattr("chainforge.config.adapter.find_spec", lambda name: name if installed else None)
+        monkeypatch.setattr("chainforge.project.preflight.device.PROBES", {"cuda": str(cuda)})
+        put({"grpo_final.adapter": {"kind": kind}})
+        check_adapters(read_graph(), device)
+
+    check("lora", "cpu")
+    check("lora", "auto")
+    check("qlora", "auto", cuda=True)
+    for device in ("auto", "cpu"):
+        with pytest.raises(ChainForgeError, match="qlora needs CUDA, and the device is cpu"):
+            check("qlora", device)
+    with pytest.raises(
+        ChainForgeError, match=r"lora needs the package peft\n  -> pip install -e '\.\[lora\]'"
+    ):
+        check("lora", "cpu", installed=False)
 
 
 def read_whole_graph() -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from chainforge.algorithms.losses import LOSSES
+from chainforge.config.adapter import AdapterSettings
 from chainforge.config.collector import CollectorSettings
 from chainforge.config.loading import Choice, Role
 from chainforge.config.optimizer import OptimizerSettings
@@ -34,7 +35,7 @@ GROUPS: dict[type[BaseModel], tuple[str, str]] = {
 NAMES: dict[Any, str] = {
     Path: "path", str: "text", bool: "true or false", int: "whole number", float: "number", NoneType: "null",
     dict[str, Real]: "reward: weight, …", dict[str, str]: "name: name, …", list[str]: "names",
-    PromptSetSettings: "a prompt set",
+    PromptSetSettings: "a prompt set", AdapterSettings: "an adapter",
 }  # fmt: skip
 FAR_OFF = 10_000  # a bound that nobody meets on purpose is not shown
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -88,6 +89,7 @@ def settings_page() -> str:
         ("`collector`: changes the bill of a teacher behind an API, not its answers", CollectorSettings),
         *((f"`{verb}`\n\nSections: {SECTIONS[verb]}.", kind) for verb, kind in VERBS.items()),
         ("A prompt set: `prompts.reasoning` and `prompts.general`", PromptSetSettings),
+        ("An adapter: `adapter` of `sft` and `grpo`", AdapterSettings),
         *((f"{title}: part of {verbs}", group) for group, (title, verbs) in GROUPS.items()),
     ]
     sections = ["\n".join([f"## {title}", "", *rows(kind), ""]) for title, kind in tables]

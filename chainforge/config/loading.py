@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -141,7 +141,7 @@ def _explain(
 def _fields(kind: type[BaseModel], loc: list[str]) -> Iterator[str]:
     for part in loc:
         annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            continue
-        kind = annotation
+        for option in get_args(annotation) or (annotation,):  # a group, or null
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                kind = option
     yield from kind.model_fields

@@ -2,7 +2,11 @@
 
 from typing import Annotated
 
+from pydantic import model_validator
+
 from chainforge.algorithms.schedule import SCHEDULES
+from chainforge.config.adapter import AdapterSettings
+from chainforge.config.impossible import Impossible
 from chainforge.config.loading import Settings
 from chainforge.config.types import Above0, AtLeast0, Decay, Fraction, OneOf, Rate, RateOr0
 
@@ -12,8 +16,10 @@ Schedule = Annotated[str, OneOf(SCHEDULES)]
 class OptimizerSettings(Settings):
     """How weights are updated, for every verb that trains."""
 
+    adapter: AdapterSettings | None = None
+    """What is trained: a new adapter, merged in the checkpoint; or, with null, all weights."""
     learning_rate: Rate
-    """AdamW's peak rate."""
+    """AdamW's peak rate; with an adapter about ten times that of all weights."""
     muon_learning_rate: RateOr0 = 0.0
     """Above 0: Muon for the hidden matrices at this rate, AdamW for the rest (small models from scratch)."""
     beta2: Decay = 0.95
@@ -30,3 +36,12 @@ class OptimizerSettings(Settings):
     """Weight of the loss that keeps a model's experts in use, per sequence; 0 for none."""
     max_grad_norm: Above0 = 1.0
     """Gradients are scaled down to this norm."""
+
+    @model_validator(mode="after")
+    def _adapters_by_adamw(self) -> "OptimizerSettings":
+        if self.adapter and self.muon_learning_rate > 0:
+            raise Impossible(
+                "Muon is for whole matrices, not for the two thin ones of an adapter",
+                "set muon_learning_rate to 0.0, or adapter to null",
+            )
+        return self

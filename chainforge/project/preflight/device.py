@@ -1,9 +1,14 @@
-"""A device that this machine does not have."""
+"""A device that this machine does not have, or that an adapter cannot use."""
 
 import subprocess
 import sys
+from collections.abc import Mapping
 
+from chainforge.config.adapter import AdapterSettings
+from chainforge.config.loading import load_settings
+from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError
+from chainforge.project.graph import GraphStep
 
 SECONDS = 120
 PROBES = {
@@ -13,19 +18,31 @@ PROBES = {
 
 
 def check_device(device: str) -> None:
-    """Raise ChainForgeError where torch does not find the device that was asked for by name.
-
-    In a process of its own: torch takes seconds to import, and `auto` needs no answer.
-    """
-    if device not in PROBES:
-        return
-    code = f"import sys; sys.exit(0 if {PROBES[device]} else 3)"
-    try:
-        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        return  # the steps report it themselves
-    if ended.returncode == 3:
+    """Raise ChainForgeError where torch does not find the device that was asked for by name."""
+    if device in PROBES and not is_there(device):
         raise ChainForgeError(
             f"runtime.device is {device}, and torch finds no such device here",
             "set it to auto or cpu, or run on a machine that has one",
         )
+
+
+def check_adapters(graph: Mapping[str, GraphStep], device: str) -> None:
+    """Raise ChainForgeError where a step's adapter needs a package or a device that is not there."""
+    for step in graph.values():
+        settings = load_settings(VERBS[step.verb], *step.sections)
+        adapter = getattr(settings, "adapter", None)
+        if isinstance(adapter, AdapterSettings):
+            adapter.check_installed()
+            if device == "auto" and adapter.kind == "qlora":
+                device = "cuda" if is_there("cuda") else "cpu"
+            adapter.check_device(device)
+
+
+def is_there(device: str) -> bool:
+    """Whether torch finds it. In a process of its own: torch takes seconds to import."""
+    code = f"import sys; sys.exit(0 if {PROBES[device]} else 3)"
+    try:
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return True  # the steps report it themselves
+    return ended.returncode != 3
