@@ -26,8 +26,10 @@ def main(run: Run[GrpoSettings]) -> None:
     prompts = PromptMix(own, extra, settings.extra_share, step.seed("prompts"))
     device = start_torch(step.settings, step.runtime)
     policy = load_policy(settings.start_from, device)
-    reference = load_policy(settings.start_from, device) if settings.kl_coeff > 0 else None
-    engine = SharedEngine(LocalEngine(policy, step, apart=splits_weights(step)), step.world)
+    compares = settings.kl_coeff > 0 and not settings.adapter
+    reference = load_policy(settings.start_from, device) if compares else None
+    apart = splits_weights(step) or settings.adapter is not None
+    engine = SharedEngine(LocalEngine(policy, step, apart=apart), step.world)
     learner = LocalLearner(policy, settings, step, reference=reference)
     with (
         open_work(run.inputs, step.runtime) as work,

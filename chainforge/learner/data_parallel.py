@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from chainforge.learner.learner import Sums
+from chainforge.models.adapters import adapter_weights, plain_weights
 from chainforge.models.batch import Batch
 from chainforge.models.policy_model import PolicyModel
 from chainforge.run.world import World
@@ -84,9 +85,23 @@ class DataParallel:
         """All of a weight, in every process."""
         return weight
 
-    def gather_weights(self, model: PreTrainedModel) -> Mapping[str, Tensor] | None:
-        """What the first process writes, where it is not the model as it stands."""
-        return None
+    def gather_weights(self, model: PreTrainedModel) -> tuple[Mapping[str, Tensor] | None, dict[str, Tensor]]:
+        """What the first process writes: all weights, or None for those of the model as it stands; and those
+        of its adapter."""
+        adapter = {name: self.whole(weight) for name, weight in adapter_weights(model).items()}
+        return self._gather_all(model) if adapter or self.splits_weights else None, adapter
+
+    def _gather_all(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """All weights of the plain model, on the CPU of the first process; nothing in the others."""
+        names = dict(model.named_parameters())  # tied weights once
+        also = dict(model.named_parameters(remove_duplicate=False)).keys() - names.keys()
+        gathered = {}
+        for name, weight in plain_weights(model):
+            if name not in also:
+                whole = self.whole(weight)
+                if self.world.is_first:
+                    gathered[name] = whole.cpu()
+        return gathered
 
 
 def _buckets(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:

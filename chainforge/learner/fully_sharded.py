@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
 
 from chainforge.learner.data_parallel import DataParallel, Passes
 from chainforge.models.batch import Tokens, collate
@@ -51,15 +50,3 @@ class FullySharded(DataParallel):
     def whole(self, weight: Tensor) -> Tensor:
         """All of a weight, in every process."""
         return weight.full_tensor() if isinstance(weight, DTensor) else weight
-
-    def gather_weights(self, model: PreTrainedModel) -> dict[str, Tensor]:
-        """All that `save_pretrained` writes, on the CPU of the first process; nothing in the others."""
-        names = dict(model.named_parameters())  # tied weights once
-        also = dict(model.named_parameters(remove_duplicate=False)).keys() - names.keys()
-        gathered = {}
-        for name, weight in model.state_dict().items():
-            if name not in also:
-                whole = self.whole(weight)
-                if self.world.is_first:
-                    gathered[name] = whole.cpu()
-        return gathered

@@ -15,11 +15,12 @@ from chainforge.learner.fully_sharded import FullySharded
 from chainforge.learner.learner import Loss, Sums, Update
 from chainforge.learner.micro_batch_size import micro_batch_tokens
 from chainforge.learner.optimizer import NotFinite, ScheduledOptimizer
+from chainforge.learner.reference import Reference, SecondModel, WithoutAdapter
 from chainforge.memory import enough_memory
+from chainforge.models.adapters import attach_adapter, plain_weights
 from chainforge.models.batch import Batch, Tokens
 from chainforge.models.checkpoint import Policy, save_policy
 from chainforge.models.policy_model import PolicyModel
-from chainforge.run.shared_saves import place_like
 from chainforge.run.step import Step
 
 LARGE = 2**20  # elements of the head's weight from which on a second gradient of it is worth avoiding
@@ -31,7 +32,8 @@ LOWER = (
 class LocalLearner:
     """See `Learner`. `teacher` is a model that losses ask about the same micro-batches: it needs room.
 
-    Of several processes, each computes some of the sequences; weights, state and results are the same in all.
+    An adapter goes into the model of `policy`; then the reference needs no model of its own. Of several
+    processes, each computes some of the sequences; weights, state and results are the same in all.
     """
 
     def __init__(
@@ -45,14 +47,18 @@ class LocalLearner:
     ) -> None:
         self.tokenizer, self.num_parameters = policy.tokenizer, policy.num_parameters
         self._policy, self._settings = policy, settings
+        if settings.adapter:
+            attach_adapter(policy.model, settings.adapter, step.seed("adapter"))
         self._precision, self._checkpointing = step.settings.precision, step.runtime.gradient_checkpointing
         self._model = PolicyModel(policy.model, gradient_checkpointing=self._checkpointing)
-        self._reference = PolicyModel(reference.model) if reference else None
-        self._reference_moved = False
+        second = PolicyModel(reference.model) if reference else None
+        self._reference: Reference = (
+            SecondModel(self._model, second) if second else WithoutAdapter(self._model)
+        )
         self._most_tokens = micro_batch_tokens(self._model, step.runtime, self._precision, teacher)
         self._optimizer: ScheduledOptimizer | None = None
         self._processes = (FullySharded if splits_weights(step) else DataParallel)(step.world)
-        for model in filter(None, (self._model, self._reference)):
+        for model in filter(None, (self._model, second)):
             self._processes.distribute(model, self._precision)
 
     def begin(self, steps: int) -> None:
@@ -64,13 +70,11 @@ class LocalLearner:
         return self._logprobs(self._model, sequences, temperature)
 
     def reference_logprobs(self, sequences: Sequence[Tokens], temperature: float) -> list[list[float]]:
-        assert self._reference is not None
-        return self._logprobs(self._reference, sequences, temperature)
+        with self._reference.computing() as model:
+            return self._logprobs(model, sequences, temperature)
 
     def move_reference(self) -> None:
-        assert self._reference is not None
-        self._reference.load_state_dict(self._model.state_dict())
-        self._reference_moved = True
+        self._reference.move()
 
     @torch.no_grad()
     def _logprobs(
@@ -156,13 +160,13 @@ class LocalLearner:
         return weight.grad
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        for name, weight in self._policy.model.state_dict().items():
+        for name, weight in plain_weights(self._policy.model):
             yield name, self._processes.whole(weight)
 
     def save(self, folder: Path) -> None:
-        weights = self._processes.gather_weights(self._policy.model)
+        weights, adapter = self._processes.gather_weights(self._policy.model)
         if self._processes.world.is_first:
-            save_policy(self._policy, folder, weights)
+            save_policy(self._policy, folder, weights, adapter)
 
     def _trained(self) -> dict[str, Tensor]:
         return {name: weight for name, weight in self._model.named_parameters() if weight.requires_grad}
@@ -170,8 +174,8 @@ class LocalLearner:
     def state_dict(self) -> dict[str, Any]:
         assert self._optimizer is not None
         state = {"weights": self._trained(), "optimizer": self._optimizer.state_dict()}
-        if self._reference and self._reference_moved:
-            state["reference"] = self._reference.state_dict()
+        if reference := self._reference.state_dict():
+            state["reference"] = reference
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -181,10 +185,7 @@ class LocalLearner:
         self._model.load_state_dict(state["weights"], strict=False)
         self._optimizer.load_state_dict(state["optimizer"])
         if "reference" in state:
-            assert self._reference is not None
-            # at the start it has not moved, so that nobody could know which parts of it to read
-            self._reference.load_state_dict(place_like(state["reference"], self._reference.state_dict()))
-            self._reference_moved = True
+            self._reference.load_state_dict(state["reference"])
 
 
 def splits_weights(step: Step) -> bool:

@@ -51,7 +51,7 @@ def attach_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int)
 
 def has_adapter(model: nn.Module) -> bool:
     """Whether there is one in it."""
-    return hasattr(model, "peft_config")
+    return bool(adapter_weights(model))
 
 
 def adapter_weights(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
+from chainforge.models.adapters import FOLDER, save_adapter
 from chainforge.models.attention import choose_attention
 from chainforge.models.chat import eos_ids
 from chainforge.models.fitting import check_parts
@@ -115,10 +116,15 @@ def place(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def save_policy(policy: Policy, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
-    """Weights, config and tokenizer, nothing else. `weights` are those to write where the model's are others.
+def save_policy(
+    policy: Policy,
+    folder: Path,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    adapter: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Weights, config and tokenizer, and in `adapter/` those of an adapter, which is merged in the others.
 
-    Raises OSError when the disk is full.
+    `weights` are those to write where the model's are others. Raises OSError when the disk is full.
     """
     written = weights or dict(policy.model.named_parameters())
     if broken := [name for name, weight in written.items() if not weight.isfinite().all()]:
@@ -128,6 +134,8 @@ def save_policy(policy: Policy, folder: Path, weights: Mapping[str, torch.Tensor
     try:
         policy.model.save_pretrained(folder, state_dict=dict(weights) if weights else None)
         policy.tokenizer.save_pretrained(folder)
+        if adapter:
+            save_adapter(policy.model, folder / FOLDER, adapter)
     except SafetensorError as error:
         raise OSError(str(error)) from error
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.multiprocessing import spawn
 
 from chainforge.algorithms.losses import LOSSES
+from chainforge.config.adapter import AdapterSettings
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.sft import SftSettings
 from chainforge.learner.local_learner import LocalLearner
@@ -33,7 +34,8 @@ SFT = SftSettings(
     output=Path("out"), examples=Path("in"), start_from=Path("model"), batch_size=5, num_epochs=3.5,
     eval_fraction=0.2, eval_every=2, learning_rate=5e-4, warmup_fraction=0.0, weight_decay=0.1,
 )  # fmt: skip
-CASES = ["sft", *LOSSES]
+CASES = ["sft", *LOSSES, "sft, adapter", "grpo, adapter"]
+LORA = AdapterSettings(kind="lora", rank=4)
 
 
 def grpo_settings(loss_type: str) -> GrpoSettings:
@@ -49,12 +51,16 @@ def train_once(case: str, sharing: str, *, precision: str = "float32") -> dict[s
     """Weights and figures, by name."""
     step = make_step("step", micro_batch_tokens=64, sharding=sharing)  # many micro-batches, of unequal number
     made = policy(tie_word_embeddings=True)
-    if case == "sft":
-        learner = LocalLearner(made, SFT, step)
-        table, _ = sft.train(learner, None, EXAMPLES, SFT, step, Work())
+    verb, _, adapter = case.partition(", ")
+    more = {"adapter": LORA, "learning_rate": 5e-3} if adapter else {}
+    if verb == "sft":
+        settings = SFT.model_copy(update=more)
+        learner = LocalLearner(made, settings, step)
+        table, _ = sft.train(learner, None, EXAMPLES, settings, step, Work())
     else:
-        settings = grpo_settings(case)
-        learner = LocalLearner(made, settings, step, reference=policy(tie_word_embeddings=True))
+        settings = grpo_settings(verb).model_copy(update=more)
+        reference = None if adapter else policy(tie_word_embeddings=True)
+        learner = LocalLearner(made, settings, step, reference=reference)
         scorer, mix = scorer_of(lambda ids: float(ids[0] % 3)), PromptMix(PROMPTS, [], 0.0, 3)
         table, _ = train(learner, MadeUp(), scorer, mix, settings, step, Work())
     sequences = [Tokens([1, 2], [3, 4]), Tokens([5], [6, 7, 8]), Tokens([1, 2], [9])]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from fakes import SUPERCOT, completion, learner_of, make_step, policy, prompt, weights
 
+from chainforge.config.adapter import AdapterSettings
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.sft import SftSettings
 from chainforge.loops import sft
@@ -24,6 +25,7 @@ from chainforge.run.work import Work
 from chainforge.scoring import Scorer, WeightedReward
 
 PROMPTS = [prompt(n) for n in range(1, 9)]
+LORA = AdapterSettings(kind="lora", rank=4)
 
 
 class Interrupted(Work):
@@ -83,6 +85,7 @@ GRPO = {
         pytest.param({}, id="plain"),
         pytest.param({"num_iterations": 3, "mini_batches": 2}, id="in the middle of the iterations"),
         pytest.param({"ref_sync_steps": 2, "num_iterations": 2}, id="a reference that moves"),
+        pytest.param({"adapter": LORA, "ref_sync_steps": 2, "num_iterations": 2}, id="an adapter"),
         pytest.param({"resample_rounds": 2, "schedule": "cosine", "warmup_fraction": 0.5}, id="resampled"),
     ],
 )
@@ -92,8 +95,9 @@ def test_grpo(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
     step = make_step()
 
     def run(work: Work) -> tuple[list[torch.Tensor], str, dict[str, float]]:
-        toy, reference = policy(), policy()
-        learner, engine = learner_of(toy, settings, step, reference), LocalEngine(toy, step)
+        toy, reference = policy(), None if settings.adapter else policy()
+        engine = LocalEngine(toy, step, apart=settings.adapter is not None)
+        learner = learner_of(toy, settings, step, reference)
         mix = PromptMix(PROMPTS, [], 0.0, 17)
         table, summary = grpo.train(learner, engine, Rewarder().scorer(), mix, settings, step, work)
         return weights(toy), table.state_dict()["rows"], summary
@@ -109,7 +113,8 @@ def test_grpo(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"muon_learning_rate": 1e-2}, {"eval_fraction": 0.3, "eval_every": 2}]
+    "changes",
+    [{}, {"muon_learning_rate": 1e-2}, {"eval_fraction": 0.3, "eval_every": 2}, {"adapter": LORA}],
 )
 def test_sft(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
