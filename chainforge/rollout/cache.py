@@ -29,14 +29,14 @@ class PaddedLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take heads, sizes and type from the first keys."""
         self.keys, self.values = self._empty(key_states), self._empty(value_states)
-        self._clear(slice(None), slice(self.end, None))
+        self.clear(slice(None), slice(self.end, None))
         self.is_initialized = True
 
     def _empty(self, like: Tensor) -> Tensor:
         _, heads, _, size = like.shape
         return like.new_empty(self.most_rows, heads, self.width, size)
 
-    def _clear(self, rows: slice, columns: slice) -> None:
+    def clear(self, rows: slice, columns: slice) -> None:
         """What is masked must be a number, too: 0 × NaN from fresh memory is NaN."""
         for states in self._storage:
             states[rows, :, columns] = 0.0
@@ -81,7 +81,7 @@ class PaddedLayer(CacheLayerMixin):
         rows = self.rows + len(row_of_B)
         for ours, theirs in zip(self._storage, other._storage, strict=True):
             ours[self.rows : rows, :, self.end - other.end : self.end] = theirs[row_of_B, :, : other.end]
-        self._clear(slice(self.rows, rows), slice(self.end - other.end))
+        self.clear(slice(self.rows, rows), slice(self.end - other.end))
         self.rows = rows
 
     def close_gaps(self, gaps: Tensor, movers: Tensor, count: int) -> None:
@@ -97,7 +97,14 @@ class PaddedLayer(CacheLayerMixin):
         self.keys, self.values = self._empty(keys), self._empty(values)
         self.keys[:rows, :, :columns] = keys[:rows, :, start : self.end]
         self.values[:rows, :, :columns] = values[:rows, :, start : self.end]
-        self._clear(slice(None), slice(columns, None))
+        self.clear(slice(None), slice(columns, None))
+        self.end = columns
+
+    def shift(self, columns: int) -> None:
+        """As `widen` to the same width, in the storage that it has."""
+        start = self.end - columns
+        for states in self._storage:
+            states[: self.rows, :, :columns] = states[: self.rows, :, start : self.end].clone()
         self.end = columns
 
 
@@ -105,22 +112,22 @@ class PaddedCache(Cache):
     """All layers. Tokens are written from column `end` on; shorter prompts leave columns before theirs."""
 
     def __init__(self, layers: int, *, rows: int, width: int, end: int = 0) -> None:
-        self._filled = [PaddedLayer(rows, width, end) for _ in range(layers)]
-        super().__init__(layers=list(self._filled))
+        self.filled = [PaddedLayer(rows, width, end) for _ in range(layers)]
+        super().__init__(layers=list(self.filled))
 
     @property
     def end(self) -> int:
         """The column that is written next."""
-        return self._filled[0].end
+        return self.filled[0].end
 
     @property
     def width(self) -> int:
         """Columns there is room for."""
-        return self._filled[0].width
+        return self.filled[0].width
 
     def append(self, other: "PaddedCache", row_of_B: Tensor) -> None:
         """Put these rows of another cache behind those in use; their last columns become this one's last."""
-        for ours, theirs in zip(self._filled, other._filled, strict=True):
+        for ours, theirs in zip(self.filled, other.filled, strict=True):
             ours.append(theirs, row_of_B)
 
     def keep_rows(self, wanted_B: Tensor) -> Tensor:
@@ -128,7 +135,7 @@ class PaddedCache(Cache):
         count = int(wanted_B.sum())
         gaps = (~wanted_B[:count]).nonzero().squeeze(-1)
         movers = wanted_B[count:].nonzero().squeeze(-1) + count
-        for layer in self._filled:
+        for layer in self.filled:
             layer.close_gaps(gaps, movers, count)
         order_B = torch.arange(count, device=wanted_B.device)
         order_B[gaps] = movers
@@ -136,8 +143,23 @@ class PaddedCache(Cache):
 
     def widen(self, columns: int, width: int) -> None:
         """Keep the last `columns` columns only, in storage of this `width`."""
-        for layer in self._filled:
+        for layer in self.filled:
             layer.widen(columns, width)
+
+    def shift(self, columns: int) -> None:
+        """As `widen` to the same width, in the storage that it has."""
+        for layer in self.filled:
+            layer.shift(columns)
+
+    def skip(self, columns: int) -> None:
+        """Say that as many columns more have been written, by another way."""
+        for layer in self.filled:
+            layer.end += columns
+
+    def clear_rows_from(self, row: int) -> None:
+        """Let there be numbers, where nothing may have been written yet."""
+        for layer in self.filled:
+            layer.clear(slice(row, None), slice(None))
 
 
 def chunks(columns: int, device_type: str) -> int:

@@ -8,19 +8,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from chainforge.models.decoder import hidden_states, merge
 from chainforge.models.masks import LayerMasks
 from chainforge.models.output_layer import output_layer
 from chainforge.rollout.cache import PaddedCache, chunks, left_padded_mask
+from chainforge.rollout.completions import Completions
+
+TURNOVER = 0.125  # ended rows leave when they are this share of the batch
 
 
 class DecodeBatch:
-    """Per row: `number_B` of its completion, `taken_B` tokens so far, `logits_BV` of the next one."""
+    """Per row: `number_B` of its completion, `taken_B` tokens so far, `logits_BV` of the next one.
 
-    def __init__(self, model: PreTrainedModel, *, rows: int, prompt_width: int) -> None:
+    A completion that has ended is no longer `running_B`; its row may stay a while.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, completions: Completions, rows: int, prompt_width: int
+    ) -> None:
         """At most `rows` rows, and prompts of at most `prompt_width` tokens."""
         self._model, self._device, self._prompt_width = model, model.device, prompt_width
+        self._completions = completions
         self._merged, self._masks, self._output = merge(model), LayerMasks(model), output_layer(model)
         self._layers = model.config.get_text_config().num_hidden_layers
         self._cache = PaddedCache(
@@ -30,6 +40,7 @@ class DecodeBatch:
             end=prompt_width,
         )
         self.number_B = self.taken_B = self._start_B = torch.zeros(0, dtype=torch.long, device=self._device)
+        self.running_B = torch.ones(0, dtype=torch.bool, device=self._device)
         self.logits_BV = torch.zeros(0, dtype=model.dtype, device=self._device)
 
     def __len__(self) -> int:
@@ -45,32 +56,47 @@ class DecodeBatch:
         self.logits_BV = torch.cat([self.logits_BV[: len(self)], logits_RV[row_of_B]])
         self.number_B = torch.cat([self.number_B, new_B])
         self.taken_B = torch.cat([self.taken_B, torch.zeros_like(new_B)])
+        self.running_B = torch.cat([self.running_B, torch.ones_like(new_B, dtype=torch.bool)])
         self._start_B = torch.cat([self._start_B, self._cache.end - length_R[row_of_B]])
 
     def keep(self, wanted_B: Tensor) -> Tensor:
         """Drop the other rows; returns the order that the rest has now."""
         order_B = self._cache.keep_rows(wanted_B)
         self.number_B, self.taken_B = self.number_B[order_B], self.taken_B[order_B]
-        self._start_B = self._start_B[order_B]
+        self.running_B, self._start_B = self.running_B[order_B], self._start_B[order_B]
         return order_B
+
+    def decode(self) -> None:
+        """Draw a token for each row, drop those that have ended, and advance the others."""
+        token_B, stopped_B = self._completions.extend(self.logits_BV, self.number_B, self.taken_B)
+        at_limit_B = self.taken_B == self._completions.limit - 1
+        self.running_B = self.running_B & ~(stopped_B | at_limit_B)
+        ended = len(self) - int(self.running_B.sum())
+        if ended >= TURNOVER * len(self) or at_limit_B.any():
+            token_B = token_B[self.keep(self.running_B)]
+        if len(self):
+            self.advance(token_B)
 
     def advance(self, token_B: Tensor) -> None:
         """Add a token to each row, and compute the logits of the next."""
         if self._cache.end == self._cache.width:
             self._make_room()
-        end = self._cache.end
+        self.logits_BV = self.next_logits(token_B, self._start_B, self._cache.end, self._cache)
+        self.taken_B = self.taken_B + 1
+
+    def next_logits(self, token_B: Tensor, start_B: Tensor, end: int | Tensor, cache: Cache) -> Tensor:
+        """logits_BV after these tokens, which go to column `end`, of rows that begin at column `start_B`."""
         column_W = torch.arange(self._cache.width, device=self._device)
-        seen_BW = (column_W >= self._start_B[:, None]) & (column_W <= end)
+        seen_BW = (column_W >= start_B[:, None]) & (column_W <= end)
         hidden_B1H = hidden_states(
             self._model,
             token_B[:, None],
             self._masks(seen_BW[:, None, None], lambda: end - column_W, self._model.dtype),
-            (end - self._start_B)[:, None],
-            self._cache,
+            (end - start_B)[:, None],
+            cache,
             merged=self._merged,
         )
-        self.logits_BV = self._output.logits(hidden_B1H[:, -1])
-        self.taken_B = self.taken_B + 1
+        return self._output.logits(hidden_B1H[:, -1])
 
     def _make_room(self) -> None:
         """Drop the columns that no row needs any more, but for as many as the next prompt may have."""

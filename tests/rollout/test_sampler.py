@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from chainforge.config.sampling import SamplingSettings
-from chainforge.rollout import sampler as sampler_module
+from chainforge.rollout import decode_batch
 from chainforge.rollout.complete import complete
 from chainforge.rollout.decode_batch import DecodeBatch
 from chainforge.rollout.draw import draw, truncate, uniforms
@@ -179,7 +179,7 @@ def test_dropping_finished_rows_changes_nothing(
 ) -> None:
     model, settings = MODELS[kind](), settings_of()
     usual = drawn(model, REQUESTS, settings)
-    monkeypatch.setattr(sampler_module, "TURNOVER", share)
+    monkeypatch.setattr(decode_batch, "TURNOVER", share)
     for a, b in zip(drawn(model, REQUESTS, settings), usual, strict=True):
         assert_same(a, b)
 
@@ -188,7 +188,7 @@ def test_dropping_finished_rows_changes_nothing(
 def test_what_waits_takes_the_place_of_what_has_ended_at_once(
     max_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampler_module, "TURNOVER", 0.0)
+    monkeypatch.setattr(decode_batch, "TURNOVER", 0.0)
     together: list[int] = []
     advance = DecodeBatch.advance
     monkeypatch.setattr(
