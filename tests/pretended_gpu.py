@@ -1,8 +1,8 @@
 """A GPU that is not there: its tensors say that they are on another device, and are computed on the CPU.
 
-What a real one forbids raises here: to mix its tensors with those of the CPU, float64 where it has none, and
-to look at a value while a graph is captured. A capture keeps the operations and the tensors, and a replay runs
-the former on the latter, as a CUDA graph does. The device is called "meta": a PyTorch for CPUs knows no other.
+What a real one forbids raises here: to mix its tensors with those of the CPU, float64 where it has none, to
+look at a value while a graph is captured. A capture keeps the operations and the tensors, and a replay runs
+the former on the latter, as a CUDA graph does. The device's name is "meta", as PyTorch has to know it.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -13,7 +13,7 @@ WARM_UP = 2  # runs, in which libraries choose their kernels and take their work
 
 
 def captured(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """`step` as a graph that replays it. `step` itself elsewhere, and, said in a line, where it cannot be one.
+    """`step` as a graph that replays it; `step` itself on other devices, or, with a word, where it cannot be.
 
     It runs a few times here. It must read and write the same tensors each time, and do without the host: one
     that waits for the device is found before it spoils a capture.
