@@ -20,6 +20,7 @@ from chainforge.run.exclusive import exclusive
 from chainforge.run.fingerprint import Inputs, describe_change, differences
 from chainforge.run.finished import FINISHED, INPUTS, discard, sweep
 from chainforge.run.journal import Journal
+from chainforge.run.pace import Pace
 from chainforge.run.progress import say
 from chainforge.run.saves import PARTIAL, Saves, remove
 from chainforge.run.step import reward_log
@@ -27,7 +28,6 @@ from chainforge.run.stopping import Stopped, Stopping
 from chainforge.run.world import World, this_world
 
 LOCKS = Path("logs/locks")
-MEET_EVERY_S, MOST_PASSED = 0.5, 100
 
 
 class Stateful(Protocol):
@@ -91,19 +91,14 @@ class Work:
         """The state is consistent here: save it if it is time to, or if the step was asked to stop.
 
         Raises Stopped in the latter case. The first process has the clock; each may have been asked to stop.
-        Several processes meet here about every `MEET_EVERY_S` seconds: for a small model each time is long.
         """
-        self._passed += 1
-        if self._passed < self._meet_at:
+        if not self._pace.is_due():
             return
-        now = time.monotonic()
-        pace_s = max(now - self._met_at, 1e-6) / self._passed
-        meet_at = max(1, min(round(min(MEET_EVERY_S, self._every_s) / pace_s), MOST_PASSED))
-        said = self._world.share((self.stopping.reason, now - self._saved_at >= self._every_s, meet_at))
+        is_time = time.monotonic() - self._saved_at >= self._every_s
+        said = self._world.share((self.stopping.reason, is_time, self._pace.proposal()))
         reason = next((reason for reason, *_ in said if reason), None)
-        _, is_time, meet_at = said[0]
-        self._passed, self._met_at = 0, now
-        self._meet_at = meet_at if self._world.size > 1 else 1
+        _, is_time, count = said[0]
+        self._pace.meet_after(count)
         if self._folder and self._parts and (reason or is_time):
             Saves(self._folder, self._world).write(self._state())
             self._saved_at = time.monotonic()
