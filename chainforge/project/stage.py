@@ -9,26 +9,30 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import psutil
 from pydantic import BaseModel
 
-from chainforge.containment import no_leaving
-from chainforge.errors import ChainForgeError, describe, unknown
+from chainforge.config.loading import load_settings
+from chainforge.config.run import RuntimeSettings
+from chainforge.containment import no_leaving, real_exit
+from chainforge.errors import ChainForgeError, unknown
 from chainforge.outputs import write_text
 from chainforge.plugins import Plugins, load_plugins
 from chainforge.project.graph import read_graph, settings_of
 from chainforge.project.held_inputs import hold_inputs
-from chainforge.run.ending import Interrupted, end_with, say_last, unforeseen
+from chainforge.run.ending import LAUNCHER, Interrupted, end_with, say_last, unforeseen
 from chainforge.run.fingerprint import Inputs
+from chainforge.run.launch import count_processes, launch
+from chainforge.run.meeting import OtherFailed
 from chainforge.run.step import LOGS, Step, file_name, open_step
 from chainforge.run.stopping import Stopped
-from chainforge.run.world import OtherFailed, World, this_world
+from chainforge.run.world import World, is_launched, this_world
 
 S = TypeVar("S", bound=BaseModel)
-SAID_BY_FIRST = (Interrupted, OtherFailed, Stopped)  # of several processes, the first one says it for all
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,14 @@ def stage(kind: type[S]) -> Callable[[Callable[[Run[S]], None]], Callable[[str],
 def stage_main(main: Callable[[str], None], *, several_processes: bool = False) -> None:
     """All of `python -m stages.VERB STEP`: a problem is two lines on stderr and an exit code above 0.
 
-    With `several_processes`, torchrun or `accelerate launch` may start it as well.
+    With `several_processes`, it starts as many as `runtime.processes` says, unless torchrun,
+    `accelerate launch` or srun has decided that.
     """
     code = run_stage(main, sys.argv, several_processes=several_processes)
     end_with("")
+    if code and this_world().size > 1:  # the ends of NCCL may wait for who is gone
+        sys.stdout.flush()
+        real_exit(code)
     sys.exit(code)
 
 
@@ -86,27 +94,36 @@ def run_stage(main: Callable[[str], None], argv: Sequence[str], *, several_proce
                 f"stages.{verb} runs in one process, not in {world.size} (WORLD_SIZE)",
                 f"run it without torchrun and accelerate: python -m stages.{verb} STEP",
             )
-        with no_leaving():
-            main(_checked_name(verb, argv[1:]))
-            if world.is_first:
-                _record(name)
+        name = _checked_name(verb, argv[1:])
+        runtime = load_settings(RuntimeSettings, "runtime")
+        count = count_processes(runtime) if several_processes and not is_launched() else 1
+        if count > 1:
+            return launch(partial(run_stage, main, several_processes=True), argv, name, runtime, count)
+        with no_leaving(), world.together(name, on_gpus=runtime.device in ("auto", "cuda")):
+            main(name)
+            _record(name, world)
     except BaseException as error:  # whatever a plugin raises, SystemExit(0) too
-        world.fail(error.problem if isinstance(error, ChainForgeError) else describe(error))
-        if world.is_first or not isinstance(error, SAID_BY_FIRST):
-            say_last(f"\n{_told(world.label(name), error)}\n")
+        is_told = isinstance(error, OtherFailed) and (error.is_near or not world.is_first)
+        if not is_told:
+            said_by = name if isinstance(error, Stopped | OtherFailed) else world.label(name)
+            say_last(f"\n{_told(said_by, error)}\n")
         return error.exit_code if isinstance(error, ChainForgeError) else 1
     return 0
 
 
-def _record(name: str) -> None:
-    """What the step took, in logs/."""
+def _record(name: str, world: World) -> None:
+    """What the step took, in logs/: time since the first of its processes was started, memory of all."""
+    process = psutil.Process(os.getppid() if LAUNCHER in os.environ else None)
+    peaks = world.share(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     record = {
         "step": name,
-        "wall_s": round(time.time() - psutil.Process().create_time(), 2),  # imports are most of a short step
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "wall_s": round(time.time() - process.create_time(), 2),  # imports are most of a short step
+        "peak_mb": sum(peaks),
         "cpus": os.cpu_count(),
     }
-    write_text(LOGS / f"{file_name(name)}.json", json.dumps(record) + "\n")
+    if world.size > 1:
+        record["processes"] = world.size
+    world.once(write_text, LOGS / f"{file_name(name)}.json", json.dumps(record) + "\n")
 
 
 def _told(name: str, error: BaseException) -> str:

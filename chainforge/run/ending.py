@@ -22,6 +22,14 @@ from chainforge.run.world import this_world
 WATCHER = """trap "" INT TERM HUP QUIT
 read -r word || { printf '\\n%s\\n' "$1"; [ -s "$2" ] && printf '  -> where it was: %s\\n' "$2"; } >&2"""
 
+MORE = (
+    "give it more memory or less to do (runtime.micro_batch_tokens, runtime.rollout_rows), and run the same "
+    "command again: it goes on from its last save"
+)
+LAUNCHER = "CHAINFORGE_LAUNCHER"  # in the environment of a process that our own launcher started
+TOLD = 100  # added to the exit code of such a process: it has said why
+BEREFT = 2  # exit code of a process that ends because another one was killed, or ended by native code
+
 _watcher: "subprocess.Popen[bytes] | None" = None
 _faults: IO[str] | None = None
 
@@ -32,20 +40,43 @@ class Interrupted(KeyboardInterrupt):
 
 def watch_ending(step: str) -> None:
     """Let nothing end this process unsaid. Main thread, once, before anything is imported that can fail."""
-    global _watcher, _faults
-    several = False
+    global _watcher
     with suppress(ChainForgeError):  # who runs the step says that the launcher's variables make no sense
-        world = this_world()
-        step, several = world.label(step), world.size > 1
+        step = this_world().label(step)
     if shell := shutil.which("sh"):
         gone = (
             f"{step}: its process ended without a word: killed, most often for want of memory, or ended by "
-            "native code of a plugin\n  -> give it more memory or less to do (runtime.micro_batch_tokens, "
-            "runtime.rollout_rows), and run the same command again: it goes on from its last save"
+            f"native code of a plugin\n  -> {MORE}"
         )
         with suppress(OSError):
             command = [shell, "-c", WATCHER, "sh", gone, str(log_of(step))]
             _watcher = subprocess.Popen(command, stdin=subprocess.PIPE)
+    _tell_errors(step)
+    forbid_leaving()
+    farewells.extend((lambda: end_with(""), leave_nothing_partial))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell made it be ignored
+        signal.signal(signal.SIGINT, interrupt)
+    with suppress(ChainForgeError):
+        if this_world().size > 1:
+            signal.signal(signal.SIGTERM, terminate)
+    _mind_cpu_limit()
+
+
+def watch_rank(step: str) -> None:
+    """The same in one of the processes that our launcher started, by fork or not: it says who was killed."""
+    global _watcher, _faults
+    if _watcher and _watcher.stdin:
+        os.close(_watcher.stdin.fileno())  # the launcher's
+    _watcher = _faults = None
+    _tell_errors(this_world().label(step))
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGHUP, terminate)
+
+
+def _tell_errors(step: str) -> None:
+    """Two lines for what nobody catches, and where native code crashed."""
+    global _faults
     with suppress(OSError):
         log_of(step).parent.mkdir(parents=True, exist_ok=True)
         _faults = log_of(step).open("w", encoding="utf-8")
@@ -53,13 +84,11 @@ def watch_ending(step: str) -> None:
     sys.excepthook = lambda _kind, error, _tb: end_with(f"\n{unforeseen(step, error)}\n")
     sys.unraisablehook = lambda args: say_last(f"{tell(step, args.exc_value or Left('unknown'))}\n")
     threading.excepthook = lambda args: say_last(f"{tell(step, args.exc_value or Left('unknown'))}\n")
-    forbid_leaving()
-    farewells.extend((lambda: end_with(""), leave_nothing_partial))
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell made it be ignored
-        signal.signal(signal.SIGINT, interrupt)
-    if several:  # the launcher ends the others so when one has failed
-        signal.signal(signal.SIGTERM, interrupt)
-    _mind_cpu_limit()
+
+
+def exit_code(code: int) -> int:
+    """What this process ends with, having said why."""
+    return code + TOLD if code and LAUNCHER in os.environ else code
 
 
 def unforeseen(step: str, error: BaseException) -> str:
@@ -103,6 +132,12 @@ def say_last(text: str) -> None:
 def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     """The handler of Ctrl-C."""
     raise Interrupted
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """The handler of SIGTERM in one of several processes, but where it means that another one has failed."""
+    if not this_world().is_breaking_up():
+        interrupt(number, frame)
 
 
 def _mind_cpu_limit() -> None:

@@ -57,6 +57,8 @@ class Stopping:
                 signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGTERM and this_world().is_breaking_up():
+            return
         self.at_once = self._signal is not None
         self._signal = self._signal or SIGNALS[number]
         if self.at_once or not self._twice:

@@ -1,37 +1,35 @@
-"""The processes of a step: one, or those that torchrun or `accelerate launch` started with the same command.
+"""The processes of a step: one, or those that torchrun, `accelerate launch` or srun started alike.
 
 The first one, rank 0, locks, saves, writes and shows; the others compute. What must be the same for all of
 them they tell each other through the launcher's key-value store. It needs no process group, so
 it works before torch.distributed has one, and whatever its backend is.
 """
 
-import atexit
-import json
-import math
 import os
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from chainforge.errors import ChainForgeError, describe
+from chainforge.run.slurm import as_torchrun
+
+if TYPE_CHECKING:
+    from chainforge.run.meeting import Meeting
 
 T = TypeVar("T")
 P = ParamSpec("P")
 LAUNCH = "start it by torchrun or accelerate launch, which set RANK and WORLD_SIZE, or unset both"
-AGAIN = "see what was said above, then run the same command again"
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.0002, 0.02  # between two looks at what the others have said
-FAREWELL_S = 10.0  # that the process with the store waits for the others when it ends
 
 
 @dataclass(frozen=True)
 class World:
-    """Which of the step's processes this one is. `rank` counts from 0."""
+    """Which of the step's processes this one is. `rank` counts from 0, `local_rank` those of this machine."""
 
     rank: int = 0
     size: int = 1
+    local_rank: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -70,97 +68,63 @@ class World:
             do(*args, **kwargs)
         self.share(None)
 
-    def fail(self, problem: str) -> None:
-        """Tell those who wait for this process that it has failed."""
-        if _meeting.cache_info().currsize:  # else nobody has met yet: the launcher ends the others
-            _meeting(self).fail(problem)
+    @contextmanager
+    def together(self, step: str, *, on_gpus: bool = False) -> Iterator[None]:
+        """Meet the others. Within the block, torch.distributed has its default process group.
+
+        With `on_gpus`, where there are any, CUDA's current device is this process's own.
+
+        Who fails there, or is killed, ends all processes within seconds. Raises OtherFailed in place of what
+        follows from the failure of another process.
+        """
+        if self.size == 1:
+            yield
+            return
+        meeting = _meeting(self)
+        meeting.peers.watch(self.label(step))
+        try:
+            meeting.open_process_group(self.local_rank if on_gpus else None)
+            yield
+        except BaseException as error:
+            problem = error.problem if isinstance(error, ChainForgeError) else describe(error)
+            other = meeting.fail(problem, is_cut_off=isinstance(error, RuntimeError))
+            meeting.close(well=False)
+            if other:
+                raise other from error
+            raise
+        meeting.close(well=True)
+
+    def is_breaking_up(self) -> bool:
+        """Whether another process on this machine has ended: then a SIGTERM is that of the launcher."""
+        return bool(_meeting.cache_info().currsize) and _meeting(self).peers.some_ended()
 
 
-class OtherFailed(ChainForgeError):
-    """Another process of the step failed, and said why."""
-
-    def __init__(self, rank: int, problem: str) -> None:
-        super().__init__(f"rank {rank} failed: {problem}", AGAIN)
+def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether somebody has decided already how many processes there are."""
+    return bool({"RANK", "WORLD_SIZE"} & as_torchrun(environment).keys())
 
 
 def this_world(environment: Mapping[str, str] = os.environ) -> World:
-    """Read RANK and WORLD_SIZE. Raises ChainForgeError where they make no sense."""
-    given = {name: environment[name] for name in ("RANK", "WORLD_SIZE") if name in environment}
-    if not given:
+    """Read RANK, WORLD_SIZE and LOCAL_RANK. Raises ChainForgeError where they make no sense."""
+    variables = as_torchrun(environment)
+    given = {name: variables[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name in variables}
+    missing = {"RANK", "WORLD_SIZE"} - given.keys()
+    if len(missing) == 2:
         return World()
     said = " and ".join(f"{name}={value}" for name, value in given.items())
-    if len(given) == 1:
-        missing = "WORLD_SIZE" if "RANK" in given else "RANK"
-        raise ChainForgeError(f"the environment has {said} without {missing}", LAUNCH)
+    if missing:
+        raise ChainForgeError(f"the environment has {said} without {missing.pop()}", LAUNCH)
     if not all(value.isascii() and value.isdecimal() for value in given.values()):
         raise ChainForgeError(f"{said}: these must be whole numbers", LAUNCH)
-    world = World(int(given["RANK"]), int(given["WORLD_SIZE"]))
+    world = World(*(int(given.get(name, given["RANK"])) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     if world.rank >= world.size:
         raise ChainForgeError(f"{said}: ranks go from 0 to WORLD_SIZE - 1", LAUNCH)
     return world
 
 
-class _Meeting:
-    """Where the processes of a step talk, round by round; the store has a key per round and process."""
-
-    def __init__(self, world: World) -> None:
-        from torch.distributed.rendezvous import rendezvous
-
-        try:
-            store, _, _ = next(rendezvous("env://", world.rank, world.size))
-        except (ValueError, RuntimeError) as error:  # no MASTER_ADDR, or nobody answers there
-            raise ChainForgeError(
-                f"the {world.size} processes cannot meet: {describe(error)}", LAUNCH
-            ) from error
-        self._world, self._store, self._round = world, store, 0
-        atexit.register(self._leave)
-
-    def share(self, value: Any) -> list[Any]:
-        """See World."""
-        rank, number = self._world.rank, self._round
-        try:
-            self._store.set(_key(number, rank), json.dumps({"value": value}))
-            values = [self._hear(number, other) for other in range(self._world.size)]
-            if number > 0:  # everybody is here, so everybody has heard what was said before
-                self._store.delete_key(_key(number - 1, rank))
-        except RuntimeError as error:
-            raise ChainForgeError(f"the other processes are gone: {describe(error)}", AGAIN) from error
-        self._round += 1
-        return values
-
-    def fail(self, problem: str) -> None:
-        """See World. Never raises."""
-        with suppress(RuntimeError):
-            for number in (self._round, self._round + 1):  # some may be in the next round already
-                self._store.set(_key(number, self._world.rank), json.dumps({"problem": problem}))
-
-    def _hear(self, number: int, rank: int) -> Any:
-        key = _key(number, rank)
-        self._await([key])
-        said = json.loads(self._store.get(key))
-        if "problem" in said:
-            raise OtherFailed(rank, said["problem"])
-        return said["value"]
-
-    def _await(self, keys: list[str], longest_s: float = math.inf) -> None:
-        """Look again and again: a wait inside of the store would hold back signals."""
-        wait_s, end = FIRST_WAIT_S, time.monotonic() + longest_s
-        while not self._store.check(keys) and time.monotonic() < end:
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-
-    def _leave(self) -> None:
-        """Where the first process has the store, and not the launcher, it ends last."""
-        with suppress(RuntimeError):
-            self._store.set(_key("left", self._world.rank), "")
-            if self._world.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-                self._await([_key("left", rank) for rank in range(self._world.size)], FAREWELL_S)
-
-
-def _key(number: int | str, rank: int) -> str:
-    return f"chainforge/{number}/{rank}"
-
-
 @cache
-def _meeting(world: World) -> _Meeting:
-    return _Meeting(world)
+def _meeting(world: World) -> "Meeting":
+    from chainforge.run.meeting import Meeting
+
+    os.environ.update(as_torchrun(os.environ))  # torch reads them, too
+    return Meeting(world.rank, world.size)

@@ -37,7 +37,8 @@ def test_without_a_launcher_there_is_one_process() -> None:
 
 def test_a_launcher_says_which_process_of_how_many() -> None:
     world = this_world({"RANK": "2", "WORLD_SIZE": "4"})
-    assert world == World(2, 4)
+    assert world == World(2, 4, 2)
+    assert this_world({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}) == World(2, 4, 0)
     assert not world.is_first
     assert world.label("sft") == "sft, rank 2 of 4"
     assert this_world({"RANK": "0", "WORLD_SIZE": "1"}) == World()
@@ -137,8 +138,10 @@ from chainforge.project.stage import run_stage
 from chainforge.run.fingerprint import Inputs
 from chainforge.run.progress import progress, say
 from chainforge.run.step import Step
+from chainforge.run import work as work_module
 from chainforge.run.work import open_work
 
+work_module.MEET_EVERY_S = 0  # steps of this toy take no time
 fate, at_rank = sys.argv[1], int(sys.argv[2])  # what happens in the fourth step, and in which process
 
 
@@ -258,8 +261,7 @@ def test_who_fails_says_why_and_the_others_end_too(at_rank: int) -> None:
     failed, other = ended[at_rank], ended[1 - at_rank]
     name = "lock" if at_rank == 0 else "lock, rank 1 of 2"
     assert f"\n{name}: ValueError: odd (" in failed.err
-    assert other.err.count("\n  -> ") == at_rank, "the first process always says why the step has ended"
-    assert ("lock: rank 1 failed: ValueError: odd" in other.err) == bool(at_rank)
+    assert "\n  -> " not in other.err, "on one machine, it is said once"
     assert not list(Path(".work").glob("*/finished"))
     assert not Path("checkpoints").exists() or not list(Path("checkpoints").iterdir())
 
@@ -270,7 +272,7 @@ def test_a_save_that_does_not_fit_is_set_aside_once() -> None:
     first, second = run_two("unfit")
     assert (first.code, second.code) == (1, 1)
     assert "does not fit this step: its counter (KeyError: 'weights')" in first.err
-    assert "does not fit this step: its counter (KeyError: 'weights')" in second.err
+    assert second.err == ""
     assert [path.name for path in Path(".work").glob("*/unfit/*")] == ["0.pt"]
     assert saves() == []
 
