@@ -45,10 +45,13 @@ def hidden_states(
     """
     decoder: Any = model.get_decoder()
     if not is_known(decoder):
-        given = {"attention_mask": masks, "position_ids": position_BS, "past_key_values": cache}
+        given: dict[str, Any] = {
+            "attention_mask": masks,
+            "position_ids": position_BS,
+            "past_key_values": cache,
+        }
+        given["output_router_logits"] = None if routed is None else True
         with_values = {name: value for name, value in given.items() if value is not None}
-        if routed is not None:
-            with_values["output_router_logits"] = True
         output = decoder(input_ids=ids_BS, use_cache=cache is not None, **with_values)
         if routed is not None:
             routed.extend(output.router_logits)

@@ -5,7 +5,7 @@ B sequences, S their width, E experts. Source: Switch Transformer, arXiv 2101.03
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -22,14 +22,13 @@ def router_loss(model: PreTrainedModel, logits_by_layer: Sequence[Tensor], batch
     length_B = batch.tokens_BS.shape[1] - batch.target_BS.flip(-1).int().argmax(-1)
     losses = [
         load_balancing_loss_func(
-            tuple(layer_BSE[row, :length] for layer_BSE in layers_BSE),
+            cast(tuple[Tensor], tuple(layer_BSE[row, :length] for layer_BSE in layers_BSE)),
             layers_BSE[0].shape[-1],
             experts_per_token(model),
         )
         for row, length in enumerate(length_B.tolist())
     ]
-    total: Tensor = sum(losses[1:], losses[0])
-    return total
+    return cast(Tensor, sum(losses))
 
 
 def experts_per_token(model: PreTrainedModel) -> int:

@@ -35,6 +35,7 @@ TOLERANCE = 0.01  # nats per token, in float32: rounding stays a hundred times b
 NEW_TOKENS = 5
 SHORT = (3, 6)  # lengths of two prompts: one of them is padded
 QUIET = 1.0  # standard deviation of logits, below which a wrong computation might not show
+HOTTEST = 100.0
 MOST_TOKENS = 4096  # of a pass: all of it in one
 Result = TypeVar("Result")
 
@@ -71,15 +72,17 @@ def deviations(model: PreTrainedModel) -> Iterator[Deviation]:
     Contexts longer than an attention window, or than RoPE's frequencies were made for, are tried on the same
     weights with a limit of a few tokens: that costs as little for a window of 4,096. The logits of a model
     that knows nothing yet are nearly equal and would hide an error: a copy with larger weights is tried then.
+    A token of which a model is certain would hide one as well: the temperature is as high as its logits are.
     """
     exact = in_float32(model)
-    subject = louder(exact) if float(_logits(exact).std(-1).mean()) < QUIET else exact
+    subject = louder(exact) if _loudness(exact) < QUIET else exact
+    temperature = min(max(1.0, _loudness(subject)), HOTTEST)
     _demand_causal(subject)
-    yield from _compare(subject, SHORT, "")
+    yield from _compare(subject, SHORT, temperature, "")
     if window := smallest_window(model):
         beyond = f" in contexts longer than {window:,} tokens"
         length = fixed_window(model) or min(window, WINDOW)
-        yield from _compare(narrowed(subject), (length + 3, max(1, length - 2)), beyond)
+        yield from _compare(narrowed(subject), (length + 3, max(1, length - 2)), temperature, beyond)
 
 
 def _logits(model: PreTrainedModel) -> Tensor:
@@ -89,6 +92,11 @@ def _logits(model: PreTrainedModel) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model(ids).logits.float()
     return logits
+
+
+def _loudness(model: PreTrainedModel) -> float:
+    """The standard deviation of its logits."""
+    return float(_logits(model).std(-1).mean())
 
 
 def _demand_causal(model: PreTrainedModel) -> None:
@@ -101,10 +109,12 @@ def _demand_causal(model: PreTrainedModel) -> None:
         )
 
 
-def _compare(model: PreTrainedModel, lengths: Sequence[int], where: str) -> Iterator[Deviation]:
+def _compare(
+    model: PreTrainedModel, lengths: Sequence[int], temperature: float, where: str
+) -> Iterator[Deviation]:
     prompts = [_ids(model, length, length)[0].tolist() for length in lengths]
     requests = [Request(prompt, [2 * n, 2 * n + 1]) for n, prompt in enumerate(prompts)]
-    settings = SamplingSettings(max_new_tokens=NEW_TOKENS)
+    settings = SamplingSettings(max_new_tokens=NEW_TOKENS, temperature=temperature)
     sampled = _attempt(
         model, "the sampler", lambda: sample(model, requests, settings, eos_ids=(), max_rows=len(prompts) + 1)
     )
@@ -112,31 +122,34 @@ def _compare(model: PreTrainedModel, lengths: Sequence[int], where: str) -> Iter
         (Tokens(p, s.token_ids), s.logprobs) for p, each in zip(prompts, sampled, strict=True) for s in each
     ]
     sequences = [tokens for tokens, _ in rows]
-    truth = _attempt(model, "its own forward pass", lambda: torch.cat(_truth(model, sequences)))
+    truth = _attempt(model, "its own forward pass", lambda: torch.cat(_truth(model, sequences, temperature)))
     found = {"the sampler": torch.tensor([logprobs for _, logprobs in rows])}
     for share, part in ((False, "the learner"), (True, "the learner with shared prompts")):
-        found[part] = _attempt(model, part, partial(_learnt, model, sequences, share=share))
+        found[part] = _attempt(model, part, partial(_learnt, model, sequences, temperature, share=share))
     for part, logp in found.items():
         yield Deviation(part, float((logp - truth).abs().max()), where)
 
 
-def _truth(model: PreTrainedModel, sequences: Sequence[Tokens]) -> list[Tensor]:
+def _truth(model: PreTrainedModel, sequences: Sequence[Tokens], temperature: float) -> list[Tensor]:
     """logp_BT of each prompt's completions, by the model itself and without padding."""
     found = []
     for _, group in groupby(sequences, lambda s: s.prompt):
         ids = torch.tensor([[*s.prompt, *s.completion] for s in group], device=model.device)
         with torch.no_grad():
-            logp = model(ids).logits[:, -NEW_TOKENS - 1 : -1].float().log_softmax(-1)
+            logits = model(ids).logits[:, -NEW_TOKENS - 1 : -1].float()
+        logp = (logits / temperature).log_softmax(-1)
         found.append(logp.gather(-1, ids[:, -NEW_TOKENS:, None])[..., 0].cpu())
     return found
 
 
-def _learnt(model: PreTrainedModel, sequences: Sequence[Tokens], *, share: bool) -> Tensor:
+def _learnt(
+    model: PreTrainedModel, sequences: Sequence[Tokens], temperature: float, *, share: bool
+) -> Tensor:
     """logp_BT as training computes them, gradients wanted."""
     logp, policy = torch.empty(len(sequences), NEW_TOKENS), PolicyModel(model)
     with torch.enable_grad():
         for indices, batch in forward_passes(policy, sequences, MOST_TOKENS, share=share):
-            logp[indices] = policy(batch).logp_BT.detach().cpu()
+            logp[indices] = policy(batch, temperature).logp_BT.detach().cpu()
     return logp
 
 
