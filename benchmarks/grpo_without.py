@@ -25,7 +25,7 @@ from chainforge.rollout.draw import truncate
 
 def prompts_once_in_training() -> None:
     """Every completion's pass computes its prompt."""
-    forward_passes.pays_to_share = lambda *_: False
+    forward_passes.can_share = lambda *_: False
 
 
 def micro_batches_by_padding() -> None:

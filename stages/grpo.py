@@ -4,7 +4,8 @@ from contextlib import closing
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.jsonl import read_records
-from chainforge.learner.local_learner import LocalLearner, splits_weights
+from chainforge.learner.fully_sharded import splits_weights
+from chainforge.learner.local_learner import LocalLearner
 from chainforge.loops.grpo.prompt_mix import PromptMix
 from chainforge.loops.grpo.train import train
 from chainforge.models.checkpoint import load_policy, start_torch

@@ -30,7 +30,7 @@ def forward_passes(
     backward pass comes when the iterator goes on after its last micro-batch: so a loop over it runs the
     backward pass of each batch in its body. `sparse` is as in `hidden_states`.
     """
-    if not (share and pays_to_share(sequences)):
+    if not (share and can_share(model, sequences)):
         for indices in micro_batches([len(s) for s in sequences], most_tokens):
             yield indices, collate([sequences[i] for i in indices], model.device)
         return
@@ -47,9 +47,10 @@ def forward_passes(
         shared.backward()
 
 
-def pays_to_share(sequences: Sequence[Tokens]) -> bool:
-    """Whether computing each prompt once is worth passes of its own."""
-    return 2 * len({tuple(s.prompt) for s in sequences}) <= len(sequences)
+def can_share(model: PolicyModel, sequences: Sequence[Tokens]) -> bool:
+    """Whether it pays, and no router is to be asked about whole sequences."""
+    whole = model.balances_experts and torch.is_grad_enabled()
+    return not whole and 2 * len({tuple(s.prompt) for s in sequences}) <= len(sequences)
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:

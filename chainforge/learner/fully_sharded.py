@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from chainforge.learner.data_parallel import DataParallel, Passes
 from chainforge.models.batch import Tokens, collate
 from chainforge.models.policy_model import PolicyModel, layers_of
+from chainforge.run.step import Step
 
 
 class FullySharded(DataParallel):
@@ -50,3 +51,8 @@ class FullySharded(DataParallel):
     def whole(self, weight: Tensor) -> Tensor:
         """All of a weight, in every process."""
         return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def splits_weights(step: Step) -> bool:
+    """Whether a process will hold a part of each weight only: asked for, and there are others for more."""
+    return step.world.size > 1 and step.runtime.sharding == "fully-sharded"

@@ -11,11 +11,12 @@ from torch import Tensor
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.learner.data_parallel import DataParallel
 from chainforge.learner.forward_passes import forward_passes, full_precision, mixed_precision
-from chainforge.learner.fully_sharded import FullySharded
+from chainforge.learner.fully_sharded import FullySharded, splits_weights
 from chainforge.learner.learner import Loss, Sums, Update
 from chainforge.learner.micro_batch_size import micro_batch_tokens
 from chainforge.learner.optimizer import NotFinite, ScheduledOptimizer
 from chainforge.learner.reference import Reference, SecondModel, WithoutAdapter
+from chainforge.learner.router_loss import with_router_loss
 from chainforge.memory import enough_memory
 from chainforge.models.adapters import attach_adapter, plain_weights
 from chainforge.models.batch import Batch, Tokens
@@ -50,7 +51,10 @@ class LocalLearner:
         if settings.adapter:
             attach_adapter(policy.model, settings.adapter, step.seed("adapter"))
         self._precision, self._checkpointing = step.settings.precision, step.runtime.gradient_checkpointing
-        self._model = PolicyModel(policy.model, gradient_checkpointing=self._checkpointing)
+        self._router_weight = weight = settings.router_aux_loss_coef
+        self._model = PolicyModel(
+            policy.model, gradient_checkpointing=self._checkpointing, balances_experts=weight > 0
+        )
         second = PolicyModel(reference.model) if reference else None
         self._reference: Reference = (
             SecondModel(self._model, second) if second else WithoutAdapter(self._model)
@@ -99,6 +103,8 @@ class LocalLearner:
     ) -> Update:
         assert self._optimizer is not None, "begin(steps) comes first"
         places, own = self._own(sequences)
+        if self._router_weight:
+            loss = with_router_loss(loss, self._router_weight, len(sequences))
         found: list[list[float]] = [[] for _ in own]
         total, sums, device = 0.0, Sums(), self._model.device
         head_VH = None if vocabulary else self._begin_head_gradient()
@@ -186,11 +192,6 @@ class LocalLearner:
         self._optimizer.load_state_dict(state["optimizer"])
         if "reference" in state:
             self._reference.load_state_dict(state["reference"])
-
-
-def splits_weights(step: Step) -> bool:
-    """Whether a process will hold a part of each weight only: asked for, and there are others for more."""
-    return step.world.size > 1 and step.runtime.sharding == "fully-sharded"
 
 
 def _note(found: list[list[float]], own: Sequence[Tokens], indices: Sequence[int], logp_BT: Tensor) -> None:

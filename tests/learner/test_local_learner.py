@@ -1,22 +1,25 @@
 """A learner on one device: its step is that of the plain formula, and its state is what it trains."""
 
+import copy
 import io
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from fakes import make_step, policy, weights
+from fakes import make_step, policy, tokenizer, weights
 from torch import Tensor
+from zoo import RIGHT, make
 
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.run import RunSettings
+from chainforge.errors import ChainForgeError
 from chainforge.learner import local_learner
 from chainforge.learner.learner import Sums
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.learner.optimizer import NotFinite
 from chainforge.models.batch import Batch, Tokens
-from chainforge.models.checkpoint import Policy
+from chainforge.models.checkpoint import Policy, place
 from chainforge.models.policy_model import LogProbs
 from chainforge.run.step import Step
 
@@ -205,3 +208,34 @@ def test_one_that_did_not_move_is_what_the_run_began_with() -> None:
     start = resumed.reference_logprobs(APART, 1.0)
     resumed.load_state_dict(through_a_file(learner.state_dict()))
     assert resumed.reference_logprobs(APART, 1.0) == start
+
+
+@pytest.mark.parametrize("most", [7, 1000])
+@pytest.mark.parametrize("sequences", [APART, SHARED], ids=["apart", "shared"])
+def test_the_router_loss_is_a_mean_over_sequences_however_they_are_put_together(
+    sequences: list[Tokens], most: int
+) -> None:
+    toy = tokenizer()
+    config, sizes = RIGHT["mixtral"]
+    model = place(make(config, sizes | {"vocab_size": len(toy)}, loud=True), torch.device("cpu"))
+    router = [
+        model(torch.tensor([[*s.prompt, *s.completion]]), output_router_logits=True).aux_loss.item()
+        for s in sequences
+    ]
+    found = {}
+    for coef in (0.0, 0.5):
+        settings = SETTINGS.model_copy(update={"router_aux_loss_coef": coef})
+        step = make_step(micro_batch_tokens=most)
+        learner = LocalLearner(Policy(copy.deepcopy(model), toy), settings, step)
+        learner.begin(5)
+        found[coef] = learner.step(sequences, squares)
+    assert "router_loss" not in found[0.0].sums
+    total, count = found[0.5].sums["router_loss"].tolist()
+    assert (total, count) == (pytest.approx(sum(router), rel=1e-5), len(sequences))
+    assert found[0.5].loss == pytest.approx(found[0.0].loss + 0.5 * total / count, rel=1e-5)
+    assert found[0.5].grad_norm != found[0.0].grad_norm
+
+
+def test_a_router_loss_of_a_model_without_experts_is_refused() -> None:
+    with pytest.raises(ChainForgeError, match=r"has no experts .*\n.*set router_aux_loss_coef to 0"):
+        LocalLearner(policy(), OptimizerSettings(learning_rate=1.0, router_aux_loss_coef=0.1), make_step())

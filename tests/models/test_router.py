@@ -1,21 +1,16 @@
 """The router loss is transformers' own of each sequence, whatever it shares a micro-batch with."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from fakes import qwen2
 from torch import Tensor
 from transformers import PreTrainedModel
+from zoo import RIGHT, make
 
 from chainforge.errors import ChainForgeError
 from chainforge.models.batch import Tokens, collate
 from chainforge.models.checkpoint import place
 from chainforge.models.policy_model import PolicyModel
-
-sys.path.append(str(Path(__file__).parents[1] / "rollout"))
-from zoo import RIGHT, make
 
 CPU = torch.device("cpu")
 MODELS = ["mixtral", "qwen2 of experts", "qwen3 of experts", "gpt-oss"]
