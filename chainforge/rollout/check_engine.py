@@ -61,7 +61,7 @@ def _check(model: PreTrainedModel) -> None:
     for part, nats, where in deviations(model):
         if not nats <= TOLERANCE:  # NaN is not
             raise _refusal(
-                model, f"{part} is off by {nats:.2g} nats per token{where}; {TOLERANCE} would be rounding"
+                model, f"{part} is off by {nats:.2g} nats per token{where} (up to {TOLERANCE} is rounding)"
             )
 
 
