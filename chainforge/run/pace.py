@@ -1,4 +1,4 @@
-"""At which of its safe points the processes of a step meet: with a small model, meeting at each would be slow."""
+"""At which of its safe points the processes of a step meet: meeting at each would slow a small model."""
 
 import time
 
@@ -6,7 +6,7 @@ EVERY_S, MOST = 0.5, 100  # seconds between two meetings, and safe points, at mo
 
 
 class Pace:
-    """Counts safe points. The first process says when the next meeting is, from how long the last ones took."""
+    """Counts safe points. The first process says when the next meeting is, by how long the last ones took."""
 
     def __init__(self, every_s: float) -> None:
         """`every_s`: meet at least as often."""

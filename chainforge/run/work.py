@@ -50,11 +50,8 @@ class Work:
         self._every_s = every_s
         self._world = world or this_world()
         self._parts: Mapping[str, Stateful] = {}
-        self._saved_at = self._met_at = time.monotonic()
-        self._passed, self._meet_at = (
-            0,
-            1,
-        )  # safe points since the processes met, and which of them is the next
+        self._saved_at = time.monotonic()
+        self._pace = Pace(every_s if self._world.size > 1 else 0.0)  # one process meets itself each time
         self.stopping = Stopping()
 
     def attach(self, **parts: Stateful) -> None:

@@ -133,6 +133,7 @@ TOY = """
 import os, signal, sys
 from pathlib import Path
 
+import chainforge.run.pace
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.project.stage import run_stage
 from chainforge.run.fingerprint import Inputs
@@ -142,6 +143,7 @@ from chainforge.run import work as work_module
 from chainforge.run.work import open_work
 
 work_module.MEET_EVERY_S = 0  # steps of this toy take no time
+chainforge.run.pace.EVERY_S = 0.0  # they meet at every safe point
 fate, at_rank = sys.argv[1], int(sys.argv[2])  # what happens in the fourth step, and in which process
 
 
