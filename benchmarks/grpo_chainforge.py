@@ -38,7 +38,7 @@ from chainforge.loops.grpo.rows import make_rows
 from chainforge.loops.grpo.update import add_logprobs, update
 from chainforge.models.checkpoint import Policy, place, start_torch
 from chainforge.records import Group, Prompt, Score
-from chainforge.rollout import sampler
+from chainforge.rollout import completions
 from chainforge.rollout.complete import complete
 from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.step import Step
@@ -148,11 +148,11 @@ class ChainForge:
 
 def force_lengths(lengths: Sequence[int], eos: int) -> None:
     """Each completion draws EOS as its last token and nowhere else: a uniform number of 2 means "now"."""
-    uniform_table, draw = sampler.uniform_table, sampler.draw
+    uniform_table, draw = completions.uniform_table, completions.draw
 
     def table_with_ends(seeds: Sequence[int], count: int, device: torch.device) -> Tensor:
         uniform_BT = uniform_table(seeds, count, device)
-        uniform_BT[torch.arange(len(seeds)), torch.tensor(lengths) - 1] = 2.0
+        uniform_BT[torch.arange(len(lengths)), torch.tensor(lengths) - 1] = 2.0
         return uniform_BT
 
     def draw_or_end(logits_BV: Tensor, uniform_B: Tensor, **how: Any) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ def force_lengths(lengths: Sequence[int], eos: int) -> None:
         token_B, logp_B = draw(never_BV, uniform_B.clamp(max=0.999), **how)
         return token_B.masked_fill(uniform_B > 1, eos), logp_B
 
-    sampler.uniform_table, sampler.draw = table_with_ends, draw_or_end
+    completions.uniform_table, completions.draw = table_with_ends, draw_or_end
 
 
 def profile(side: ChainForge) -> None:

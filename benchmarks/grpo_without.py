@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from chainforge.learner import forward_passes, local_learner, micro_batch_size
 from chainforge.learner.optimizer import ScheduledOptimizer
 from chainforge.models import attention, decoder, policy_model
-from chainforge.rollout import cache, decode_batch, local_engine, sampler
+from chainforge.rollout import cache, completions, decode_batch, local_engine, sampler
 from chainforge.rollout.draw import truncate
 
 
@@ -107,7 +107,7 @@ def prompts_once_in_the_sampler() -> None:
 
 def finished_rows_dropped() -> None:
     """Rows are decoded until the last of them has ended."""
-    sampler.TURNOVER = 1.0
+    decode_batch.TURNOVER = 1.0
 
 
 def waiting_prompts_let_in() -> None:
@@ -181,7 +181,7 @@ def one_pass_over_the_vocabulary() -> None:
         token_B1 = torch.searchsorted(upto_BV, uniform_B[:, None] * upto_BV[:, -1:], right=True)
         return token_B1.squeeze(-1), logp_BV.gather(-1, token_B1).squeeze(-1)
 
-    sampler.draw = draw
+    completions.draw = draw
 
 
 TECHNIQUES: dict[str, Callable[[], None]] = {

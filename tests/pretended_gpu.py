@@ -26,14 +26,15 @@ class GpuTensor(Tensor):
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "GpuTensor":
-        made = Tensor._make_wrapper_subclass(
-            cls,
-            inner.size(),
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
-            device=GPU,
-        )
+        with torch.inference_mode(False):  # before 2.13, others cannot be made in it
+            made = Tensor._make_wrapper_subclass(
+                cls,
+                inner.size(),
+                strides=inner.stride(),
+                storage_offset=inner.storage_offset(),
+                dtype=inner.dtype,
+                device=GPU,
+            )
         made.inner = inner
         return made
 

@@ -106,7 +106,7 @@ class PolicyModel(nn.Module):
             assert routed is None, "the prompts' routing is not at hand"
             return self._hidden_after(batch.prefix, batch.tokens_BS, sparse=sparse)[batch.mask_BT]
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
-        with _in_mode(layers_of(self.model) if checkpointing else [], training=True):
+        with _in_training(layers_of(self.model) if checkpointing else []):
             hidden_BSH = hidden_states(
                 self.model, batch.tokens_BS, sparse=sparse, checkpointing=checkpointing, routed=routed
             )
@@ -162,19 +162,31 @@ def enable_checkpointing(model: PreTrainedModel) -> None:
     layers = layers_of(model)
     new = getattr(model, "activation_checkpointing_enable", None)  # from 5.23 on
     enable = new or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False, "context_fn": lambda: (_in_mode(layers, training=False), nullcontext())})
+    enable({"use_reentrant": False, "context_fn": lambda: (_running(layers), nullcontext())})
 
 
 @contextmanager
-def _in_mode(layers: list[nn.Module], *, training: bool) -> Iterator[None]:
-    """Inside, the layers, but not what is inside of them, are in this mode; after it, in the other."""
-    for layer in layers:
-        layer.training = training
+def _in_training(layers: list[nn.Module]) -> Iterator[None]:
+    """Inside, the layers are in training mode, but not what is inside of them."""
+    _set_training(layers, True)
     try:
         yield
     finally:
-        for layer in layers:
-            layer.training = not training
+        _set_training(layers, False)
+
+
+@contextmanager
+def _running(layers: list[nn.Module]) -> Iterator[None]:
+    """Inside, they are not. After an error they stay so: before 2.13, torch leaves this only when nobody needs
+    the error any more, which is after `_in_training`."""
+    _set_training(layers, False)
+    yield
+    _set_training(layers, True)
+
+
+def _set_training(layers: list[nn.Module], training: bool) -> None:
+    for layer in layers:
+        layer.training = training
 
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:

@@ -44,8 +44,8 @@ def sample(
 
     Any of `eos_ids` ends a completion. It depends on its prompt, its seed and the weights, not on what else
     is in the batch or in which order (but for rounding: a float32 difference in the logits of about 1e-6).
-    `block`: decode in fixed shapes, and look only after this many tokens which rows have ended. A GPU does so by
-    default; on a CPU looking costs nothing.
+    `block`: decode in fixed shapes, and look only after this many tokens which rows have ended. By default a
+    GPU does so; on a CPU looking costs nothing.
     """
     if not requests:
         return []
