@@ -105,7 +105,7 @@ def run_stage(main: Callable[[str], None], argv: Sequence[str], *, several_proce
     except BaseException as error:  # whatever a plugin raises, SystemExit(0) too
         is_told = isinstance(error, OtherFailed) and (error.is_near or not world.is_first)
         if not is_told:
-            said_by = name if isinstance(error, Stopped | OtherFailed) else world.label(name)
+            said_by = name if isinstance(error, Interrupted | Stopped | OtherFailed) else world.label(name)
             say_last(f"\n{_told(said_by, error)}\n")
         return error.exit_code if isinstance(error, ChainForgeError) else 1
     return 0

@@ -24,14 +24,14 @@ Main = Callable[[Sequence[str]], int]
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 IMPATIENT_S = 5.0  # after a second Ctrl-C, for processes that are held inside of native code
 NO_WORD = "\n{}: a process of it ended without a word, by native code of a plugin\n  -> {}\n"
-VANISHED_S = 10.0  # after which processes that ended with code 0, but not by our code, count as failed
+END_S = 6.0  # for the others, once one has ended; then whoever is held is killed, as by a stopped debugger
 
 
 def count_processes(runtime: RuntimeSettings) -> int:
     """How many processes the settings ask for. Raises ChainForgeError for more than there are GPUs."""
     if runtime.processes == 1 or (runtime.processes == "auto" and runtime.device == "cpu"):
         return 1
-    gpus = _count_gpus(runtime)
+    gpus = count_gpus(runtime)
     if runtime.processes == "auto":
         return max(1, gpus)
     if 0 < gpus < runtime.processes:
@@ -51,7 +51,7 @@ def launch(main: Main, argv: Sequence[str], step: str, runtime: RuntimeSettings,
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    is_forked = sys.platform == "linux" and _count_gpus(runtime) == 0
+    is_forked = sys.platform == "linux" and count_gpus(runtime) == 0
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -68,7 +68,7 @@ def launch(main: Main, argv: Sequence[str], step: str, runtime: RuntimeSettings,
     os.environ[LAUNCHER] = str(os.getpid())
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # wherever the machine's name leads
-    asked = _Asked()
+    asked = _Asked(count)
     logging.disable(logging.CRITICAL)  # torchrun's words
     try:
         asked.listen()
@@ -112,8 +112,9 @@ class _Vanished(Exception):
 class _Asked:
     """What this process was asked for by signals, which it hands on."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
         self.times = 0
+        self._count = count
 
     def listen(self) -> None:
         """From now on."""
@@ -121,7 +122,7 @@ class _Asked:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._hand_on)
         signal.signal(signal.SIGTSTP, self._pause)
-        signal.signal(signal.SIGCHLD, self._count)
+        signal.signal(signal.SIGCHLD, self._await_end)
 
     def kill(self) -> None:
         """Whoever is still there."""
@@ -133,8 +134,7 @@ class _Asked:
         self.times += 1
         _send(number)
         if self.times > 1:
-            signal.signal(signal.SIGALRM, lambda *_: _send(signal.SIGKILL))
-            signal.setitimer(signal.ITIMER_REAL, IMPATIENT_S)
+            _kill_in(IMPATIENT_S)
 
     def _pause(self, _number: int, _frame: FrameType | None) -> None:
         """Ctrl-Z, until fg or bg."""
@@ -142,14 +142,21 @@ class _Asked:
         os.kill(os.getpid(), signal.SIGSTOP)
         _send(signal.SIGCONT)
 
-    def _count(self, _number: int, _frame: FrameType | None) -> None:
-        if not multiprocessing.active_children() and self.times < 2:
-            signal.signal(signal.SIGALRM, _vanish)
-            signal.setitimer(signal.ITIMER_REAL, VANISHED_S)
+    def _await_end(self, _number: int, _frame: FrameType | None) -> None:
+        """They end together: when they do well, torchrun lets go of all at once."""
+        if len(multiprocessing.active_children()) < self._count and signal.getsignal(signal.SIGALRM) != _kill:
+            _kill_in(END_S)
 
 
-def _vanish(*_: Any) -> None:
-    raise _Vanished
+def _kill_in(seconds: float) -> None:
+    signal.signal(signal.SIGALRM, _kill)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _kill(*_: Any) -> None:
+    if not multiprocessing.active_children():
+        raise _Vanished
+    _send(signal.SIGKILL)
 
 
 def _send(number: int) -> None:
@@ -159,7 +166,7 @@ def _send(number: int) -> None:
                 os.kill(process.pid, number)
 
 
-def _count_gpus(runtime: RuntimeSettings) -> int:
+def count_gpus(runtime: RuntimeSettings) -> int:
     """Asks the driver, and not CUDA: who starts CUDA cannot fork."""
     if runtime.device not in ("auto", "cuda"):
         return 0
