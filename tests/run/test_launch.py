@@ -147,6 +147,9 @@ def wait_until_gone(pids: list[int]) -> None:
 def start(fate: str = "none", *command: str, **environment: str) -> Running:
     """Run the script."""
     command = command or (sys.executable, "script.py", STEP)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # else a child inherits that it is ignored
     with open("said", "w") as said:
         process = subprocess.Popen(
             command,
@@ -156,6 +159,7 @@ def start(fate: str = "none", *command: str, **environment: str) -> Running:
             text=True,
             start_new_session=True,
         )
+    signal.signal(signal.SIGINT, before)
     return Running(process)
 
 
