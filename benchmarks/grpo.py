@@ -11,7 +11,7 @@ import json
 import platform
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -71,6 +71,9 @@ def parse() -> Namespace:
         "--checkpointing", action="store_true", help="ChainForge with gradient checkpointing as well"
     )
     arguments.add_argument(
+        "--lora", type=int, metavar="RANK", help="all sides with an adapter of all linear layers as well"
+    )
+    arguments.add_argument(
         "--search", action="store_true", help="find TRL's best micro-batch of 8, 16, 64 first"
     )
     arguments.add_argument("--output", type=Path, default=ROOT / ".bench/results")
@@ -88,6 +91,12 @@ def play(given: Namespace, name: str, precision: str) -> dict[str, Any]:
     for way in MATCHES[precision]:
         best = search(given, name, way) if given.search else WORKS[name].trl_micro_batch[way]
         sides.append(trl(given, name, way, best))
+    if given.lora:
+        sides.append(chainforge(given, name, precision, "--lora", str(given.lora)))
+        sides += [
+            trl(given, name, way, WORKS[name].trl_micro_batch[way], "--lora", str(given.lora))
+            for way in MATCHES[precision]
+        ]
     with ExitStack() as stack:
         for side in sides:
             stack.enter_context(side)
@@ -133,16 +142,25 @@ def rollouts(given: Namespace, name: str) -> dict[str, Any]:
 
 def chainforge(given: Namespace, name: str, precision: str, *flags: str) -> Contestant:
     command = [sys.executable, str(HERE / "grpo_chainforge.py"), name, precision, *shared(given), *flags]
-    label = ", ".join([f"ChainForge {precision}", *(flag[2:] for flag in flags if flag == "--checkpointing")])
+    label = ", ".join([f"ChainForge {precision}", *notes(flags)])
     log = f"{name}-{label.lower().replace(', ', '-').replace(' ', '-')}.log"
     return Contestant(label, command, given.output / log, {})
 
 
-def trl(given: Namespace, name: str, way: str, micro_batch: int) -> Contestant:
+def notes(flags: Sequence[str]) -> Iterator[str]:
+    """What a label says of the flags."""
+    if "--checkpointing" in flags:
+        yield "checkpointing"
+    if "--lora" in flags:
+        yield f"LoRA rank {flags[flags.index('--lora') + 1]}"
+
+
+def trl(given: Namespace, name: str, way: str, micro_batch: int, *flags: str) -> Contestant:
     size = ["--micro-batch", str(micro_batch)]
-    command = [given.trl, str(HERE / "grpo_trl.py"), name, way, *shared(given), *size]
-    label = f"{LABELS[way]}, micro-batch {micro_batch}"
-    return Contestant(label, command, given.output / f"{name}-trl-{way}.log", {"HF_HUB_OFFLINE": "1"})
+    command = [given.trl, str(HERE / "grpo_trl.py"), name, way, *shared(given), *size, *flags]
+    label = ", ".join([LABELS[way], *notes(flags), f"micro-batch {micro_batch}"])
+    log = given.output / f"{name}-trl-{way}{'-lora' if flags else ''}.log"
+    return Contestant(label, command, log, {"HF_HUB_OFFLINE": "1"})
 
 
 def shared(given: Namespace) -> list[str]:

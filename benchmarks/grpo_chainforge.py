@@ -30,6 +30,7 @@ from grpo_work import (
 )
 from torch import Tensor
 
+from chainforge.config.adapter import AdapterSettings
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.learner.local_learner import LocalLearner
@@ -51,6 +52,7 @@ def main() -> None:
     arguments.add_argument("--smollm2", help="the model folder of work b")
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
+    arguments.add_argument("--lora", type=int, metavar="RANK", help="train an adapter of all linear layers")
     arguments.add_argument("--without", help="take this technique away (see grpo_without.py)")
     arguments.add_argument("--only-rollout", action="store_true")
     arguments.add_argument("--profile", action="store_true", help="print where one step spends its time")
@@ -69,7 +71,9 @@ def main() -> None:
         ),
     )
     start_torch(step.settings, step.runtime)
-    side = ChainForge(WORKS[given.work], given.smollm2, step, only_rollout=given.only_rollout)
+    side = ChainForge(
+        WORKS[given.work], given.smollm2, step, lora=given.lora, only_rollout=given.only_rollout
+    )
     if given.profile:
         profile(side)
         return
@@ -82,7 +86,9 @@ def main() -> None:
 class ChainForge:
     """One policy and its optimizer; `step` is a turn of the loop of chainforge/loops/grpo/train.py."""
 
-    def __init__(self, work: Work, folder: str | None, step: Step, *, only_rollout: bool = False) -> None:
+    def __init__(
+        self, work: Work, folder: str | None, step: Step, *, lora: int | None, only_rollout: bool = False
+    ) -> None:
         model = load_model(work, folder)
         vocab = model.config.vocab_size
         self.run, self.number, self.only_rollout = step, 0, only_rollout
@@ -104,11 +110,10 @@ class ChainForge:
             clip_ratio=CLIP_RATIO,
             kl_coeff=0.0,
             loss_type="grpo",
+            adapter=AdapterSettings(kind="lora", rank=lora, alpha=lora) if lora else None,
         )
-        self.learner, self.engine = (
-            LocalLearner(self.policy, self.settings, step),
-            LocalEngine(self.policy, step),
-        )
+        self.engine = LocalEngine(self.policy, step, apart=lora is not None)
+        self.learner = LocalLearner(self.policy, self.settings, step)
         self.learner.begin(self.settings.num_rl_steps)
         if work.uneven:
             force_lengths(work.lengths, self.policy.tokenizer.eos_token_id)
@@ -121,6 +126,7 @@ class ChainForge:
         clock, draw = self.clock, random.Random(self.number)
         clock.start()
         with clock.phase("rollout"):
+            self.engine.update(self.learner.weights(), self.number)
             completions = complete(
                 self.engine,
                 self.policy.tokenizer,

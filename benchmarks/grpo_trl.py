@@ -39,6 +39,7 @@ def main() -> None:
     arguments.add_argument("--smollm2", help="the model folder of work b")
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--micro-batch", type=int, help="completions per forward and backward pass")
+    arguments.add_argument("--lora", type=int, metavar="RANK", help="train an adapter of all linear layers")
     given = arguments.parse_args()
     torch.set_num_threads(given.threads)
     work, turns = WORKS[given.work], Turns()
@@ -61,11 +62,18 @@ def main() -> None:
         ),
         processing_class=tokenizer,
         callbacks=[watch],
+        peft_config=adapter(given.lora) if given.lora else None,
     )
     watch.wrap(trainer)
     turns.wait()
     watch.clock.start()
     trainer.train()
+
+
+def adapter(rank: int) -> Any:
+    from peft import LoraConfig  # only needed here
+
+    return LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def config(work: Work, precision: str, micro_batch: int) -> GRPOConfig:

@@ -86,7 +86,8 @@ def adapter_set_to(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[
 
 
 def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """All weights as the model has them without an adapter, which is merged; those of 4 bits in full.
+    """All weights under the names of the plain model. Where there is an adapter, it is merged in float32, and
+    weights of 4 bits or bfloat16 are given in full.
 
     One at a time, made beside the model: its own weights stay as they are.
     """
@@ -95,12 +96,14 @@ def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, weight in model.state_dict().items():
         if _is_adapter(name) or f"{name.partition('.weight.')[0]}.weight" in rounded - {name}:
             continue  # of the adapter, or what a weight of 4 bits needs to be read
-        if rounded:
-            weight = _in_full(model.get_parameter(name)) if name in rounded else weight.float()
+        if layers and weight.is_floating_point():
+            weight = weight.float()
+        elif name in rounded:
+            weight = _in_full(model.get_parameter(name))
         owner, _, rest = name.partition(".base_layer.")
         if rest == "weight":
             with torch.no_grad():
-                weight = weight + layers[owner].get_delta_weight(NAME).to(weight.dtype)
+                weight = weight + layers[owner].get_delta_weight(NAME)
         yield f"{owner}.{rest}" if rest else name, weight
 
 
