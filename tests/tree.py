@@ -22,7 +22,10 @@ PLUGINS = (
     *("reward_correct", "reward_format", "teacher_anthropic", "teacher_instructions"),
     *("teacher_openai_compatible", "teacher_procedural", "teacher_recorded"),
 )
-PROFILES = ("tiny", "smoke", "smollm2-135m-gsm8k", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b")
+PROFILES = (
+    *("tiny", "smoke", "smollm2-135m-gsm8k", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-1.5b-lora"),
+    "qwen2.5-7b",
+)
 
 
 def project_files(root: Path = ROOT) -> Iterator[Path]:

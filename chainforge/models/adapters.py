@@ -46,6 +46,9 @@ def attach_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs as well
         peft.inject_adapter_in_model(config, model)
+    for layer in _layers(model).values():
+        # Over float32 weights only autocast rounds inputs, and it does without a copy of each in float32.
+        layer.cast_input_dtype_enabled = model.dtype != torch.float32
     model.eval()
 
 
