@@ -71,7 +71,7 @@ def parse() -> Namespace:
         "--checkpointing", action="store_true", help="ChainForge with gradient checkpointing as well"
     )
     arguments.add_argument(
-        "--lora", type=int, metavar="RANK", help="all sides with an adapter of all linear layers as well"
+        "--lora", type=int, metavar="RANK", help="ChainForge with an adapter as well, TRL with one alone"
     )
     arguments.add_argument(
         "--search", action="store_true", help="find TRL's best micro-batch of 8, 16, 64 first"
@@ -88,15 +88,12 @@ def play(given: Namespace, name: str, precision: str) -> dict[str, Any]:
     sides = [chainforge(given, name, precision)]
     if given.checkpointing:
         sides.append(chainforge(given, name, precision, "--checkpointing"))
+    adapter = ["--lora", str(given.lora)] if given.lora else []
+    if adapter:
+        sides.append(chainforge(given, name, precision, *adapter))
     for way in MATCHES[precision]:
         best = search(given, name, way) if given.search else WORKS[name].trl_micro_batch[way]
-        sides.append(trl(given, name, way, best))
-    if given.lora:
-        sides.append(chainforge(given, name, precision, "--lora", str(given.lora)))
-        sides += [
-            trl(given, name, way, WORKS[name].trl_micro_batch[way], "--lora", str(given.lora))
-            for way in MATCHES[precision]
-        ]
+        sides.append(trl(given, name, way, best, *adapter))
     with ExitStack() as stack:
         for side in sides:
             stack.enter_context(side)

@@ -111,6 +111,21 @@ MISTAKES: dict[str, tuple[tuple[str, str], str, str]] = {
         "there is no setting in params.yaml: grpo_final called 'start_form'",
         "did you mean 'start_from'?",
     ),
+    "a misspelt key of a group": (
+        ("clip_ratio: 0.2", "adapter: {kind: lora, rnk: 8}"),
+        "there is no setting in params.yaml: grpo.adapter called 'rnk'",
+        "did you mean 'rank'? known: kind, rank, alpha, targets",
+    ),
+    "a group without what it is": (
+        ("clip_ratio: 0.2", "adapter: {rank: 8}"),
+        "params.yaml: grpo.adapter.kind is missing",
+        "add it to one of: grpo, grpo_final",
+    ),
+    "an adapter by Muon": (
+        ("clip_ratio: 0.2", "adapter: {kind: lora}\n  muon_learning_rate: 0.1"),
+        "params.yaml: grpo_final: Muon is for whole matrices, not for the two thin ones of an adapter",
+        "set muon_learning_rate to 0.0, or adapter to null",
+    ),
     "text for a number": (
         ("0.2", "little"),
         "params.yaml: grpo.clip_ratio is 'little': input should be a valid number",

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from chainforge.errors import ChainForgeError
 from chainforge.learner.data_parallel import DataParallel, Passes
+from chainforge.models.adapters import four_bit_names
 from chainforge.models.batch import Tokens, collate
 from chainforge.models.policy_model import PolicyModel, layers_of
 from chainforge.run.step import Step
@@ -25,8 +27,13 @@ class FullySharded(DataParallel):
         """Split the layers one by one, then what is left: embeddings and head.
 
         In bfloat16 the layers travel rounded, as mixed precision would round them anyway. Sums of gradients
-        stay in float32.
+        stay in float32. Raises ChainForgeError for weights of 4 bits.
         """
+        if four_bit_names(model):
+            raise ChainForgeError(
+                "weights of 4 bits cannot be split over processes (adapter.kind is qlora)",
+                "set runtime.sharding to data-parallel, or adapter.kind to lora",
+            )
         rounded = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         policy = rounded if precision == "bfloat16" else MixedPrecisionPolicy()
         for layer in layers_of(model.model):

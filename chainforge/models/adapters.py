@@ -95,7 +95,7 @@ def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     One at a time, made beside the model: its own weights stay as they are.
     """
     layers = _layers(model) if has_adapter(model) else {}
-    rounded = {name for name, weight in model.named_parameters() if type(weight).__name__ == FOUR_BIT}
+    rounded = four_bit_names(model)
     for name, weight in model.state_dict().items():
         if _is_adapter(name) or f"{name.partition('.weight.')[0]}.weight" in rounded - {name}:
             continue  # of the adapter, or what a weight of 4 bits needs to be read
@@ -108,6 +108,11 @@ def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             with torch.no_grad():
                 weight = weight + layers[owner].get_delta_weight(NAME)
         yield f"{owner}.{rest}" if rest else name, weight
+
+
+def four_bit_names(model: nn.Module) -> set[str]:
+    """Names of the weights that are rounded to 4 bits."""
+    return {name for name, weight in model.named_parameters() if type(weight).__name__ == FOUR_BIT}
 
 
 def save_adapter(model: PreTrainedModel, folder: Path, weights: Mapping[str, Tensor]) -> None:
