@@ -1,6 +1,7 @@
 """How weights are updated, for every verb that trains."""
 
-from typing import Annotated
+from importlib.util import find_spec
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
@@ -9,6 +10,7 @@ from chainforge.config.adapter import AdapterSettings
 from chainforge.config.impossible import Impossible
 from chainforge.config.loading import Settings
 from chainforge.config.types import Above0, AtLeast0, Decay, Fraction, OneOf, Rate, RateOr0
+from chainforge.errors import ChainForgeError
 
 Schedule = Annotated[str, OneOf(SCHEDULES)]
 
@@ -16,6 +18,8 @@ Schedule = Annotated[str, OneOf(SCHEDULES)]
 class OptimizerSettings(Settings):
     """How weights are updated, for every verb that trains."""
 
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """adamw-8bit keeps AdamW's two moments in 8 bits each, in place of 32 (torchao)."""
     adapter: AdapterSettings | None = None
     """What is trained: a new adapter, merged in the checkpoint; or, with null, all weights."""
     learning_rate: Rate
@@ -45,3 +49,18 @@ class OptimizerSettings(Settings):
                 "set muon_learning_rate to 0.0, or adapter to null",
             )
         return self
+
+    def check_installed(self, precision: str) -> None:
+        """Raise ChainForgeError where a package is missing, with the command that installs it."""
+        if self.adapter:
+            self.adapter.check_installed()
+        if self.optimizer == "adamw-8bit":
+            check_torchao("optimizer adamw-8bit")
+        elif precision == "bfloat16-weights" and not self.adapter:
+            check_torchao("run.precision bfloat16-weights")
+
+
+def check_torchao(setting: str) -> None:
+    """Raise ChainForgeError where it is missing."""
+    if find_spec("torchao") is None:
+        raise ChainForgeError(f"{setting} needs the package torchao", "pip install -e '.[memory]'")

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from chainforge.config.loading import Settings
 from chainforge.config.types import Items, OneOf, Positive, Seconds, SecondsOr0, Seed
+from chainforge.errors import ChainForgeError
 from chainforge.response import PRESETS
 
 
@@ -18,8 +19,9 @@ class RunSettings(Settings):
     """Which tags surround reasoning and summary."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads per step. Another number may sum in another order, so it belongs to the result."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of matrix products; master weights and checkpoints are float32 either way."""
+    precision: Literal["float32", "bfloat16", "bfloat16-weights", "float16"] = "float32"
+    """Of matrix products. Weights in training and checkpoints are float32, but for bfloat16-weights: there they
+    are bfloat16, rounded at random after each update (torchao). float16 scales its loss, and needs a GPU."""
     watch_versions: list[str] = Field(default_factory=list)
     """Libraries (torch, transformers, …) whose versions belong to every step: another one re-runs all."""
 
@@ -35,8 +37,9 @@ class RuntimeSettings(Settings):
     """data-parallel: each process has the whole model; fully-sharded: its part of weights and optimizer."""
     micro_batch_tokens: Positive | Literal["auto"] = "auto"
     """Tokens (padding counted) per forward and backward pass; auto: what fits, up to 1,024 on a CPU."""
-    gradient_checkpointing: bool = False
-    """true: forward passes run twice and activations of a layer at a time are kept: time against memory."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """true: forward passes run twice and activations of a layer at a time are kept: time against memory. auto:
+    only where it does not fit without."""
     rollout_rows: Items = 512
     """Sequences that the sampler decodes at once: memory against speed."""
     reward_timeout_s: Seconds = 60.0
@@ -45,3 +48,12 @@ class RuntimeSettings(Settings):
     """Seconds between saves of a step under way: the most work that a kill can lose."""
     locked: bool = False
     """true: stop where plugins.lock.json is not the committed one, instead of rewriting it."""
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raise ChainForgeError where a device of that type does not compute in that precision."""
+    if precision == "float16" and device == "cpu":
+        raise ChainForgeError(
+            "run.precision float16 needs a GPU: a CPU has no products in float16, and would emulate each",
+            "set run.precision to bfloat16 or float32",
+        )

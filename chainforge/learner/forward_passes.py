@@ -13,6 +13,7 @@ from torch import Tensor
 from chainforge.models.batch import Batch, Prefix, Tokens, collate, pad_ids
 from chainforge.models.policy_model import PolicyModel
 
+CASTS = {"bfloat16": torch.bfloat16, "float16": torch.float16}  # precision -> what weights are cast to
 MOST_PADDING = 1 / 8  # of a micro-batch: on a CPU, about what the fixed costs of one more are worth
 
 
@@ -119,12 +120,12 @@ class _SharedPrompts:
 def mixed_precision(
     precision: str, device: torch.device, *, keep_casts: bool = True
 ) -> AbstractContextManager[object]:
-    """Inside, bfloat16 matrix products over float32 master weights, or plain float32.
+    """Inside, matrix products in bfloat16 or float16 over float32 weights, or each in its weights' own type.
 
     `keep_casts`: each weight is cast once for as long as the outermost block lasts.
     """
-    if precision == "bfloat16":
-        return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=keep_casts)
+    if precision in CASTS:
+        return torch.autocast(device.type, dtype=CASTS[precision], cache_enabled=keep_casts)
     return nullcontext()
 
 

@@ -1,6 +1,7 @@
 """The optimizer, its learning-rate schedule, and a guarded step."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,17 +15,28 @@ from transformers import PreTrainedModel
 from chainforge.algorithms.schedule import SCHEDULES
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.errors import ChainForgeError
+from chainforge.learner.torchao_adamw import EIGHT_BIT, drawing_from, torchao_adamw
 from chainforge.memory import enough_memory
 
 
 class ScheduledOptimizer:
     """AdamW, or Muon for the hidden matrices with AdamW for the rest, under one schedule.
 
+    In float16, a loss is scaled before its backward pass: `scaled(loss).backward()`. Where that overflows, the
+    step changes no weight, and the next one scales by half.
     Source: AdamW, arXiv 1711.05101; Muon, https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html
     """
 
-    def __init__(self, model: PreTrainedModel, settings: OptimizerSettings, steps: int) -> None:
-        """`steps` is how many there will be: the learning rate follows."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        settings: OptimizerSettings,
+        steps: int,
+        *,
+        precision: str = "float32",
+        seed: int = 0,
+    ) -> None:
+        """`steps` is how many there will be: the learning rate follows. `seed` is for rounding at random."""
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         embeddings = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
         hidden = [p for p in self.parameters if p.ndim == 2 and id(p) not in embeddings]
@@ -37,10 +49,10 @@ class ScheduledOptimizer:
             )
         else:
             groups.append({"params": hidden, "weight_decay": settings.weight_decay})
-        self._optimizers.append(
-            AdamW(groups, lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True)
-        )
-        self._peaks = [[group["lr"] for group in o.param_groups] for o in self._optimizers]
+        self._optimizers.append(_adamw(groups, settings))
+        self._device, self._seed = model.device, seed
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "float16")
+        self._peaks = [[float(group["lr"]) for group in o.param_groups] for o in self._optimizers]
         self._factor = partial(
             SCHEDULES[settings.schedule],
             steps=steps,
@@ -54,18 +66,35 @@ class ScheduledOptimizer:
     @enough_memory("the optimizer's moments", "choose a smaller model, or a machine with more memory")
     def step(self) -> float:
         """Clip, update, clear; returns the gradient norm before clipping. A non-finite one raises."""
+        for optimizer in self._optimizers:
+            self._scaler.unscale_(optimizer)
         norm = clip(self.parameters, self._max_grad_norm)
-        if not norm.isfinite():
+        if not norm.isfinite() and not self._can_scale_less:
             raise NotFinite("the gradient norm", float(norm))
         self._taken += 1
         factor = self._factor(self._taken)
         for optimizer, peaks in zip(self._optimizers, self._peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * factor
-            optimizer.step()
+                _set_rate(group, peak * factor)
+            with self._rounding(optimizer):
+                self._scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
+        self._scaler.update()
         self.learning_rate = self._peaks[-1][0] * factor
         return float(norm)
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What the backward pass starts from."""
+        return self._scaler.scale(loss)
+
+    def _rounding(self, optimizer: Optimizer) -> AbstractContextManager[None]:
+        by_torchao = type(optimizer).__module__.startswith("torchao")
+        return drawing_from(self._device, self._seed, self._taken) if by_torchao else nullcontext()
+
+    @property
+    def _can_scale_less(self) -> bool:
+        """Whether numbers that are not finite may be those of a scale that is too large."""
+        return self._scaler.is_enabled() and self._scaler.get_scale() > 1
 
     def make_moments(self) -> None:
         """Have moments of zero now, and not from the first step on: a saved state is read into them."""
@@ -73,8 +102,9 @@ class ScheduledOptimizer:
             parameter.grad = torch.zeros_like(parameter)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = 0.0
-            optimizer.step()
+                _set_rate(group, 0.0)
+            with self._rounding(optimizer):
+                optimizer.step()
             for state in optimizer.state.values():
                 if "step" in state:
                     state["step"].zero_()
@@ -86,13 +116,31 @@ class ScheduledOptimizer:
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "taken": self._taken,
             "learning_rate": self.learning_rate,
+            **({"scaler": self._scaler.state_dict()} if self._scaler.is_enabled() else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         for optimizer, its_state in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(its_state)
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(state["scaler"])
         self._taken, self.learning_rate = state["taken"], state["learning_rate"]
+
+
+def _adamw(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Optimizer:
+    options: dict[str, Any] = {"lr": settings.learning_rate, "betas": (0.9, settings.beta2)}
+    eight_bit = settings.optimizer == EIGHT_BIT
+    if eight_bit or any(weight.dtype == torch.bfloat16 for group in groups for weight in group["params"]):
+        return torchao_adamw(groups, eight_bit=eight_bit, **options)
+    return AdamW(groups, fused=True, **options)
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):  # torchao's: compiled code reads it there
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 class NotFinite(ChainForgeError):

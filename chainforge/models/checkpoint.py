@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.config.run import RunSettings, RuntimeSettings, check_precision
 from chainforge.errors import ChainForgeError
 from chainforge.models.adapters import FOLDER, save_adapter
 from chainforge.models.attention import choose_attention
@@ -82,7 +82,9 @@ def start_torch(settings: RunSettings, runtime: RuntimeSettings) -> torch.device
     # else every new tensor is written twice; nothing reads one before it is written
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    return choose_device(runtime.device)
+    device = choose_device(runtime.device)
+    check_precision(settings.precision, device.type)
+    return device
 
 
 def load_policy(folder: Path, device: torch.device) -> Policy:

@@ -1,11 +1,12 @@
-"""A device that this machine does not have, or that an adapter cannot use."""
+"""A device that this machine does not have, or that an adapter or a precision cannot use; a missing package."""
 
 import subprocess
 import sys
 from collections.abc import Mapping
 
-from chainforge.config.adapter import AdapterSettings
 from chainforge.config.loading import load_settings
+from chainforge.config.optimizer import OptimizerSettings
+from chainforge.config.run import RunSettings, check_precision
 from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError
 from chainforge.project.graph import GraphStep
@@ -26,13 +27,18 @@ def check_device(device: str) -> None:
         )
 
 
-def check_adapters(graph: Mapping[str, GraphStep], device: str) -> None:
-    """Raise ChainForgeError where a step's adapter needs a package or a device that is not there."""
+def check_training(graph: Mapping[str, GraphStep], device: str) -> None:
+    """Raise ChainForgeError where training needs a package or a device that is not there."""
+    precision = load_settings(RunSettings, "run").precision
+    if precision == "float16" and device == "auto":
+        device = next((name for name in PROBES if is_there(name)), "cpu")
+    check_precision(precision, device)
     for step in graph.values():
         settings = load_settings(VERBS[step.verb], *step.sections)
-        adapter = getattr(settings, "adapter", None)
-        if isinstance(adapter, AdapterSettings):
-            adapter.check_installed()
+        if not isinstance(settings, OptimizerSettings):
+            continue
+        settings.check_installed(precision)
+        if adapter := settings.adapter:
             if device == "auto" and adapter.kind == "qlora":
                 device = "cuda" if is_there("cuda") else "cpu"
             adapter.check_device(device)
