@@ -1,11 +1,14 @@
-"""Too little memory, said in two lines: PyTorch says it in three ways."""
+"""How much memory there is, and too little of it, said in two lines: PyTorch says it in three ways."""
 
+import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from chainforge.errors import ChainForgeError
 
 OF_PYTORCH = "OutOfMemoryError"  # by name: whoever imports this does not wait for torch
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # v2, v1
 OF_ALLOCATORS = ("can't allocate memory", "not enough memory", "out of memory")  # in plain RuntimeErrors
 
 
@@ -25,3 +28,16 @@ def enough_memory(what: str, fix: str) -> Iterator[None]:
         if not is_lack_of_memory(error):
             raise
         raise ChainForgeError(f"there is not enough memory for {what}", fix) from error
+
+
+def machine_memory() -> float:
+    """Bytes of memory and swap that a process may have here: those of the machine, or fewer where a container or
+    `ulimit -v` sets a limit."""
+    import psutil
+
+    most = psutil.virtual_memory().total + psutil.swap_memory().total
+    limits = [resource.getrlimit(resource.RLIMIT_AS)[0]]
+    for path in CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # there is none, or it says `max`
+            limits.append(int(Path(path).read_text()))
+    return min(most, *(limit for limit in limits if limit > 0))

@@ -1,94 +1,113 @@
-"""How many tokens a forward and backward pass takes at once, where the settings leave it to us."""
+"""How a training step's passes are cut, where the settings leave it to us: by what fits into the memory."""
 
-import psutil
+from typing import NamedTuple
+
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
+from transformers import PreTrainedModel
 
-from chainforge.algorithms.kl import distillation_kl
-from chainforge.config.run import RuntimeSettings
+from chainforge.config.optimizer import OptimizerSettings
+from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
-from chainforge.learner.forward_passes import mixed_precision
-from chainforge.models.batch import Tokens, collate
+from chainforge.learner.footprint import LOGITS, Activations, Training, in_gb, sizes, total
+from chainforge.learner.kept_bytes import kept_bytes_per_token
+from chainforge.memory import machine_memory
+from chainforge.models.head import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE
 from chainforge.models.policy_model import PolicyModel
 
 MOST_ON_CPU = 1024  # tokens; more are not faster
 # On every CPU, so that all compute the same sums; what is faster with more of it gains little.
 CPU_BYTES = 2**30
-SHARE = 0.6  # of the memory for what is kept; the rest is for what comes and goes in the backward pass
-FIXED_BYTES = 22  # per parameter: 4 of weight, 4 of gradient, 8 of moments, 4 of reference model, 2 of casts
-TEACHER_BYTES = 4  # per parameter of a teacher whose logits are distilled
+SHARE = 0.6  # of those for what is kept; the rest is for what comes and goes in the backward pass
+USABLE = 0.92  # of a GPU; the rest is for CUDA itself, and for gaps between tensors
 LEAST = 512
 
 
-def micro_batch_tokens(
-    model: PolicyModel, runtime: RuntimeSettings, precision: str, teacher: PolicyModel | None = None
-) -> int:
-    """`runtime.micro_batch_tokens`, or what fits; with a teacher, beside its logits and the model's own.
+class Passes(NamedTuple):
+    """At most `most_tokens` tokens at once, padding counted."""
 
-    On a GPU that follows from its whole memory, not from what is free of it by chance, so that the same GPU
-    computes the same sums again; it is a power of two for the same reason. Anywhere else it is what fits into
-    `CPU_BYTES`. Raises ChainForgeError where not even `LEAST` tokens fit into the memory that there is.
+    checkpointing: bool
+    most_tokens: int
+
+
+def plan_passes(
+    model: PreTrainedModel,
+    settings: OptimizerSettings,
+    run: RunSettings,
+    runtime: RuntimeSettings,
+    *,
+    reference: PreTrainedModel | None = None,
+    teacher: PolicyModel | None = None,
+    shards: int = 1,
+    beside: float = 0.0,
+) -> Passes:
+    """What `runtime.micro_batch_tokens` and `runtime.gradient_checkpointing` say; where it is auto, what fits.
+
+    That follows from the whole memory of the device, not from what is free of it by chance, so that the same
+    machine computes the same sums again; on a GPU it is a power of two for the same reason. On a CPU the size
+    is what fits into `CPU_BYTES`. Activations are checkpointed where not even `LEAST` tokens fit without.
+    `teacher` is distilled: its logits and the model's own are there for each token. The weights are shared out
+    among `shards` processes. `beside` are bytes for something else.
+    Raises ChainForgeError where `LEAST` tokens do not fit, unless the settings have a number.
     """
-    if runtime.micro_batch_tokens != "auto":
-        return runtime.micro_batch_tokens
-    per_token = kept_bytes_per_token(model, precision, teacher)
-    is_cuda = model.device.type == "cuda"
-    memory = (
-        torch.cuda.get_device_properties(model.device).total_memory
-        if is_cuda
-        else psutil.virtual_memory().total + psutil.swap_memory().total
+    training = Training(
+        sizes(model),
+        run.precision,
+        settings,
+        reference and sizes(reference),
+        teacher and sizes(teacher.model),
+        shards,
     )
-    held = FIXED_BYTES * model.model.num_parameters()
-    held += TEACHER_BYTES * teacher.model.num_parameters() if teacher else 0
-    most = tokens_that_fit(memory - held, per_token)
-    if most == 0:
-        raise _does_not_fit(model, memory, held + LEAST * per_token / SHARE)
-    return most if is_cuda else max(LEAST, min(tokens_that_fit(CPU_BYTES, per_token), MOST_ON_CPU))
+    memory, wanted = usable_memory(model.device), runtime.micro_batch_tokens
+    needs_room = beside + logits_bytes(model.device.type)
+    plain = kept_bytes_per_token(PolicyModel(model), run.precision)
+    vocabulary = model.get_output_embeddings().weight.shape[0] if teacher else 0
+    for checkpointing in choices(runtime):
+        measured = PolicyModel(model, gradient_checkpointing=checkpointing)
+        kept = kept_bytes_per_token(measured, run.precision, teacher) if checkpointing or teacher else plain
+        activations = Activations(kept, plain / training.model.layers, vocabulary)
+        held = total(training.held(checkpointing=checkpointing), needs_room)
+        fitting = (memory - held) / activations.at_peak(checkpointing=checkpointing)
+        if fitting >= (LEAST if wanted == "auto" else wanted):
+            break
+    if wanted != "auto":
+        return Passes(checkpointing, wanted)
+    if fitting < LEAST:
+        needed = held + LEAST * activations.at_peak(checkpointing=checkpointing)
+        raise _does_not_fit(model, training, needed, memory, checkpointing)
+    if model.device.type == "cpu":
+        return Passes(checkpointing, max(LEAST, min(power_of_two(SHARE * CPU_BYTES / kept), MOST_ON_CPU)))
+    return Passes(checkpointing, power_of_two(fitting))
 
 
-def tokens_that_fit(free: float, per_token: float) -> int:
-    """The power of two whose activations take at most `SHARE` of the free bytes; 0 if below `LEAST`."""
-    most = int(SHARE * free / per_token)
-    return 1 << (most.bit_length() - 1) if most >= LEAST else 0
+def choices(runtime: RuntimeSettings) -> tuple[bool, ...]:
+    """Whether to checkpoint, what is quicker first."""
+    wanted = runtime.gradient_checkpointing
+    return (False, True) if wanted == "auto" else (wanted,)
 
 
-def _does_not_fit(model: PolicyModel, memory: int, needed: float) -> ChainForgeError:
+def _does_not_fit(
+    model: PreTrainedModel, training: Training, needed: float, memory: float, checkpointing: bool
+) -> ChainForgeError:
     return ChainForgeError(
-        f"training does not fit: {model.model.num_parameters():,} weights, their gradients and moments, and "
-        f"{LEAST} tokens at once need about {needed / 2**30:,.1f} GB; this machine's {model.device.type} has "
-        f"{memory / 2**30:,.1f} GB",
-        "set runtime.gradient_checkpointing to true, choose a smaller model or a larger machine, or set "
-        "runtime.micro_batch_tokens to a number and try",
+        f"training does not fit: {training.model.all:,} weights, what goes with them, and {LEAST} tokens at once "
+        f"need about {in_gb(needed)}; training can have {in_gb(memory)} of this machine's {model.device.type}",
+        f"{'; or '.join(training.remedies(checkpointing=checkpointing))}; or choose a smaller model or a larger "
+        "machine; or set runtime.micro_batch_tokens to a number and try",
     )
 
 
-def kept_bytes_per_token(model: PolicyModel, precision: str, teacher: PolicyModel | None = None) -> float:
-    """Bytes that a token's forward pass keeps for the backward pass, measured."""
-    short, long = 64, 128
-    kept = [_kept_bytes(model, n, precision, teacher) for n in (short, long)]
-    return (kept[1] - kept[0]) / (long - short)  # weights that are cast are kept once, for any length
+def power_of_two(number: float) -> int:
+    """The largest one that is not above it; 0 where that would be a fraction."""
+    return 1 << (int(number).bit_length() - 1) if number >= 1 else 0
 
 
-def _kept_bytes(model: PolicyModel, length: int, precision: str, teacher: PolicyModel | None) -> int:
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, Tensor] = {}  # a tensor that is held keeps its address to itself
+def usable_memory(device: torch.device) -> float:
+    """Bytes of the device that training can have."""
+    if device.type == "cuda":
+        return USABLE * torch.cuda.get_device_properties(device).total_memory
+    return machine_memory()
 
-    def note(tensor: Tensor) -> Tensor:
-        bare = tensor.detach()  # with its graph it would be a cycle, which nobody collects
-        if (address := tensor.untyped_storage().data_ptr()) not in parameters:
-            kept[address] = bare
-        return bare
 
-    batch = collate([Tokens([0], [0] * (length - 1))], model.device)
-    with (
-        torch.enable_grad(),
-        saved_tensors_hooks(note, lambda tensor: tensor),
-        mixed_precision(precision, model.device),
-    ):
-        found = model(batch, vocabulary=teacher is not None)
-        if teacher and found.logp_MV is not None:
-            with torch.no_grad():
-                by_teacher = teacher(batch, vocabulary=True)
-            distillation_kl(found.logp_MV, by_teacher.logp_MV)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+def logits_bytes(device_type: str) -> float:
+    """Of the head: it makes logits in chunks of a size that does not depend on the model."""
+    return LOGITS * CHUNK_ELEMENTS.get(device_type, CHUNK_ELEMENTS_ELSEWHERE)
