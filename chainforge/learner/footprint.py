@@ -3,17 +3,19 @@
 Per trained weight in float32: 4 of weight, 4 of gradient, 8 of AdamW's moments; 2 of cast in mixed precision.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.learner.forward_passes import CASTS
 from chainforge.models.precision import ROUNDED
 
-FLOAT32, HALF = 4, 2  # bytes
+HALF = 2  # bytes of a number in 16 bits
+JOINED = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 EIGHT_BIT = 1 + 4 / 256  # a byte, and a float32 for each block of 256
 BACKWARD = 0.9  # of what a layer keeps: what comes and goes in its backward pass
 LOGITS = 12  # bytes per logit in the head's chunk, or per token and entry of a distilled vocabulary
@@ -25,7 +27,10 @@ class Sizes:
 
     trained: int
     frozen: int
+    trained_bytes: int
+    frozen_bytes: int
     linear: int  # in linear layers but the head: those that autocast copies
+    joined: int  # of these, the ones that the sampler joins with others
     tables: int  # in input embedding and head
     layers: int
 
@@ -34,20 +39,33 @@ class Sizes:
         """Trained or not."""
         return self.trained + self.frozen
 
+    @property
+    def bytes(self) -> int:
+        """As the weights are."""
+        return self.trained_bytes + self.frozen_bytes
+
 
 def sizes(model: PreTrainedModel) -> Sizes:
     """Count them; no weight is read."""
-    weights = list(model.parameters())
-    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    frozen = [weight for weight in model.parameters() if not weight.requires_grad]
     tables = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings())}
-    linears = (module.weight for module in model.modules() if isinstance(module, nn.Linear))
+    linear = {name: module.weight for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linear = {name: weight for name, weight in linear.items() if id(weight) not in tables}
     return Sizes(
-        trained,
-        sum(weight.numel() for weight in weights) - trained,
-        sum(weight.numel() for weight in linears if id(weight) not in tables),
-        sum(weight.numel() for weight in tables.values()),
+        _count(trained),
+        _count(frozen),
+        sum(weight.nbytes for weight in trained),
+        sum(weight.nbytes for weight in frozen),
+        _count(linear.values()),
+        _count(weight for name, weight in linear.items() if any(f".{part}" in name for part in JOINED)),
+        _count(tables.values()),
         int(model.config.get_text_config().num_hidden_layers),
     )
+
+
+def _count(weights: Iterable[Tensor]) -> int:
+    return sum(weight.numel() for weight in weights)
 
 
 @dataclass(frozen=True)
@@ -64,13 +82,12 @@ class Training:
     def held(self, *, checkpointing: bool) -> dict[str, float]:
         """Bytes by name, for as long as passes go on; activations come on top."""
         size = self.model
-        trained = FLOAT32 if size.frozen else self._weight  # an adapter stays float32 beside rounded weights
         parts = {
-            "weights": (trained * size.trained + self._weight * size.frozen) / self.shards,
-            "gradients": trained * size.trained / self.shards,
-            "moments": self._moments(trained) / self.shards,
-            "reference": self._weight * self.reference.all / self.shards if self.reference else 0.0,
-            "teacher": self._weight * self.teacher.all if self.teacher else 0.0,
+            "weights": size.bytes / self.shards,
+            "gradients": size.trained_bytes / self.shards,
+            "moments": self._moments() / self.shards,
+            "reference": self.reference.bytes / self.shards if self.reference else 0.0,
+            "teacher": self.teacher.bytes if self.teacher else 0.0,
             "casts": self._casts(checkpointing),
             "gathered": self._gathered,
         }
@@ -88,16 +105,13 @@ class Training:
             *(["share the weights among GPUs (runtime.sharding: fully-sharded)"] if self.shards == 1 else []),
         ]
 
-    @property
-    def _weight(self) -> int:
-        return HALF if self.precision == ROUNDED else FLOAT32
-
-    def _moments(self, each: int) -> float:
+    def _moments(self) -> float:
         size = self.model
         if self.settings.optimizer == "adamw-8bit":
             return 2 * EIGHT_BIT * size.trained
+        each = size.trained_bytes / max(1, size.trained)
         by_muon = min(size.linear, size.trained) if self.settings.muon_learning_rate > 0 else 0
-        return each * by_muon + 2 * each * (size.trained - by_muon)
+        return each * (2 * size.trained - by_muon)
 
     def _casts(self, checkpointing: bool) -> float:
         """Of all layers for as long as a pass lasts; of one at a time where memory is to be saved."""
@@ -109,12 +123,13 @@ class Training:
 
     @property
     def _gathered(self) -> float:
-        """Of a sharded model: the tables, and two layers, one of them on its way; with their gradients."""
+        """Of a sharded model: the tables, and two layers, one of them on its way; gradients of what is trained."""
         if self.shards == 1:
             return 0.0
         size = self.model
-        whole = size.tables + 2 * (size.all - size.tables) / size.layers
-        return self._weight * whole * (2 if size.trained > size.frozen else 1)
+        each = HALF if self.precision == "bfloat16" else size.bytes / size.all
+        whole = each * (size.tables + 2 * (size.all - size.tables) / size.layers)
+        return whole + (0 if size.frozen else size.bytes / size.all * size.tables)
 
 
 @dataclass(frozen=True)

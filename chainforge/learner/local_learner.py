@@ -13,7 +13,7 @@ from chainforge.learner.data_parallel import DataParallel
 from chainforge.learner.forward_passes import forward_passes, full_precision, mixed_precision
 from chainforge.learner.fully_sharded import FullySharded, splits_weights
 from chainforge.learner.learner import Loss, Sums, Update
-from chainforge.learner.micro_batch_size import micro_batch_tokens
+from chainforge.learner.micro_batch_size import plan_passes
 from chainforge.learner.optimizer import NotFinite, ScheduledOptimizer
 from chainforge.learner.reference import Reference, SecondModel, WithoutAdapter
 from chainforge.learner.router_loss import with_router_loss
@@ -22,6 +22,7 @@ from chainforge.models.adapters import attach_adapter, plain_weights
 from chainforge.models.batch import Batch, Tokens
 from chainforge.models.checkpoint import Policy, save_policy
 from chainforge.models.policy_model import PolicyModel
+from chainforge.models.precision import settle_precision
 from chainforge.run.step import Step
 
 LARGE = 2**20  # elements of the head's weight from which on a second gradient of it is worth avoiding
@@ -48,9 +49,20 @@ class LocalLearner:
     ) -> None:
         self.tokenizer, self.num_parameters = policy.tokenizer, policy.num_parameters
         self._policy, self._settings = policy, settings
+        self._precision, self._seed = step.settings.precision, step.seed("rounding")
+        for model in filter(None, (policy.model, reference and reference.model, teacher)):
+            settle_precision(model, self._precision)
         if settings.adapter:
             attach_adapter(policy.model, settings.adapter, step.seed("adapter"))
-        self._precision, self._checkpointing = step.settings.precision, step.runtime.gradient_checkpointing
+        self._checkpointing, self._most_tokens = plan_passes(
+            policy.model,
+            settings,
+            step.settings,
+            step.runtime,
+            reference=reference and reference.model,
+            teacher=teacher,
+            shards=step.world.size if splits_weights(step) else 1,
+        )
         self._router_weight = weight = settings.router_aux_loss_coef
         self._model = PolicyModel(
             policy.model, gradient_checkpointing=self._checkpointing, balances_experts=weight > 0
@@ -59,14 +71,15 @@ class LocalLearner:
         self._reference: Reference = (
             SecondModel(self._model, second) if second else WithoutAdapter(self._model)
         )
-        self._most_tokens = micro_batch_tokens(self._model, step.runtime, self._precision, teacher)
         self._optimizer: ScheduledOptimizer | None = None
         self._processes = (FullySharded if splits_weights(step) else DataParallel)(step.world)
         for model in filter(None, (self._model, second)):
             self._processes.distribute(model, self._precision)
 
     def begin(self, steps: int) -> None:
-        self._optimizer = ScheduledOptimizer(self._policy.model, self._settings, steps)
+        self._optimizer = ScheduledOptimizer(
+            self._policy.model, self._settings, steps, precision=self._precision, seed=self._seed
+        )
         if self._processes.world.size > 1:
             self._optimizer.make_moments()
 
@@ -128,7 +141,7 @@ class LocalLearner:
                 else:  # only to go through the same layers at the same time as the others
                     part, its_sums = given.logp_BT.sum() * 0, Sums()
                 with full_precision(device):
-                    self._processes.weigh(part).backward()
+                    self._optimizer.scaled(self._processes.weigh(part)).backward()
                 total += part.item()
                 for name, value in its_sums.items():
                     sums[name] = sums[name] + value if name in sums else value

@@ -9,15 +9,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from chainforge.config.sampling import SamplingSettings
+from chainforge.learner.forward_passes import CASTS
 from chainforge.models.chat import eos_ids
 from chainforge.models.checkpoint import Policy
+from chainforge.models.precision import settle_precision
 from chainforge.rollout.engine import Request, Sampled
 from chainforge.rollout.sampler import sample
 from chainforge.run.step import Step
 
 
 class LocalEngine:
-    """See `Engine`. In bfloat16 it samples from a rounded copy: else each token would cast the weights.
+    """See `Engine`. In 16 bits it samples from a rounded copy: else each token would cast the weights.
 
     `frozen`: the weights never change, so that the copy is made once, and not for each call. `apart`: the
     learner will have the weights in another form, split or with an adapter; then the copy is made now, and
@@ -26,16 +28,19 @@ class LocalEngine:
 
     def __init__(self, policy: Policy, step: Step, *, frozen: bool = False, apart: bool = False) -> None:
         self._eos_ids, self.rows = eos_ids(policy.model, policy.tokenizer), step.runtime.rollout_rows
-        coarse = step.settings.precision == "bfloat16"
-        self._copies = coarse and not (frozen or apart)
+        precision = step.settings.precision
+        settle_precision(policy.model, precision)
+        self._dtype = CASTS.get(precision, policy.model.dtype)
+        rounds = self._dtype != policy.model.dtype
+        self._copies = rounds and not (frozen or apart)
         self._apart = apart
         self._model = policy.model
-        if apart or (coarse and frozen):
-            self._model = copy_weights(policy.model, torch.bfloat16 if coarse else torch.float32)
+        if apart or (rounds and frozen):
+            self._model = copy_weights(policy.model, self._dtype)
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[list[Sampled]]:
         """See `Engine`."""
-        model = copy_weights(self._model, torch.bfloat16) if self._copies else self._model
+        model = copy_weights(self._model, self._dtype) if self._copies else self._model
         return sample(model, requests, settings, eos_ids=self._eos_ids, max_rows=self.rows)
 
     @torch.no_grad()

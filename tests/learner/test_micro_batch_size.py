@@ -2,6 +2,7 @@
 
 import gc
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,66 +11,133 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from chainforge.config.run import RuntimeSettings
+from chainforge.config.optimizer import OptimizerSettings
+from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.learner import micro_batch_size
+from chainforge.learner.footprint import Training, total
+from chainforge.learner.footprint import sizes as sizes_of
+from chainforge.learner.kept_bytes import kept_bytes_per_token
 from chainforge.learner.micro_batch_size import (
     CPU_BYTES,
     LEAST,
     MOST_ON_CPU,
     SHARE,
-    kept_bytes_per_token,
-    micro_batch_tokens,
-    tokens_that_fit,
+    Passes,
+    plan_passes,
+    power_of_two,
 )
 from chainforge.models.policy_model import PolicyModel
 
+ADAMW = OptimizerSettings(learning_rate=1e-3)
+
+
+def plan(model: PreTrainedModel, precision: str = "float32", **options: Any) -> Passes:
+    beside = {name: options.pop(name) for name in ("reference", "teacher", "shards") if name in options}
+    return plan_passes(model, ADAMW, RunSettings(precision=precision), RuntimeSettings(**options), **beside)
+
+
+def have(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
+    """A machine with that much memory."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=int(size)))
+    monkeypatch.setattr("psutil.swap_memory", lambda: SimpleNamespace(total=0))
+
+
+def needed(model: PreTrainedModel, **options: Any) -> float:
+    """Bytes from which on the step begins."""
+    low, high = 0.0, 1e12
+    while high - low > 1e3:
+        middle = (low + high) / 2
+        with pytest.MonkeyPatch.context() as patched:
+            have(patched, middle)
+            try:
+                plan(model, **options)
+                high = middle
+            except ChainForgeError:
+                low = middle
+    return high
+
 
 def test_where_not_even_the_smallest_fits_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2**20))
-    monkeypatch.setattr("psutil.swap_memory", lambda: SimpleNamespace(total=0))
-    with pytest.raises(
-        ChainForgeError, match=r"training does not fit: .* has 0\.0 GB\n  -> set runtime\.grad"
-    ):
-        micro_batch_tokens(PolicyModel(qwen2()), RuntimeSettings(), "float32")
-    assert micro_batch_tokens(PolicyModel(qwen2()), RuntimeSettings(micro_batch_tokens=64), "float32") == 64
+    have(monkeypatch, 2**20)
+    with pytest.raises(ChainForgeError, match=r"training does not fit: .* 0\.0 GB .*\n  -> set adapter to"):
+        plan(qwen2())
+    with pytest.raises(ChainForgeError, match=r"\n  -> set runtime\.gradient_checkpointing to auto; or"):
+        plan(qwen2(), gradient_checkpointing=False)
+    assert plan(qwen2(), micro_batch_tokens=64) == (True, 64)  # who says so may try
+
+
+def test_checkpointing_comes_on_where_it_does_not_fit_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = qwen2(num_hidden_layers=8)
+    with_it, without = (needed(model, gradient_checkpointing=on) for on in (True, False))
+    assert with_it < without
+    have(monkeypatch, without)
+    assert plan(model) == (False, MOST_ON_CPU)
+    assert plan(model, gradient_checkpointing=True) == (True, MOST_ON_CPU)
+    have(monkeypatch, (with_it + without) / 2)
+    assert plan(model).checkpointing
+    assert plan(model) == plan(model)
+    have(monkeypatch, with_it - 1e4)
+    with pytest.raises(ChainForgeError, match="training does not fit"):
+        plan(model)
+
+
+def test_all_that_lies_beside_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained weights take 16 bytes each, frozen ones 4, those of a reference and a teacher too."""
+    sizes = {"hidden_size": 64, "intermediate_size": 512, "num_attention_heads": 4}
+    model = qwen2(**sizes)
+    count = sum(p.numel() for p in model.parameters())
+    alone = needed(model)
+    assert needed(model, reference=qwen2(**sizes)) - alone == pytest.approx(4 * count, abs=4e3)
+    taught = needed(model, teacher=PolicyModel(qwen2(**sizes))) - alone
+    assert (
+        taught >= 4 * count + LEAST * 2 * 4 * 11
+    )  # and two distributions over the vocabulary for each token
+    # of two that share: half of the weights, but embeddings and two layers whole while they are computed
+    assert needed(model, shards=2) < alone + 4 * count
+    held = total(Training(sizes_of(model), "float32", ADAMW).held(checkpointing=False))
+    assert held == 16 * count
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("lm_head" in name)
+    frozen = count - model.lm_head.weight.numel()
+    assert held - total(Training(sizes_of(model), "float32", ADAMW).held(checkpointing=False)) == 12 * frozen
+    assert needed(model) < alone - 12 * frozen  # and activations that nobody needs are not kept
 
 
 def test_a_teacher_s_logits_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of student and teacher, log-probabilities of the whole vocabulary are kept for every token."""
     vocab = 20_000
     monkeypatch.setattr(micro_batch_size, "CPU_BYTES", 2**26)
-    student, teacher = PolicyModel(qwen2(vocab)), PolicyModel(qwen2(vocab, seed=1))
-    alone = kept_bytes_per_token(student, "float32")
-    both = kept_bytes_per_token(student, "float32", teacher=teacher)
+    student, teacher = qwen2(vocab), PolicyModel(qwen2(vocab, seed=1))
+    alone = kept_bytes_per_token(PolicyModel(student), "float32")
+    both = kept_bytes_per_token(PolicyModel(student), "float32", teacher=teacher)
     assert both >= alone + 2 * 4 * vocab - 16  # but for what the fused head keeps
-    alone_most = micro_batch_tokens(student, RuntimeSettings(), "float32")
-    assert micro_batch_tokens(student, RuntimeSettings(), "float32", teacher) < alone_most == MOST_ON_CPU
-    assert micro_batch_tokens(student, RuntimeSettings(), "float32") == alone_most
+    alone_most = plan(student).most_tokens
+    assert plan(student, teacher=teacher).most_tokens < alone_most == MOST_ON_CPU
+    assert plan(student).most_tokens == alone_most
+    # and where the vocabulary's logits are what does not fit, it is said
+    have(monkeypatch, needed(student) + 4 * teacher.model.num_parameters() + LEAST * 4 * vocab)
+    with pytest.raises(ChainForgeError, match="training does not fit"):
+        plan(student, teacher=teacher)
 
 
 def test_a_number_in_the_settings_is_that_number() -> None:
-    assert micro_batch_tokens(PolicyModel(qwen2()), RuntimeSettings(micro_batch_tokens=777), "float32") == 777
+    assert plan(qwen2(), micro_batch_tokens=777) == (False, 777)
 
 
 def test_on_a_cpu_it_depends_on_the_model_alone() -> None:
-    small = PolicyModel(qwen2())
-    large = PolicyModel(qwen2(num_hidden_layers=3, intermediate_size=20_000))
-    assert micro_batch_tokens(small, RuntimeSettings(), "float32") == MOST_ON_CPU
-    tokens = micro_batch_tokens(large, RuntimeSettings(), "float32")
+    large = qwen2(num_hidden_layers=3, intermediate_size=20_000)
+    assert plan(qwen2()) == (False, MOST_ON_CPU)
+    tokens = plan(large).most_tokens
     assert LEAST <= tokens < MOST_ON_CPU
-    assert tokens * kept_bytes_per_token(large, "float32") <= SHARE * CPU_BYTES
+    assert tokens * kept_bytes_per_token(PolicyModel(large), "float32") <= SHARE * CPU_BYTES
 
 
-@given(free=st.floats(-1e12, 1e12), per_token=st.floats(1, 1e8))
-def test_the_largest_power_of_two_that_fits(free: float, per_token: float) -> None:
-    tokens = tokens_that_fit(free, per_token)
-    assert tokens & (tokens - 1) == 0
-    if tokens:
-        assert tokens >= LEAST
-        assert tokens * per_token <= SHARE * free < (2 * tokens + 1) * per_token
-    else:
-        assert SHARE * free < (LEAST + 1) * per_token
+@given(number=st.floats(0, 1e15))
+def test_the_largest_power_of_two_that_fits(number: float) -> None:
+    found = power_of_two(number)
+    assert found & (found - 1) == 0
+    assert found <= number < 2 * max(found, 1 / 2)
 
 
 @pytest.mark.parametrize("model", [qwen2(), llama()], ids=["qwen2", "llama"])

@@ -11,7 +11,6 @@ from fakes import llama
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
-from chainforge.learner import torchao_adamw
 from chainforge.learner.forward_passes import mixed_precision
 from chainforge.learner.optimizer import NotFinite, ScheduledOptimizer
 from chainforge.models.checkpoint import start_torch
@@ -135,7 +134,7 @@ def test_what_is_trained_beside_frozen_weights_stays_float32() -> None:
 def test_without_torchao_it_is_said_which_setting_needs_it(
     precision: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torchao_adamw, "find_spec", lambda _: None)
+    monkeypatch.setattr("chainforge.config.optimizer.find_spec", lambda _: None)
     name = "optimizer adamw-8bit" if optimizer == "adamw-8bit" else "run.precision bfloat16-weights"
     with pytest.raises(
         ChainForgeError, match=rf"{name} needs the package torchao\n  -> pip install .*memory"

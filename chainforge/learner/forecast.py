@@ -1,0 +1,157 @@
+"""What a training step will hold on each GPU, by arithmetic alone: no weight is loaded, nothing is computed."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from chainforge.config.optimizer import OptimizerSettings
+from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.learner.footprint import HALF, Activations, Sizes, Training, sizes, total
+from chainforge.learner.forward_passes import CASTS
+from chainforge.learner.kept_bytes import kept_bytes_per_token
+from chainforge.learner.micro_batch_size import LEAST, choices, logits_bytes, power_of_two
+from chainforge.models.adapters import attach_adapter
+from chainforge.models.attention import choose_attention
+from chainforge.models.policy_model import PolicyModel
+from chainforge.models.precision import ROUNDED, settle_precision
+
+LENGTHS = (1024, 2048)  # tokens; so long that attention on a CPU is computed as on a GPU
+FEW = 1024  # entries of a vocabulary: what a token keeps does not depend on it
+PROMPT = 512  # tokens, taken for the longest prompt
+
+
+class Sampling(NamedTuple):
+    """What the step samples beside training."""
+
+    rows: int
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes on one GPU. `held` goes on through a training pass; `sampling` is there in place of gradients, casts
+    and activations."""
+
+    training: Training
+    checkpointing: bool
+    tokens: int
+    held: dict[str, float]
+    passing: dict[str, float]
+    sampling: dict[str, float]
+
+    @property
+    def peak(self) -> float:
+        """The most at any time."""
+        return max(total(self.held, *self.passing.values()), total(self.sampling))
+
+
+def forecast(
+    config: PretrainedConfig,
+    settings: OptimizerSettings,
+    run: RunSettings,
+    runtime: RuntimeSettings,
+    *,
+    memory: float,
+    reference: bool = False,
+    teacher: PretrainedConfig | None = None,
+    shards: int = 1,
+    sampling: Sampling | None = None,
+) -> Forecast:
+    """Of a model with these shapes on a GPU with this memory: the passes that would be chosen there, or the
+    smallest ones if none fits."""
+    with FakeTensorMode():
+        whole = fake_model(config, settings, run)
+        trained, bare = sizes(whole), sizes(fake_model(config, settings, run, bare=True))
+        taught = sizes(fake_model(teacher, settings, run, bare=True)) if teacher else None
+        training = Training(trained, run.precision, settings, bare if reference else None, taught, shards)
+        engine = _engine(whole, bare, run, sampling) if sampling else {}
+        apart = engine["copy of the weights"] if sampling and (shards > 1 or settings.adapter) else 0.0
+        plain = _kept(config, settings, run, checkpointing=False)
+        for checkpointing in choices(runtime):
+            kept = plain if not checkpointing else _kept(config, settings, run, checkpointing=True)
+            layers = trained.layers
+            vocabulary = config.get_text_config().vocab_size if teacher else 0
+            per_token = Activations(
+                kept[0] + (layers - 1) * kept[1] + 2 * 4 * vocabulary, plain[1], vocabulary
+            ).at_peak(checkpointing=checkpointing)
+            held = training.held(checkpointing=checkpointing) | ({"copy to sample from": apart} if apart else {})
+            logits = logits_bytes("cuda")
+            fitting = (memory - total(held, logits)) / per_token
+            if fitting >= LEAST:
+                break
+    tokens = runtime.micro_batch_tokens
+    if tokens == "auto":
+        tokens = max(LEAST, power_of_two(fitting))
+    resting = {name: held[name] for name in ("weights", "moments", "reference") if name in held}
+    return Forecast(
+        training,
+        checkpointing,
+        tokens,
+        held,
+        {"activations": per_token * tokens, "logits": logits},
+        resting | engine if sampling else {},
+    )
+
+
+def fake_model(
+    config: PretrainedConfig, settings: OptimizerSettings, run: RunSettings, *, bare: bool = False
+) -> PreTrainedModel:
+    """A model of these shapes as a step would have it, without data; `bare` of an adapter."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(config)).eval()
+    choose_attention(model)
+    settle_precision(model, run.precision)
+    if settings.adapter and not bare:
+        attach_adapter(model, settings.adapter, seed=0)
+    return model
+
+
+def _kept(
+    config: PretrainedConfig, settings: OptimizerSettings, run: RunSettings, *, checkpointing: bool
+) -> tuple[float, float]:
+    """Bytes per token that a model of one layer keeps, and each layer more."""
+    found = []
+    for layers in (1, 2):
+        thin = deepcopy(config)
+        text = thin.get_text_config()
+        text.num_hidden_layers, text.vocab_size, text.pad_token_id = layers, FEW, None
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[:layers]
+        model = PolicyModel(fake_model(thin, settings, run), gradient_checkpointing=checkpointing)
+        with _Choosing():
+            found.append(kept_bytes_per_token(model, run.precision, lengths=LENGTHS))
+    return found[0], found[1] - found[0]
+
+
+def _engine(model: PreTrainedModel, bare: Sizes, run: RunSettings, sampling: Sampling) -> dict[str, float]:
+    """What sampling in the same process holds: a copy in 16 bits, or in the weights' own type, with a second one
+    of the linear maps that are joined, and keys and values of all rows."""
+    config: Any = model.config.get_text_config()
+    size = HALF if run.precision in CASTS or run.precision == ROUNDED else bare.bytes / bare.all
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    states = 2 * config.num_hidden_layers * config.num_key_value_heads * width
+    return {
+        "copy of the weights": size * bare.all if run.precision in CASTS or bare.all < sizes(model).all else 0.0,
+        "joined weights": size * bare.joined,
+        "keys and values": size * states * sampling.rows * (PROMPT + sampling.new_tokens),
+        "logits of all rows": 3 * 4 * sampling.rows * config.vocab_size,
+    }
+
+
+class _Choosing(TorchDispatchMode):
+    """Lets a mask choose among tensors without data. Of the one row that is measured, it takes all places."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.index.Tensor and _is_mask(args[1][-1]):
+            values, mask = args[0], args[1][-1]
+            args = (values.flatten(0, 1)[: mask.numel()], [torch.arange(LENGTHS[0]).new_zeros(mask.shape[-1])])
+        return func(*args, **(kwargs or {}))
+
+
+def _is_mask(index: Tensor | None) -> bool:
+    return index is not None and index.dtype == torch.bool
