@@ -31,7 +31,7 @@ def main(run: Run[GrpoSettings]) -> None:
     reference = load_policy(settings.start_from, device) if compares else None
     apart = splits_weights(step) or settings.adapter is not None
     engine = SharedEngine(LocalEngine(policy, step, apart=apart), step.world)
-    learner = LocalLearner(policy, settings, step, reference=reference)
+    learner = LocalLearner(policy, settings, step, reference=reference, samples_apart=apart)
     with (
         open_work(run.inputs, step.runtime) as work,
         step.output_folder(settings.output) as folder,

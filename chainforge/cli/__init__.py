@@ -10,6 +10,7 @@ from chainforge.cli.compare import compare
 from chainforge.cli.experiments import experiments
 from chainforge.cli.gc import gc
 from chainforge.cli.group import Group
+from chainforge.cli.memory import memory
 from chainforge.cli.mock_teacher import mock_teacher
 from chainforge.cli.plugins import plugins
 from chainforge.cli.profile import profile
@@ -43,6 +44,7 @@ for command in (
     experiments,
     compare,
     gc,
+    memory,
     timings,
     settings,
     mock_teacher,

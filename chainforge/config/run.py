@@ -20,8 +20,8 @@ class RunSettings(Settings):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads per step. Another number may sum in another order, so it belongs to the result."""
     precision: Literal["float32", "bfloat16", "bfloat16-weights", "float16"] = "float32"
-    """Of matrix products. Weights in training and checkpoints are float32, but for bfloat16-weights: there they
-    are bfloat16, rounded at random after each update (torchao). float16 scales its loss, and needs a GPU."""
+    """Of matrix products. Weights and checkpoints are float32, but for bfloat16-weights: these are bfloat16,
+    and rounded at random after each update (torchao). float16 scales its loss, and needs a GPU."""
     watch_versions: list[str] = Field(default_factory=list)
     """Libraries (torch, transformers, …) whose versions belong to every step: another one re-runs all."""
 
@@ -38,8 +38,8 @@ class RuntimeSettings(Settings):
     micro_batch_tokens: Positive | Literal["auto"] = "auto"
     """Tokens (padding counted) per forward and backward pass; auto: what fits, up to 1,024 on a CPU."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
-    """true: forward passes run twice and activations of a layer at a time are kept: time against memory. auto:
-    only where it does not fit without."""
+    """true: forward passes run twice and activations of a layer at a time are kept: time against memory.
+    auto: where it does not fit without."""
     rollout_rows: Items = 512
     """Sequences that the sampler decodes at once: memory against speed."""
     reward_timeout_s: Seconds = 60.0

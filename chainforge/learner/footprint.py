@@ -102,7 +102,7 @@ class Training:
             *(["set adapter to {kind: lora}"] if whole else []),
             *(["set optimizer to adamw-8bit"] if whole and self.settings.optimizer == "adamw" else []),
             *(["set run.precision to bfloat16-weights"] if self.precision != ROUNDED else []),
-            *(["share the weights among GPUs (runtime.sharding: fully-sharded)"] if self.shards == 1 else []),
+            *(["share the weights among GPUs (runtime.sharding: fully-sharded)"] * (self.shards == 1)),
         ]
 
     def _moments(self) -> float:
@@ -123,7 +123,7 @@ class Training:
 
     @property
     def _gathered(self) -> float:
-        """Of a sharded model: the tables, and two layers, one of them on its way; gradients of what is trained."""
+        """Of a sharded model: tables, and two layers, one of them on its way; gradients of what is trained."""
         if self.shards == 1:
             return 0.0
         size = self.model
@@ -134,16 +134,22 @@ class Training:
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes per token. `kept` from the forward pass for the backward pass, and by one `layer` of these where
-    nothing is saved; `vocabulary` is how many logits a token has where all are distilled, or 0."""
+    """Bytes per token. `kept` from the forward pass for the backward pass; by one `layer` where nothing is saved;
+    `vocabulary` is how many logits a token has where all are distilled, or 0."""
 
     kept: float
     layer: float
     vocabulary: int = 0
 
     def at_peak(self, *, checkpointing: bool) -> float:
-        """With what comes and goes in the backward pass. With checkpointing a layer is there a second time."""
+        """With what comes and goes in the backward pass. With checkpointing a layer is there once more."""
         return self.kept + self.layer * (checkpointing + BACKWARD) + LOGITS * self.vocabulary
+
+
+def copy_bytes(model: Sizes, precision: str) -> float:
+    """Of a copy to sample from, without an adapter: in 16 bits where products are, else as the weights are."""
+    size = HALF if precision in CASTS or precision == ROUNDED else 4
+    return float(size * (model.frozen or model.trained))
 
 
 def total(parts: dict[str, float], *more: float) -> float:

@@ -1,4 +1,4 @@
-"""What a training step will hold on each GPU, by arithmetic alone: no weight is loaded, nothing is computed."""
+"""What a training step will hold on each GPU, by arithmetic: no weight is loaded, nothing is computed."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
-from chainforge.learner.footprint import HALF, Activations, Sizes, Training, sizes, total
+from chainforge.learner.footprint import HALF, Activations, Sizes, Training, copy_bytes, sizes, total
 from chainforge.learner.forward_passes import CASTS
 from chainforge.learner.kept_bytes import kept_bytes_per_token
 from chainforge.learner.micro_batch_size import LEAST, choices, logits_bytes, power_of_two
@@ -35,8 +35,8 @@ class Sampling(NamedTuple):
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes on one GPU. `held` goes on through a training pass; `sampling` is there in place of gradients, casts
-    and activations."""
+    """Bytes on one GPU. `held` lasts through a training pass; `sampling` is there in place of gradients, casts and
+    activations."""
 
     training: Training
     checkpointing: bool
@@ -49,6 +49,17 @@ class Forecast:
     def peak(self) -> float:
         """The most at any time."""
         return max(total(self.held, *self.passing.values()), total(self.sampling))
+
+    @property
+    def remedies(self) -> list[str]:
+        """Settings that would take less at that time."""
+        if total(self.sampling) < self.peak:
+            return self.training.remedies(checkpointing=self.checkpointing)
+        return [
+            "lower runtime.rollout_rows",
+            "lower grpo.max_new_tokens",
+            *self.training.remedies(checkpointing=True),
+        ]
 
 
 def forecast(
@@ -65,26 +76,28 @@ def forecast(
 ) -> Forecast:
     """Of a model with these shapes on a GPU with this memory: the passes that would be chosen there, or the
     smallest ones if none fits."""
-    with FakeTensorMode():
-        whole = fake_model(config, settings, run)
-        trained, bare = sizes(whole), sizes(fake_model(config, settings, run, bare=True))
-        taught = sizes(fake_model(teacher, settings, run, bare=True)) if teacher else None
-        training = Training(trained, run.precision, settings, bare if reference else None, taught, shards)
-        engine = _engine(whole, bare, run, sampling) if sampling else {}
-        apart = engine["copy of the weights"] if sampling and (shards > 1 or settings.adapter) else 0.0
-        plain = _kept(config, settings, run, checkpointing=False)
-        for checkpointing in choices(runtime):
-            kept = plain if not checkpointing else _kept(config, settings, run, checkpointing=True)
-            layers = trained.layers
-            vocabulary = config.get_text_config().vocab_size if teacher else 0
-            per_token = Activations(
-                kept[0] + (layers - 1) * kept[1] + 2 * 4 * vocabulary, plain[1], vocabulary
-            ).at_peak(checkpointing=checkpointing)
-            held = training.held(checkpointing=checkpointing) | ({"copy to sample from": apart} if apart else {})
-            logits = logits_bytes("cuda")
-            fitting = (memory - total(held, logits)) / per_token
-            if fitting >= LEAST:
-                break
+    whole = shapes(config, settings, run)
+    trained, bare = sizes(whole), sizes(shapes(config, settings, run, bare=True))
+    taught = sizes(shapes(teacher, settings, run, bare=True)) if teacher else None
+    training = Training(trained, run.precision, settings, bare if reference else None, taught, shards)
+    apart = sampling is not None and (shards > 1 or settings.adapter is not None)
+    copy = copy_bytes(trained, run.precision)
+    engine = _engine(whole, bare, run, sampling) if sampling else {}
+    if apart or (sampling and run.precision in CASTS):
+        engine = {"copy to sample from": copy} | engine
+    plain = _kept(config, settings, run, checkpointing=False)
+    for checkpointing in choices(runtime):
+        kept = plain if not checkpointing else _kept(config, settings, run, checkpointing=True)
+        layers = trained.layers
+        vocabulary = config.get_text_config().vocab_size if teacher else 0
+        per_token = Activations(
+            kept[0] + (layers - 1) * kept[1] + 2 * 4 * vocabulary, plain[1], vocabulary
+        ).at_peak(checkpointing=checkpointing)
+        held = training.held(checkpointing=checkpointing) | ({"copy to sample from": copy} if apart else {})
+        logits = logits_bytes("cuda")
+        fitting = (memory - total(held, logits)) / per_token
+        if fitting >= LEAST:
+            break
     tokens = runtime.micro_batch_tokens
     if tokens == "auto":
         tokens = max(LEAST, power_of_two(fitting))
@@ -99,15 +112,30 @@ def forecast(
     )
 
 
-def fake_model(
+def shapes(
     config: PretrainedConfig, settings: OptimizerSettings, run: RunSettings, *, bare: bool = False
 ) -> PreTrainedModel:
-    """A model of these shapes as a step would have it, without data; `bare` of an adapter."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(config)).eval()
+    """A model as a step would have it, without data; `bare` of an adapter."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(config)).eval()
+        settle_precision(model, run.precision)
+        if settings.adapter and not bare:
+            attach_adapter(model, settings.adapter.model_copy(update={"kind": "lora"}), seed=0)
+    return model
+
+
+def _on_cpu(model: PreTrainedModel) -> PreTrainedModel:
+    """The same in name on a CPU: there is no autocast without a device."""
+    made: dict[int, Tensor] = {}
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if id(weight) not in made:
+                empty = torch.empty(weight.shape, dtype=weight.dtype)
+                made[id(weight)] = torch.nn.Parameter(empty, requires_grad=weight.requires_grad)
+            setattr(module, name, made[id(weight)])
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
     choose_attention(model)
-    settle_precision(model, run.precision)
-    if settings.adapter and not bare:
-        attach_adapter(model, settings.adapter, seed=0)
     return model
 
 
@@ -122,21 +150,21 @@ def _kept(
         text.num_hidden_layers, text.vocab_size, text.pad_token_id = layers, FEW, None
         if getattr(text, "layer_types", None):
             text.layer_types = text.layer_types[:layers]
-        model = PolicyModel(fake_model(thin, settings, run), gradient_checkpointing=checkpointing)
-        with _Choosing():
-            found.append(kept_bytes_per_token(model, run.precision, lengths=LENGTHS))
+        with FakeTensorMode():
+            thin_model = _on_cpu(shapes(thin, settings, run))
+            model = PolicyModel(thin_model, gradient_checkpointing=checkpointing)
+            with _Choosing():
+                found.append(kept_bytes_per_token(model, run.precision, lengths=LENGTHS))
     return found[0], found[1] - found[0]
 
 
 def _engine(model: PreTrainedModel, bare: Sizes, run: RunSettings, sampling: Sampling) -> dict[str, float]:
-    """What sampling in the same process holds: a copy in 16 bits, or in the weights' own type, with a second one
-    of the linear maps that are joined, and keys and values of all rows."""
+    """What sampling in the same process holds: linear maps that are joined, keys and values of all rows."""
     config: Any = model.config.get_text_config()
     size = HALF if run.precision in CASTS or run.precision == ROUNDED else bare.bytes / bare.all
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     states = 2 * config.num_hidden_layers * config.num_key_value_heads * width
     return {
-        "copy of the weights": size * bare.all if run.precision in CASTS or bare.all < sizes(model).all else 0.0,
         "joined weights": size * bare.joined,
         "keys and values": size * states * sampling.rows * (PROMPT + sampling.new_tokens),
         "logits of all rows": 3 * 4 * sampling.rows * config.vocab_size,
@@ -148,8 +176,9 @@ class _Choosing(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.index.Tensor and _is_mask(args[1][-1]):
-            values, mask = args[0], args[1][-1]
-            args = (values.flatten(0, 1)[: mask.numel()], [torch.arange(LENGTHS[0]).new_zeros(mask.shape[-1])])
+            places = args[1][-1].numel()
+            chosen = places - 1 if places in LENGTHS else places  # all but the one token of the prompt
+            args = (args[0].flatten(0, 1), [torch.zeros(chosen, dtype=torch.long)])
         return func(*args, **(kwargs or {}))
 
 

@@ -32,7 +32,8 @@ LOWER = (
 
 
 class LocalLearner:
-    """See `Learner`. `teacher` is a model that losses ask about the same micro-batches: it needs room.
+    """See `Learner`. `teacher` is a model that losses ask about the same micro-batches: it needs room. So does
+    the copy of an engine that samples apart.
 
     An adapter goes into the model of `policy`; then the reference needs no model of its own. Of several
     processes, each computes some of the sequences; weights, state and results are the same in all.
@@ -46,6 +47,7 @@ class LocalLearner:
         *,
         reference: Policy | None = None,
         teacher: PolicyModel | None = None,
+        samples_apart: bool = False,
     ) -> None:
         self.tokenizer, self.num_parameters = policy.tokenizer, policy.num_parameters
         self._policy, self._settings = policy, settings
@@ -62,6 +64,7 @@ class LocalLearner:
             reference=reference and reference.model,
             teacher=teacher,
             shards=step.world.size if splits_weights(step) else 1,
+            samples_apart=samples_apart,
         )
         self._router_weight = weight = settings.router_aux_loss_coef
         self._model = PolicyModel(

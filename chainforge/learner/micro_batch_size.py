@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
-from chainforge.learner.footprint import LOGITS, Activations, Training, in_gb, sizes, total
+from chainforge.learner.footprint import LOGITS, Activations, Training, copy_bytes, in_gb, sizes, total
 from chainforge.learner.kept_bytes import kept_bytes_per_token
 from chainforge.memory import machine_memory
 from chainforge.models.head import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE
@@ -38,15 +38,15 @@ def plan_passes(
     reference: PreTrainedModel | None = None,
     teacher: PolicyModel | None = None,
     shards: int = 1,
-    beside: float = 0.0,
+    samples_apart: bool = False,
 ) -> Passes:
-    """What `runtime.micro_batch_tokens` and `runtime.gradient_checkpointing` say; where it is auto, what fits.
+    """What runtime.micro_batch_tokens and runtime.gradient_checkpointing say; where they are auto, what fits.
 
     That follows from the whole memory of the device, not from what is free of it by chance, so that the same
     machine computes the same sums again; on a GPU it is a power of two for the same reason. On a CPU the size
     is what fits into `CPU_BYTES`. Activations are checkpointed where not even `LEAST` tokens fit without.
-    `teacher` is distilled: its logits and the model's own are there for each token. The weights are shared out
-    among `shards` processes. `beside` are bytes for something else.
+    `teacher` is distilled: its logits and the model's own are there for each token. The weights are shared
+    out among `shards` processes. `samples_apart`: an engine has a copy of the weights beside.
     Raises ChainForgeError where `LEAST` tokens do not fit, unless the settings have a number.
     """
     training = Training(
@@ -58,7 +58,8 @@ def plan_passes(
         shards,
     )
     memory, wanted = usable_memory(model.device), runtime.micro_batch_tokens
-    needs_room = beside + logits_bytes(model.device.type)
+    needs_room = logits_bytes(model.device.type)
+    needs_room += copy_bytes(training.model, run.precision) if samples_apart else 0
     plain = kept_bytes_per_token(PolicyModel(model), run.precision)
     vocabulary = model.get_output_embeddings().weight.shape[0] if teacher else 0
     for checkpointing in choices(runtime):
@@ -89,10 +90,10 @@ def _does_not_fit(
     model: PreTrainedModel, training: Training, needed: float, memory: float, checkpointing: bool
 ) -> ChainForgeError:
     return ChainForgeError(
-        f"training does not fit: {training.model.all:,} weights, what goes with them, and {LEAST} tokens at once "
-        f"need about {in_gb(needed)}; training can have {in_gb(memory)} of this machine's {model.device.type}",
-        f"{'; or '.join(training.remedies(checkpointing=checkpointing))}; or choose a smaller model or a larger "
-        "machine; or set runtime.micro_batch_tokens to a number and try",
+        f"training does not fit: {training.model.all:,} weights, what goes with them, and {LEAST} tokens at "
+        f"once need about {in_gb(needed)}; training can have {in_gb(memory)} of this {model.device.type}",
+        f"{'; or '.join(training.remedies(checkpointing=checkpointing))}; or choose a smaller model or a "
+        "larger machine; or set runtime.micro_batch_tokens to a number and try",
     )
 
 

@@ -22,7 +22,7 @@ from chainforge.memory import enough_memory
 class ScheduledOptimizer:
     """AdamW, or Muon for the hidden matrices with AdamW for the rest, under one schedule.
 
-    In float16, a loss is scaled before its backward pass: `scaled(loss).backward()`. Where that overflows, the
+    In float16, a loss is scaled before its backward pass: `scaled(loss).backward()`. Where that overflows, a
     step changes no weight, and the next one scales by half.
     Source: AdamW, arXiv 1711.05101; Muon, https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html
     """

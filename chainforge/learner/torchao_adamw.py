@@ -19,8 +19,8 @@ EIGHT_BIT = "adamw-8bit"
 
 
 def torchao_adamw(groups: Sequence[Mapping[str, Any]], *, eight_bit: bool, **options: Any) -> Optimizer:
-    """AdamW whose learning rates are tensors. Weights in bfloat16 are rounded at random after an update, up or
-    down by how near each is: else most updates would be too small to change them.
+    """AdamW whose learning rates are tensors. Weights in bfloat16 are rounded at random after an update, up
+    or down by how near each is: most updates would be too small to change them otherwise.
 
     What is drawn comes from torch's global generator of the weights' device.
     """

@@ -12,7 +12,7 @@ def settle_precision(model: nn.Module, precision: str) -> None:
 
 
 def round_weights(model: nn.Module) -> None:
-    """Make the weights bfloat16, in place. Where some are frozen, those alone: an adapter is small, and learns
+    """Make the weights bfloat16, in place. Where some are frozen, only those: an adapter is small, and learns
     better in float32. Buffers stay as they are: rounded, RoPE would turn far tokens by another angle."""
     weights = list(model.parameters())
     frozen = [weight for weight in weights if not weight.requires_grad]

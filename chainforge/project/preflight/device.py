@@ -1,4 +1,4 @@
-"""A device that this machine does not have, or that an adapter or a precision cannot use; a missing package."""
+"""What training needs of the machine: a device, and one that an adapter or precision can use; packages."""
 
 import subprocess
 import sys
