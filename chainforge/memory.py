@@ -31,8 +31,8 @@ def enough_memory(what: str, fix: str) -> Iterator[None]:
 
 
 def machine_memory() -> float:
-    """Bytes of memory and swap that a process may have: the machine's, or fewer where a container or `ulimit -v`
-    sets a limit."""
+    """Bytes of memory and swap that a process may have: the machine's, or fewer where a container or `ulimit
+    -v` sets a limit."""
     import psutil
 
     most = psutil.virtual_memory().total + psutil.swap_memory().total

@@ -95,7 +95,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": FLOOR
     | {f"project.{name}" for name in ("graph", "held_inputs", "lock", "lock_diff", "lock_entry", "profiles")}
-    | {"__version__", "loops", "mock_teacher", "plugins", "report", "run", "teachers", "testing"},
+    | {
+        "__version__",
+        "learner",
+        "loops",
+        "mock_teacher",
+        "plugins",
+        "pretrained",
+        "report",
+        "run",
+        "teachers",
+    }
+    | {"testing"},
 }
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from chainforge.learner.forecast import Forecast
 
 
+KINDS: Mapping[str, type[SftSettings] | type[GrpoSettings]] = {"sft": SftSettings, "grpo": GrpoSettings}
+
+
 class TrainingStep(NamedTuple):
     """A step of the profile, and which models it needs: names of the hub, or folders."""
 
@@ -40,7 +43,7 @@ class TrainingStep(NamedTuple):
     "--gpus", type=click.IntRange(1, 4096), default=1, show_default=True, help="How many share the work."
 )
 @click.option(
-    "--gpu-gb", type=click.FloatRange(1), default=80, show_default=True, help="Of each, in 10⁹ bytes."
+    "--gpu-gb", type=click.FloatRange(1), default=80, show_default=True, help="10⁹ bytes of each."
 )
 @click.option(
     "--config",
@@ -80,11 +83,10 @@ def read_steps(name: str) -> tuple[RunSettings, RuntimeSettings, list[TrainingSt
         PARAMS.write_text(text, encoding="utf-8")
         GRAPH.symlink_to(graph)
         run, runtime = load_settings(RunSettings, "run"), load_settings(RuntimeSettings, "runtime")
-        kinds = {"sft": SftSettings, "grpo": GrpoSettings}
-        settings: dict[str, Any] = {
-            step.name: load_settings(kinds[step.verb], *step.sections)
+            settings: dict[str, Any] = {
+            step.name: load_settings(KINDS[step.verb], *step.sections)
             for step in read_graph().values()
-            if step.verb in kinds
+            if step.verb in KINDS
         }
     return run, runtime, list(_with_models(settings))
 

@@ -6,6 +6,7 @@ Per trained weight in float32: 4 of weight, 4 of gradient, 8 of AdamW's moments;
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -49,7 +50,7 @@ def sizes(model: PreTrainedModel) -> Sizes:
     """Count them; no weight is read."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     frozen = [weight for weight in model.parameters() if not weight.requires_grad]
-    tables = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    tables: dict[int, Any] = {id(m.weight): m.weight for m in _tables(model)}
     linear = {name: module.weight for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     linear = {name: weight for name, weight in linear.items() if id(weight) not in tables}
     return Sizes(
@@ -62,6 +63,10 @@ def sizes(model: PreTrainedModel) -> Sizes:
         _count(tables.values()),
         int(model.config.get_text_config().num_hidden_layers),
     )
+
+
+def _tables(model: PreTrainedModel) -> tuple[nn.Module, nn.Module]:
+    return model.get_input_embeddings(), model.get_output_embeddings()
 
 
 def _count(weights: Iterable[Tensor]) -> int:
@@ -102,7 +107,7 @@ class Training:
             *(["set adapter to {kind: lora}"] if whole else []),
             *(["set optimizer to adamw-8bit"] if whole and self.settings.optimizer == "adamw" else []),
             *(["set run.precision to bfloat16-weights"] if self.precision != ROUNDED else []),
-            *(["share the weights among GPUs (runtime.sharding: fully-sharded)"] * (self.shards == 1)),
+            *(["share the weights (runtime.sharding: fully-sharded)"] if self.shards == 1 else []),
         ]
 
     def _moments(self) -> float:
@@ -123,7 +128,7 @@ class Training:
 
     @property
     def _gathered(self) -> float:
-        """Of a sharded model: tables, and two layers, one of them on its way; gradients of what is trained."""
+        """Of a sharded model: tables and two layers, one of them on its way; gradients of tables."""
         if self.shards == 1:
             return 0.0
         size = self.model
@@ -134,15 +139,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes per token. `kept` from the forward pass for the backward pass; by one `layer` where nothing is saved;
-    `vocabulary` is how many logits a token has where all are distilled, or 0."""
+    """Bytes per token. `kept` from the forward pass for the backward pass; by one `layer` alone; `vocabulary` is how many logits a token has where all are distilled, or 0."""
 
     kept: float
     layer: float
     vocabulary: int = 0
 
     def at_peak(self, *, checkpointing: bool) -> float:
-        """With what comes and goes in the backward pass. With checkpointing a layer is there once more."""
+        """With what comes and goes in the backward pass; where it is checkpointed, a layer once more."""
         return self.kept + self.layer * (checkpointing + BACKWARD) + LOGITS * self.vocabulary
 
 

@@ -35,8 +35,8 @@ class Sampling(NamedTuple):
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes on one GPU. `held` lasts through a training pass; `sampling` is there in place of gradients, casts and
-    activations."""
+    """Bytes on one GPU. `held` lasts through a training pass; `sampling` is there in place of gradients,
+    casts and activations."""
 
     training: Training
     checkpointing: bool
@@ -98,9 +98,8 @@ def forecast(
         fitting = (memory - total(held, logits)) / per_token
         if fitting >= LEAST:
             break
-    tokens = runtime.micro_batch_tokens
-    if tokens == "auto":
-        tokens = max(LEAST, power_of_two(fitting))
+    wanted = runtime.micro_batch_tokens
+    tokens = max(LEAST, power_of_two(fitting)) if wanted == "auto" else wanted
     resting = {name: held[name] for name in ("weights", "moments", "reference") if name in held}
     return Forecast(
         training,
@@ -153,7 +152,7 @@ def _kept(
         with FakeTensorMode():
             thin_model = _on_cpu(shapes(thin, settings, run))
             model = PolicyModel(thin_model, gradient_checkpointing=checkpointing)
-            with _Choosing():
+            with _Choosing():  # type: ignore[no-untyped-call]
                 found.append(kept_bytes_per_token(model, run.precision, lengths=LENGTHS))
     return found[0], found[1] - found[0]
 

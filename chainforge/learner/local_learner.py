@@ -32,8 +32,8 @@ LOWER = (
 
 
 class LocalLearner:
-    """See `Learner`. `teacher` is a model that losses ask about the same micro-batches: it needs room. So does
-    the copy of an engine that samples apart.
+    """See `Learner`. `teacher` is a model that losses ask about the same micro-batches: it needs room. So
+    does the copy of an engine that samples apart.
 
     An adapter goes into the model of `policy`; then the reference needs no model of its own. Of several
     processes, each computes some of the sequences; weights, state and results are the same in all.
@@ -52,19 +52,14 @@ class LocalLearner:
         self.tokenizer, self.num_parameters = policy.tokenizer, policy.num_parameters
         self._policy, self._settings = policy, settings
         self._precision, self._seed = step.settings.precision, step.seed("rounding")
-        for model in filter(None, (policy.model, reference and reference.model, teacher)):
-            settle_precision(model, self._precision)
+        other = reference.model if reference else None
+        for each in (policy.model, other, teacher):
+            settle_precision(each, self._precision)
         if settings.adapter:
             attach_adapter(policy.model, settings.adapter, step.seed("adapter"))
+        shards = step.world.size if splits_weights(step) else 1
         self._checkpointing, self._most_tokens = plan_passes(
-            policy.model,
-            settings,
-            step.settings,
-            step.runtime,
-            reference=reference and reference.model,
-            teacher=teacher,
-            shards=step.world.size if splits_weights(step) else 1,
-            samples_apart=samples_apart,
+            policy.model, settings, step, other, teacher, shards=shards, samples_apart=samples_apart
         )
         self._router_weight = weight = settings.router_aux_loss_coef
         self._model = PolicyModel(

@@ -6,13 +6,14 @@ import torch
 from transformers import PreTrainedModel
 
 from chainforge.config.optimizer import OptimizerSettings
-from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.learner.footprint import LOGITS, Activations, Training, copy_bytes, in_gb, sizes, total
 from chainforge.learner.kept_bytes import kept_bytes_per_token
 from chainforge.memory import machine_memory
 from chainforge.models.head import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE
 from chainforge.models.policy_model import PolicyModel
+from chainforge.run.step import Step
 
 MOST_ON_CPU = 1024  # tokens; more are not faster
 # On every CPU, so that all compute the same sums; what is faster with more of it gains little.
@@ -32,11 +33,10 @@ class Passes(NamedTuple):
 def plan_passes(
     model: PreTrainedModel,
     settings: OptimizerSettings,
-    run: RunSettings,
-    runtime: RuntimeSettings,
-    *,
+    step: Step,
     reference: PreTrainedModel | None = None,
     teacher: PolicyModel | None = None,
+    *,
     shards: int = 1,
     samples_apart: bool = False,
 ) -> Passes:
@@ -49,22 +49,23 @@ def plan_passes(
     out among `shards` processes. `samples_apart`: an engine has a copy of the weights beside.
     Raises ChainForgeError where `LEAST` tokens do not fit, unless the settings have a number.
     """
+    precision, runtime = step.settings.precision, step.runtime
     training = Training(
         sizes(model),
-        run.precision,
+        precision,
         settings,
-        reference and sizes(reference),
-        teacher and sizes(teacher.model),
+        sizes(reference) if reference else None,
+        sizes(teacher.model) if teacher else None,
         shards,
     )
     memory, wanted = usable_memory(model.device), runtime.micro_batch_tokens
     needs_room = logits_bytes(model.device.type)
-    needs_room += copy_bytes(training.model, run.precision) if samples_apart else 0
-    plain = kept_bytes_per_token(PolicyModel(model), run.precision)
+    needs_room += copy_bytes(training.model, precision) if samples_apart else 0
+    plain = kept_bytes_per_token(PolicyModel(model), precision)
     vocabulary = model.get_output_embeddings().weight.shape[0] if teacher else 0
     for checkpointing in choices(runtime):
         measured = PolicyModel(model, gradient_checkpointing=checkpointing)
-        kept = kept_bytes_per_token(measured, run.precision, teacher) if checkpointing or teacher else plain
+        kept = kept_bytes_per_token(measured, precision, teacher) if checkpointing or teacher else plain
         activations = Activations(kept, plain / training.model.layers, vocabulary)
         held = total(training.held(checkpointing=checkpointing), needs_room)
         fitting = (memory - held) / activations.at_peak(checkpointing=checkpointing)

@@ -5,9 +5,9 @@ from torch import nn
 ROUNDED = "bfloat16-weights"
 
 
-def settle_precision(model: nn.Module, precision: str) -> None:
+def settle_precision(model: nn.Module | None, precision: str) -> None:
     """Keep the weights as `run.precision` says: in bfloat16, or as they are."""
-    if precision == ROUNDED:
+    if model and precision == ROUNDED:
         round_weights(model)
 
 

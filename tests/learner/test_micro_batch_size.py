@@ -28,13 +28,16 @@ from chainforge.learner.micro_batch_size import (
     power_of_two,
 )
 from chainforge.models.policy_model import PolicyModel
+from chainforge.run.step import Step
+from chainforge.run.world import World
 
 ADAMW = OptimizerSettings(learning_rate=1e-3)
 
 
 def plan(model: PreTrainedModel, precision: str = "float32", **options: Any) -> Passes:
     beside = {name: options.pop(name) for name in ("reference", "teacher", "shards") if name in options}
-    return plan_passes(model, ADAMW, RunSettings(precision=precision), RuntimeSettings(**options), **beside)
+    step = Step("sft", RunSettings(precision=precision), RuntimeSettings(device="cpu", **options), World())
+    return plan_passes(model, ADAMW, step, **beside)
 
 
 def have(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
