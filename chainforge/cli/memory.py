@@ -42,9 +42,7 @@ class TrainingStep(NamedTuple):
 @click.option(
     "--gpus", type=click.IntRange(1, 4096), default=1, show_default=True, help="How many share the work."
 )
-@click.option(
-    "--gpu-gb", type=click.FloatRange(1), default=80, show_default=True, help="10⁹ bytes of each."
-)
+@click.option("--gpu-gb", type=click.FloatRange(1), default=80, show_default=True, help="10⁹ bytes of each.")
 @click.option(
     "--config",
     "files",
@@ -55,7 +53,7 @@ class TrainingStep(NamedTuple):
 def memory(name: str, gpus: int, gpu_gb: float, files: tuple[str, ...]) -> None:
     """Print what each training step of a profile holds on a GPU, and whether it fits.
 
-    This is arithmetic on the shapes of the models and the settings: no model is loaded, and no GPU is needed. A
+    This is arithmetic on shapes of models and on settings: no model is loaded, and no GPU is needed. A
     prompt is taken to have 512 tokens. Exit code 1 where a step does not fit.
     """
     run, runtime, steps = read_steps(name)
@@ -83,7 +81,7 @@ def read_steps(name: str) -> tuple[RunSettings, RuntimeSettings, list[TrainingSt
         PARAMS.write_text(text, encoding="utf-8")
         GRAPH.symlink_to(graph)
         run, runtime = load_settings(RunSettings, "run"), load_settings(RuntimeSettings, "runtime")
-            settings: dict[str, Any] = {
+        settings: dict[str, Any] = {
             step.name: load_settings(KINDS[step.verb], *step.sections)
             for step in read_graph().values()
             if step.verb in KINDS

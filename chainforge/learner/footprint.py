@@ -139,7 +139,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes per token. `kept` from the forward pass for the backward pass; by one `layer` alone; `vocabulary` is how many logits a token has where all are distilled, or 0."""
+    """Bytes per token. `kept`: from the forward pass for the backward pass. `layer`: what one layer keeps
+    where all is kept. `vocabulary`: how many logits a token has where they are distilled, or 0."""
 
     kept: float
     layer: float
@@ -151,7 +152,7 @@ class Activations:
 
 
 def copy_bytes(model: Sizes, precision: str) -> float:
-    """Of a copy to sample from, without an adapter: in 16 bits where products are, else as the weights are."""
+    """Of a copy to sample from, without an adapter: in 16 bits where products are, else in float32."""
     size = HALF if precision in CASTS or precision == ROUNDED else 4
     return float(size * (model.frozen or model.trained))
 

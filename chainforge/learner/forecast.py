@@ -117,7 +117,7 @@ def shapes(
     """A model as a step would have it, without data; `bare` of an adapter."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(config)).eval()
-        settle_precision(model, run.precision)
+        settle_precision(run.precision, model)
         if settings.adapter and not bare:
             attach_adapter(model, settings.adapter.model_copy(update={"kind": "lora"}), seed=0)
     return model

@@ -117,6 +117,14 @@ class _SharedPrompts:
             torch.autograd.backward([t for t, _ in pairs], [grad.to(t.dtype) for t, grad in pairs])
 
 
+def note_logp(
+    found: list[list[float]], own: Sequence[Tokens], indices: Sequence[int], logp_BT: Tensor
+) -> None:
+    """Keep the log-probabilities of these sequences. An empty micro-batch has a row that is nobody's."""
+    for index, logp_T in zip(indices, logp_BT.tolist(), strict=False):
+        found[index] = logp_T[: len(own[index].completion)]
+
+
 def mixed_precision(
     precision: str, device: torch.device, *, keep_casts: bool = True
 ) -> AbstractContextManager[object]:

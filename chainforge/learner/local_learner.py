@@ -10,10 +10,10 @@ from torch import Tensor
 
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.learner.data_parallel import DataParallel
-from chainforge.learner.forward_passes import forward_passes, full_precision, mixed_precision
+from chainforge.learner.forward_passes import forward_passes, full_precision, mixed_precision, note_logp
 from chainforge.learner.fully_sharded import FullySharded, splits_weights
 from chainforge.learner.learner import Loss, Sums, Update
-from chainforge.learner.micro_batch_size import plan_passes
+from chainforge.learner.micro_batch_size import LOWER, plan_passes
 from chainforge.learner.optimizer import NotFinite, ScheduledOptimizer
 from chainforge.learner.reference import Reference, SecondModel, WithoutAdapter
 from chainforge.learner.router_loss import with_router_loss
@@ -26,9 +26,6 @@ from chainforge.models.precision import settle_precision
 from chainforge.run.step import Step
 
 LARGE = 2**20  # elements of the head's weight from which on a second gradient of it is worth avoiding
-LOWER = (
-    "lower runtime.micro_batch_tokens, set runtime.gradient_checkpointing to true, or choose a smaller model"
-)
 
 
 class LocalLearner:
@@ -53,13 +50,11 @@ class LocalLearner:
         self._policy, self._settings = policy, settings
         self._precision, self._seed = step.settings.precision, step.seed("rounding")
         other = reference.model if reference else None
-        for each in (policy.model, other, teacher):
-            settle_precision(each, self._precision)
+        settle_precision(self._precision, policy.model, other, teacher)
         if settings.adapter:
             attach_adapter(policy.model, settings.adapter, step.seed("adapter"))
-        shards = step.world.size if splits_weights(step) else 1
         self._checkpointing, self._most_tokens = plan_passes(
-            policy.model, settings, step, other, teacher, shards=shards, samples_apart=samples_apart
+            policy.model, settings, step, other, teacher, samples_apart=samples_apart
         )
         self._router_weight = weight = settings.router_aux_loss_coef
         self._model = PolicyModel(
@@ -99,7 +94,7 @@ class LocalLearner:
         found: list[list[float]] = [[] for _ in own]
         with enough_memory("a forward pass", LOWER), mixed_precision(self._precision, model.device):
             for indices, batch in self._passes(model, own):
-                _note(found, own, indices, model(batch, temperature).logp_BT)
+                note_logp(found, own, indices, model(batch, temperature).logp_BT)
         return self._processes.gather(places, found)
 
     def step(
@@ -144,7 +139,7 @@ class LocalLearner:
                 for name, value in its_sums.items():
                     sums[name] = sums[name] + value if name in sums else value
                 if logprobs:
-                    _note(found, own, indices, given.logp_BT)
+                    note_logp(found, own, indices, given.logp_BT)
         self._processes.add_up_gradients(self._optimizer.parameters)
         total, sums = self._processes.add_up(total, sums)
         if not isfinite(total):
@@ -203,9 +198,3 @@ class LocalLearner:
         self._optimizer.load_state_dict(state["optimizer"])
         if "reference" in state:
             self._reference.load_state_dict(state["reference"])
-
-
-def _note(found: list[list[float]], own: Sequence[Tokens], indices: Sequence[int], logp_BT: Tensor) -> None:
-    """Keep the log-probabilities of these sequences. An empty micro-batch has a row that is nobody's."""
-    for index, logp_T in zip(indices, logp_BT.tolist(), strict=False):
-        found[index] = logp_T[: len(own[index].completion)]

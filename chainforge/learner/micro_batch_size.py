@@ -9,6 +9,7 @@ from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.learner.footprint import LOGITS, Activations, Training, copy_bytes, in_gb, sizes, total
+from chainforge.learner.fully_sharded import splits_weights
 from chainforge.learner.kept_bytes import kept_bytes_per_token
 from chainforge.memory import machine_memory
 from chainforge.models.head import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE
@@ -21,6 +22,10 @@ CPU_BYTES = 2**30
 SHARE = 0.6  # of those for what is kept; the rest is for what comes and goes in the backward pass
 USABLE = 0.92  # of a GPU; the rest is for CUDA itself, and for gaps between tensors
 LEAST = 512
+LOWER = (
+    "lower runtime.micro_batch_tokens, set runtime.gradient_checkpointing to true, or choose a smaller model "
+    "(chainforge memory says what takes how much)"
+)
 
 
 class Passes(NamedTuple):
@@ -37,7 +42,6 @@ def plan_passes(
     reference: PreTrainedModel | None = None,
     teacher: PolicyModel | None = None,
     *,
-    shards: int = 1,
     samples_apart: bool = False,
 ) -> Passes:
     """What runtime.micro_batch_tokens and runtime.gradient_checkpointing say; where they are auto, what fits.
@@ -45,8 +49,8 @@ def plan_passes(
     That follows from the whole memory of the device, not from what is free of it by chance, so that the same
     machine computes the same sums again; on a GPU it is a power of two for the same reason. On a CPU the size
     is what fits into `CPU_BYTES`. Activations are checkpointed where not even `LEAST` tokens fit without.
-    `teacher` is distilled: its logits and the model's own are there for each token. The weights are shared
-    out among `shards` processes. `samples_apart`: an engine has a copy of the weights beside.
+    `teacher` is distilled: its logits and the model's own are there for each token. `samples_apart`: an
+    engine has a copy of the weights beside.
     Raises ChainForgeError where `LEAST` tokens do not fit, unless the settings have a number.
     """
     precision, runtime = step.settings.precision, step.runtime
@@ -56,7 +60,7 @@ def plan_passes(
         settings,
         sizes(reference) if reference else None,
         sizes(teacher.model) if teacher else None,
-        shards,
+        step.world.size if splits_weights(step) else 1,
     )
     memory, wanted = usable_memory(model.device), runtime.micro_batch_tokens
     needs_room = logits_bytes(model.device.type)

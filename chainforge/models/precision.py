@@ -5,10 +5,11 @@ from torch import nn
 ROUNDED = "bfloat16-weights"
 
 
-def settle_precision(model: nn.Module | None, precision: str) -> None:
+def settle_precision(precision: str, *models: nn.Module | None) -> None:
     """Keep the weights as `run.precision` says: in bfloat16, or as they are."""
-    if model and precision == ROUNDED:
-        round_weights(model)
+    for model in models:
+        if model and precision == ROUNDED:
+            round_weights(model)
 
 
 def round_weights(model: nn.Module) -> None:

@@ -29,7 +29,7 @@ class LocalEngine:
     def __init__(self, policy: Policy, step: Step, *, frozen: bool = False, apart: bool = False) -> None:
         self._eos_ids, self.rows = eos_ids(policy.model, policy.tokenizer), step.runtime.rollout_rows
         precision = step.settings.precision
-        settle_precision(policy.model, precision)
+        settle_precision(precision, policy.model)
         self._dtype = CASTS.get(precision, policy.model.dtype)
         rounds = self._dtype != policy.model.dtype
         self._copies = rounds and not (frozen or apart)

@@ -35,8 +35,10 @@ ADAMW = OptimizerSettings(learning_rate=1e-3)
 
 
 def plan(model: PreTrainedModel, precision: str = "float32", **options: Any) -> Passes:
-    beside = {name: options.pop(name) for name in ("reference", "teacher", "shards") if name in options}
-    step = Step("sft", RunSettings(precision=precision), RuntimeSettings(device="cpu", **options), World())
+    beside = {name: options.pop(name) for name in ("reference", "teacher") if name in options}
+    shards = options.pop("shards", 1)
+    runtime = RuntimeSettings(device="cpu", sharding="fully-sharded", **options)
+    step = Step("sft", RunSettings(precision=precision), runtime, World(0, shards))
     return plan_passes(model, ADAMW, step, **beside)
 
 
