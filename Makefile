@@ -48,8 +48,8 @@ test: setup-dev ## Set up and run the tests (10 minutes on two cores)
 test-all: setup-dev ## The same, and the long chains of kills and re-runs (an hour)
 	$(BIN)/pytest $(TWO) -m "not gpu"
 
-check-gpu: setup-dev ## The tests that need CUDA
-	$(BIN)/pytest -m gpu
+check-gpu: setup-dev ## Tests on a GPU, then times and peak memory in .bench/gpu/results.json (25 minutes)
+	$(BIN)/python benchmarks/check_gpu.py $(if $(SMOLLM2),--smollm2 $(SMOLLM2))
 
 test-quick: setup-dev ## The quick tests (under a minute)
 	$(BIN)/pytest $(TWO) -m "not slow and not long and not peer and not gpu"

@@ -92,7 +92,7 @@ class ChainForge:
         model = load_model(work, folder)
         vocab = model.config.vocab_size
         self.run, self.number, self.only_rollout = step, 0, only_rollout
-        self.policy = Policy(place(model, torch.device("cpu")), make_tokenizer(work, vocab))
+        self.policy = Policy(place(model, torch.device(step.runtime.device)), make_tokenizer(work, vocab))
         self.prompts = [
             Prompt(f"p{i}", "bench", ({"role": "user", "content": text},))
             for i, text in enumerate(prompt_texts(work, vocab))

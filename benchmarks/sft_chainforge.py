@@ -52,7 +52,9 @@ class ChainForge:
         model = load_model(work.model, folder)
         vocab, count = model.config.vocab_size, work.batch * work.steps
         self.run, self.steps = step, 1 if whole else work.steps
-        self.policy = Policy(place(model, torch.device("cpu")), make_tokenizer(work.model, vocab))
+        self.policy = Policy(
+            place(model, torch.device(step.runtime.device)), make_tokenizer(work.model, vocab)
+        )
         self.settings = SftSettings(
             output="unused",
             examples="unused",

@@ -26,6 +26,13 @@ FIRST = ("test_cache.py", "test_rebuild.py")  # one makes the pipeline that othe
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The pipeline's files come first: they take longest, and none should be left alone at the end."""
+    if any(item.get_closest_marker("gpu") for item in items):
+        import torch
+
+        absent = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(absent)
     items.sort(key=lambda item: (item.path.name not in FIRST, "pipeline" not in item.path.parts))
 
 
