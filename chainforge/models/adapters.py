@@ -33,14 +33,14 @@ def attach_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int)
     settings.check_device(model.device.type)
     import peft
 
-    _check_targets(model, settings.targets)
+    targets = _targets(model, settings.targets)
     if settings.kind == "qlora":
         _round_to_four_bits(model)
     config = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
         lora_alpha=settings.alpha,
-        target_modules=settings.targets,
+        target_modules=targets,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     with torch.random.fork_rng(devices=[]):
@@ -162,11 +162,20 @@ def _linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     }
 
 
-def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:
+def _targets(model: PreTrainedModel, wanted: str | list[str]) -> list[str]:
+    """The linear layers that get an adapter, in full: of "all-linear", peft would understand experts as well,
+    which are none."""
     names = _linear_layers(model)
-    for target in [targets] if isinstance(targets, str) else targets:
-        if target != "all-linear" and not any(f".{name}".endswith(f".{target}") for name in names):
+    if isinstance(wanted, str):
+        return list(names)
+    for target in wanted:
+        if not any(_is_called(name, target) for name in names):
             raise unknown("linear layer", target, {name.rpartition(".")[2] for name in names})
+    return [name for name in names if any(_is_called(name, target) for target in wanted)]
+
+
+def _is_called(name: str, target: str) -> bool:
+    return f".{name}".endswith(f".{target}")
 
 
 def _round_to_four_bits(model: PreTrainedModel) -> None:

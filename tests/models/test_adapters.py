@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import zoo
 from fakes import llama, mistral, qwen2, qwen3
 from peft import AutoPeftModelForCausalLM, PeftModel
 from torch import Tensor
@@ -31,6 +32,8 @@ from chainforge.models.adapters import (
     plain_weights,
     save_adapter,
 )
+from chainforge.models.batch import Tokens, collate
+from chainforge.models.policy_model import PolicyModel
 
 LORA = AdapterSettings(kind="lora", rank=4, alpha=8)
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
@@ -215,6 +218,24 @@ def test_it_is_small_where_models_are_large() -> None:
         base = model.num_parameters()
         attach_adapter(model, AdapterSettings(kind="lora", rank=16), 0)
     assert 3 * sum(weight.numel() for weight in adapter_weights(model).values()) < 0.03 * base
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", zoo.RIGHT)
+def test_of_every_architecture_the_merged_model_says_the_same_to_the_learner(architecture: str) -> None:
+    kind, sizes = zoo.RIGHT[architecture]
+    model, plain = (zoo.make(kind, sizes, loud=True) for _ in range(2))
+    batch = collate([Tokens([1, 2, 3], [4, 5, 6, 7]), Tokens([3], [1, 2])], torch.device("cpu"))
+    before = PolicyModel(plain)(batch).logp_BT.detach()
+    found = PolicyModel(trained(model))(batch).logp_BT
+    found.sum().backward()
+    assert all(weight.grad is not None for weight in adapter_weights(model).values())
+    merged = dict(plain_weights(model))
+    assert list(merged) == list(plain.state_dict())
+    plain.load_state_dict(merged)
+    off = (PolicyModel(plain)(batch).logp_BT - found).abs().max() / before.abs().max()
+    assert off < 1e-5
+    assert not torch.allclose(found, before, atol=0.01)
 
 
 @pytest.mark.gpu
