@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from fakes import SUPERCOT, MadeUp, make_step, policy, prompt, scorer_of
+from fakes import SUPERCOT, MadeUp, make_step, policy, prompt, scorer_of, tokenizer
 from torch import Tensor
 from torch.multiprocessing import spawn
+from zoo import RIGHT, make
 
 from chainforge.algorithms.losses import LOSSES
 from chainforge.config.adapter import AdapterSettings
@@ -22,7 +23,7 @@ from chainforge.loops import sft
 from chainforge.loops.grpo.prompt_mix import PromptMix
 from chainforge.loops.grpo.train import train
 from chainforge.models.batch import Tokens
-from chainforge.models.checkpoint import load_policy
+from chainforge.models.checkpoint import Policy, load_policy, place
 from chainforge.records import Example
 from chainforge.run.work import Work
 
@@ -34,8 +35,11 @@ SFT = SftSettings(
     output=Path("out"), examples=Path("in"), start_from=Path("model"), batch_size=5, num_epochs=3.5,
     eval_fraction=0.2, eval_every=2, learning_rate=5e-4, warmup_fraction=0.0, weight_decay=0.1,
 )  # fmt: skip
-CASES = ["sft", *LOSSES, "sft, adapter", "grpo, adapter"]
-LORA = AdapterSettings(kind="lora", rank=4)
+CASES = ["sft", *LOSSES, "sft, adapter", "grpo, adapter", "sft, experts"]
+MORE: dict[str, dict[str, Any]] = {
+    "adapter": {"adapter": AdapterSettings(kind="lora", rank=4), "learning_rate": 5e-3},
+    "experts": {"router_aux_loss_coef": 0.1},
+}
 
 
 def grpo_settings(loss_type: str) -> GrpoSettings:
@@ -47,19 +51,28 @@ def grpo_settings(loss_type: str) -> GrpoSettings:
     )  # fmt: skip
 
 
+def made_for(case: str) -> Policy:
+    """The policy before it is trained."""
+    if not case.endswith("experts"):
+        return policy(tie_word_embeddings=True)
+    config, sizes = RIGHT["mixtral"]
+    toy = tokenizer()
+    model = make(config, sizes | {"vocab_size": len(toy)}, loud=True)
+    return Policy(place(model, torch.device("cpu")), toy)
+
+
 def train_once(case: str, sharing: str, *, precision: str = "float32") -> dict[str, Any]:
     """Weights and figures, by name."""
     step = make_step("step", micro_batch_tokens=64, sharding=sharing)  # many micro-batches, of unequal number
-    made = policy(tie_word_embeddings=True)
-    verb, _, adapter = case.partition(", ")
-    more = {"adapter": LORA, "learning_rate": 5e-3} if adapter else {}
+    made, (verb, _, variant) = made_for(case), case.partition(", ")
+    more = MORE.get(variant, {})
     if verb == "sft":
         settings = SFT.model_copy(update=more)
         learner = LocalLearner(made, settings, step)
         table, _ = sft.train(learner, None, EXAMPLES, settings, step, Work())
     else:
         settings = grpo_settings(verb).model_copy(update=more)
-        reference = None if adapter else policy(tie_word_embeddings=True)
+        reference = None if variant else policy(tie_word_embeddings=True)
         learner = LocalLearner(made, settings, step, reference=reference)
         scorer, mix = scorer_of(lambda ids: float(ids[0] % 3)), PromptMix(PROMPTS, [], 0.0, 3)
         table, _ = train(learner, MadeUp(), scorer, mix, settings, step, Work())
@@ -113,7 +126,7 @@ def test_two_processes_train_as_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     wanted = train_once(case, sharing)
-    before = policy(tie_word_embeddings=True).model.state_dict()
+    before = made_for(case).model.state_dict()
     one, other = found_by(by_two, case, sharing)
     assert same(one["weights"], other["weights"])
     assert not same(one["weights"], before)
