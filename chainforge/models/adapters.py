@@ -26,8 +26,9 @@ FOUR_BIT = "Params4bit"
 def attach_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int) -> None:
     """Put a new adapter into the model in place, and freeze all else. It changes no output yet: B is 0.
 
-    A is drawn from the seed alone, the same on every device. `qlora` rounds linear layers to 4 bits first.
-    Raises ChainForgeError where a package or a target is missing, or the device is none for this kind.
+    It is in float32, and A is drawn from the seed alone, the same on every device. `qlora` rounds linear
+    layers to 4 bits first. Raises ChainForgeError where a package or a target is missing, or the device is
+    none for this kind.
     """
     settings.check_installed()
     settings.check_device(model.device.type)
@@ -47,6 +48,8 @@ def attach_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs as well
         peft.inject_adapter_in_model(config, model)
     for layer in _layers(model).values():
+        layer.lora_A.float()  # peft gives them the type of the weights
+        layer.lora_B.float()
         # Over float32 weights only autocast rounds inputs, and it does without a copy of each in float32.
         layer.cast_input_dtype_enabled = model.dtype != torch.float32
     model.eval()

@@ -111,6 +111,15 @@ def test_merged_it_is_a_plain_model_that_says_the_same(
     assert moved == {f"{name.partition('.lora_')[0]}.weight" for name in adapter_weights(model)}
 
 
+def test_over_rounded_weights_it_is_in_float32_and_merged_in_float32() -> None:
+    model, plain = trained(qwen2().bfloat16()), qwen2()
+    assert {weight.dtype for weight in adapter_weights(model).values()} == {torch.float32}
+    plain.load_state_dict(dict(plain_weights(model)))
+    assert logits(model).dtype == torch.bfloat16
+    torch.testing.assert_close(logits(plain), logits(model).float(), atol=0.1, rtol=0.05)
+    assert (logits(plain) - logits(qwen2())).abs().max() > 0.2
+
+
 def test_without_an_adapter_the_weights_are_the_model_s_own() -> None:
     model = qwen2()
     found = dict(plain_weights(model))
