@@ -1,4 +1,4 @@
-"""The truth about one GPU, by one command: tests marked gpu, then times and peak memory as JSON, in 25 minutes.
+"""The truth about one GPU, by one command: tests marked gpu, then times and peak memory as JSON.
 
     make check-gpu                      # SMOLLM2=folder takes its weights, else random ones of its shape
 
