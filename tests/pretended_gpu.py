@@ -6,7 +6,8 @@ the former on the latter, as a CUDA graph does. The device's name is "meta", as 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -137,8 +138,15 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch, *, float64: bool = True) -> I
     """Inside, `.to("meta")` moves to it."""
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13):
         pytest.skip("an older PyTorch cannot make such tensors in inference mode")
-    enabled = torch.is_autocast_enabled
+    enabled, autocast = torch.is_autocast_enabled, torch.autocast
+    monkeypatch.setattr(
+        torch,
+        "autocast",
+        lambda kind, *how, **more: nullcontext() if kind == "meta" else autocast(kind, *how, **more),
+    )
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *kind: kind != ("meta",) and enabled(*kind))
+    adam = import_module("torch.optim.adam")
+    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_: None)
     with _Readable(), PretendedGpu(float64=float64) as gpu:
         yield gpu
 
