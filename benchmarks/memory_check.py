@@ -16,10 +16,30 @@ import time
 from typing import Any
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "smollm2-135m": {"model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9}
-    | {"num_key_value_heads": 3, "intermediate_size": 1536, "vocab_size": 49_152, "tie_word_embeddings": True},
-    "wide vocabulary": {"model_type": "qwen2", "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4}
-    | {"num_key_value_heads": 2, "intermediate_size": 1024, "vocab_size": 151_936, "tie_word_embeddings": True},
+    "smollm2-135m": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+    }
+    | {
+        "num_key_value_heads": 3,
+        "intermediate_size": 1536,
+        "vocab_size": 49_152,
+        "tie_word_embeddings": True,
+    },
+    "wide vocabulary": {
+        "model_type": "qwen2",
+        "hidden_size": 256,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+    }
+    | {
+        "num_key_value_heads": 2,
+        "intermediate_size": 1024,
+        "vocab_size": 151_936,
+        "tie_word_embeddings": True,
+    },
     "untied": {"model_type": "llama", "hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8}
     | {"num_key_value_heads": 4, "intermediate_size": 2048, "vocab_size": 8000, "tie_word_embeddings": False},
 }
@@ -36,7 +56,9 @@ def main(names: list[str]) -> None:
                 for adapter in (False, True):
                     case = json.dumps([name, precision, checkpointing, adapter])
                     command = [sys.executable, __file__, "--one", case]
-                    said = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
+                    said = subprocess.run(
+                        command, env=env, check=True, stdout=subprocess.PIPE, text=True
+                    ).stdout
                     predicted, measured = json.loads(said.splitlines()[-1])
                     what = f"{name} | {precision} | {'yes' if checkpointing else 'no'} | {'LoRA' if adapter else 'all'}"
                     row = f"{predicted / 1e6:,.0f} | {measured / 1e6:,.0f} | {predicted / measured:.2f}"
@@ -79,7 +101,9 @@ def one(name: str, precision: str, checkpointing: bool, adapter: bool) -> tuple[
     shape = dict(SHAPES[name])
     config = AutoConfig.for_model(shape.pop("model_type"), **shape)
     model = place(AutoModelForCausalLM.from_config(config), torch.device("cpu"))
-    settings = OptimizerSettings(learning_rate=1e-4, adapter=AdapterSettings(kind="lora") if adapter else None)
+    settings = OptimizerSettings(
+        learning_rate=1e-4, adapter=AdapterSettings(kind="lora") if adapter else None
+    )
     runtime = RuntimeSettings(device="cpu", micro_batch_tokens=TOKENS, gradient_checkpointing=checkpointing)
     step = Step("memory", RunSettings(precision=precision), runtime)
     learner = LocalLearner(Policy(model, None), settings, step)  # type: ignore[arg-type]

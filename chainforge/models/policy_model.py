@@ -177,8 +177,8 @@ def _in_training(layers: list[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def _running(layers: list[nn.Module]) -> Iterator[None]:
-    """Inside, they are not. After an error they stay so: before 2.13, torch leaves this only when nobody needs
-    the error any more, which is after `_in_training`."""
+    """Inside, they are not. After an error they stay so: torch before 2.13 leaves this block only when nobody
+    needs the error any more, which is after `_in_training`."""
     _set_training(layers, False)
     yield
     _set_training(layers, True)
