@@ -3,8 +3,8 @@
     python benchmarks/memory_check.py [SHAPE …]
 
 Each model trains two optimizer steps on the CPU in a process of its own. Measured is the most resident memory
-above that of the process with its libraries. Every tensor gets pages of its own (mmap_threshold), so that this is
-what training holds: malloc as it usually is keeps up to a third more.
+above that of the process with its libraries. Every tensor gets pages of its own (mmap_threshold), so that
+this is what training holds: malloc as it usually is keeps up to a third more.
 """
 
 import json
@@ -60,12 +60,13 @@ def main(names: list[str]) -> None:
                         command, env=env, check=True, stdout=subprocess.PIPE, text=True
                     ).stdout
                     predicted, measured = json.loads(said.splitlines()[-1])
-                    what = f"{name} | {precision} | {'yes' if checkpointing else 'no'} | {'LoRA' if adapter else 'all'}"
+                    trained = "LoRA" if adapter else "all"
+                    what = f"{name} | {precision} | {'yes' if checkpointing else 'no'} | {trained}"
                     row = f"{predicted / 1e6:,.0f} | {measured / 1e6:,.0f} | {predicted / measured:.2f}"
                     print(f"| {what} | {row} |", flush=True)
 
 
-def one(name: str, precision: str, checkpointing: bool, adapter: bool) -> tuple[float, float]:
+def one(name: str, precision: str, checkpointing: bool, adapter: bool) -> tuple[float, float]:  # noqa: PLR0915
     """(predicted, measured) bytes."""
     import psutil
     import torch

@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pretrained": GROUND | {"memory"},
     "models": FLOOR | {"memory", "pretrained"},
     "learner": FLOOR | {"memory", "models", "run"},
-    "run": FLOOR,
+    "run": FLOOR | {"memory"},
     "scoring": FLOOR,
     "teachers": FLOOR | {"run"},
     "mock_teacher": FLOOR,

@@ -25,6 +25,7 @@ PLUGINS = (
 PROFILES = (
     *("tiny", "smoke", "smollm2-135m-gsm8k", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-1.5b-lora"),
     "qwen2.5-7b",
+    "qwen2.5-7b-lora",
 )
 
 

@@ -163,6 +163,8 @@ def read_config(model: str, given: Mapping[str, Path], base: str) -> "Pretrained
 
     path = given.get(model) or (given.get("") if model == base else None)
     try:
+        if not path and "/" not in model:
+            raise ValueError("its plugin makes it when the step runs")
         content = read_json(path or find_config(model, None))
         kind = content.pop("model_type")
         return AutoConfig.for_model(kind, **content)
@@ -170,5 +172,5 @@ def read_config(model: str, given: Mapping[str, Path], base: str) -> "Pretrained
         reason = " ".join(str(error).split())
         raise ChainForgeError(
             f"the shapes of {model} are not known here: {reason:.150}",
-            f"download its config.json, and add --config {model}=FILE",
+            f"get or write its config.json, and add --config {model}=FILE",
         ) from None

@@ -18,6 +18,11 @@ from chainforge.errors import ChainForgeError
 from chainforge.learner.torchao_adamw import EIGHT_BIT, drawing_from, torchao_adamw
 from chainforge.memory import enough_memory
 
+SMALLER = (
+    "set optimizer to adamw-8bit, adapter to {kind: lora}, or run.precision to bfloat16-weights; or choose a "
+    "smaller model, or a machine with more memory"
+)
+
 
 class ScheduledOptimizer:
     """AdamW, or Muon for the hidden matrices with AdamW for the rest, under one schedule.
@@ -63,7 +68,7 @@ class ScheduledOptimizer:
         self._taken = 0
         self.learning_rate = 0.0
 
-    @enough_memory("the optimizer's moments", "choose a smaller model, or a machine with more memory")
+    @enough_memory("the optimizer's moments", SMALLER)
     def step(self) -> float:
         """Clip, update, clear; returns the gradient norm before clipping. A non-finite one raises."""
         for optimizer in self._optimizers:
@@ -96,6 +101,7 @@ class ScheduledOptimizer:
         """Whether numbers that are not finite may be those of a scale that is too large."""
         return self._scaler.is_enabled() and self._scaler.get_scale() > 1
 
+    @enough_memory("the optimizer's moments", SMALLER)
     def make_moments(self) -> None:
         """Have moments of zero now, and not from the first step on: a saved state is read into them."""
         for parameter in self.parameters:

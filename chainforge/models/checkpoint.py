@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from chainforge.config.run import RunSettings, RuntimeSettings, check_precision
 from chainforge.errors import ChainForgeError
+from chainforge.memory import enough_memory
 from chainforge.models.adapters import FOLDER, save_adapter
 from chainforge.models.attention import choose_attention
 from chainforge.models.chat import eos_ids
@@ -37,6 +38,9 @@ NOT_SAMPLING = {f"{token}_token_id" for token in ("bos", "eos", "pad")} | {
 }
 # transformers' own defaults are greedy, or else the 50 likeliest tokens
 PLAIN = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+
+
+SAVING = "run the same command again with more memory: it goes on from its last save"
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def place(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     return model
 
 
+@enough_memory("the checkpoint", SAVING)
 def save_policy(
     policy: Policy,
     folder: Path,

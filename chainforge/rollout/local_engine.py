@@ -10,11 +10,12 @@ from transformers import PreTrainedModel
 
 from chainforge.config.sampling import SamplingSettings
 from chainforge.learner.forward_passes import CASTS
+from chainforge.memory import enough_memory
 from chainforge.models.chat import eos_ids
 from chainforge.models.checkpoint import Policy
 from chainforge.models.precision import settle_precision
 from chainforge.rollout.engine import Request, Sampled
-from chainforge.rollout.sampler import sample
+from chainforge.rollout.sampler import LOWER, sample
 from chainforge.run.step import Step
 
 
@@ -55,6 +56,7 @@ class LocalEngine:
         """Nothing to do."""
 
 
+@enough_memory("a copy of the weights to sample from", LOWER)
 def copy_weights(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """A copy whose weights have this type. Buffers stay as they are: rounded, RoPE would turn far tokens by
     another angle."""

@@ -13,11 +13,16 @@ from types import FrameType
 from typing import IO, NoReturn
 
 from chainforge.containment import Left, farewells, forbid_leaving
-from chainforge.errors import ChainForgeError
+from chainforge.errors import ChainForgeError, describe
+from chainforge.memory import is_lack_of_memory
 from chainforge.outputs import leave_nothing_partial
 from chainforge.run.crash import log_of, tell
 from chainforge.run.world import this_world
 
+LESS = (
+    "choose a smaller model, lower runtime.micro_batch_tokens or runtime.rollout_rows, or give it more "
+    "memory (chainforge memory says what a training step needs)"
+)
 # Reads one word from the step. Where the step is gone without it, says so.
 WATCHER = """trap "" INT TERM HUP QUIT
 read -r word || { printf '\\n%s\\n' "$1"; [ -s "$2" ] && printf '  -> where it was: %s\\n' "$2"; } >&2"""
@@ -95,6 +100,8 @@ def unforeseen(step: str, error: BaseException) -> str:
     """The message of an error that nobody caught."""
     if isinstance(error, Interrupted):
         return f"{step}: stopped at once; run the same command again: it goes on from its last save"
+    if not isinstance(error, ChainForgeError) and is_lack_of_memory(error):
+        return f"{step}: there is not enough memory ({describe(error)})\n  -> {LESS}"
     return f"{step}: {error}" if isinstance(error, ChainForgeError) else tell(step, error)
 
 

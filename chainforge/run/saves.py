@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from chainforge.memory import is_lack_of_memory
 from chainforge.run.progress import say
 from chainforge.run.shared_saves import place_like, read_shared, write_shared
 from chainforge.run.world import World
@@ -80,6 +81,8 @@ class Saves:
                 state: Mapping[str, Any] = saved["state"]
                 _restore_random_states(saved["random"])
             except Exception as error:  # a broken disk; the save before it may be whole
+                if is_lack_of_memory(error):
+                    raise
                 _restore_random_states(generators)
                 instead = "starting afresh" if before is None else f"trying {self._path(before).name}"
                 say(f"{self._path(number)} cannot be read ({_first_line(error)}): {instead}")

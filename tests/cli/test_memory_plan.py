@@ -1,0 +1,57 @@
+"""Whether a profile fits on a GPU is known before there is one: the true shapes of Qwen2.5, by arithmetic."""
+
+import json
+from pathlib import Path
+
+import pytest
+from a_project import Run
+
+QWEN = {"model_type": "qwen2", "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 32_768}
+SHAPES = {
+    "Qwen/Qwen2.5-7B-Instruct": QWEN
+    | {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
+    | {"intermediate_size": 18_944, "vocab_size": 152_064, "tie_word_embeddings": False},
+    "Qwen/Qwen2.5-1.5B-Instruct": QWEN
+    | {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2}
+    | {"intermediate_size": 8960, "vocab_size": 151_936, "tie_word_embeddings": True},
+}
+
+
+@pytest.fixture
+def configs(project: Path) -> list[str]:
+    """The options that give the shapes."""
+    options = []
+    for number, (name, shape) in enumerate(SHAPES.items()):
+        (project / f"{number}.json").write_text(json.dumps(shape))
+        options += ["--config", f"{name}={number}.json"]
+    return options
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["qwen2.5-7b", "--gpus", "8"], ["qwen2.5-7b-lora"]], ids=" ".join)
+def test_7b_fits_eight_gpus_with_all_weights_and_one_with_an_adapter(
+    arguments: list[str], run: Run, configs: list[str]
+) -> None:
+    told = run("memory", *arguments, *configs).stdout
+    assert told.count(": fits") == 6
+    assert "does not fit" not in told
+    assert "Qwen/Qwen2.5-1.5B-Instruct, 1,543,714,304 weights" in told
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_said_with_what_to_set(run: Run, configs: list[str]) -> None:
+    ended = run("memory", "qwen2.5-7b", *configs, code=1)
+    assert "7,615,616,512 weights" in ended.stdout
+    assert "    moments                                    60.92\n" in ended.stdout  # 8 bytes of each
+    assert "    gradients                                  30.46\n" in ended.stdout
+    assert (
+        "usable: does not fit\n  -> set grpo.kl_coeff to 0; or set adapter to {kind: lora}; or"
+        in ended.stdout
+    )
+    assert "sft_cold_start, grpo_reasoning, sft_refine, grpo_final do not fit\n  -> " in ended.stderr
+
+
+def test_a_model_whose_shapes_nobody_knows_is_named(run: Run, project: Path) -> None:
+    told = run("memory", "tiny", code=1).stderr
+    assert "the shapes of tiny_qwen2 are not known here" in told
+    assert "--config tiny_qwen2=FILE" in told
