@@ -105,8 +105,7 @@ def run_rank(main: Main, argv: Sequence[str]) -> None:
         real_exit(exit_code(code))
 
 
-class _Vanished(Exception):
-    """All processes have ended, and torchrun does not know of it."""
+class _Vanished(Exception): ...  # all processes have ended, and torchrun does not know of it
 
 
 class _Asked:

@@ -99,7 +99,9 @@ class Meeting:
             time.sleep(LONGEST_WAIT_S)
         self.peers.blame(self._rank, problem)
         other = self.failure()
-        if other:
+        if other and other.exit_code == BEREFT:
+            time.sleep(TELLS_S)
+        elif other:
             self.peers.await_left(other.rank, TELLS_S)
         return other
 

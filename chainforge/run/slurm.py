@@ -28,7 +28,7 @@ def as_torchrun(environment: Mapping[str, str]) -> Mapping[str, str]:
 
 def _first_host(nodes: str) -> str:
     """gpu[03-05,9],cpu1 -> gpu03; on it is the first task."""
-    return re.sub(r"\[(\w+).*?\]", r"\1", nodes, count=1).split(",")[0].split("[")[0]
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes).split(",")[0]
 
 
 def _number(environment: Mapping[str, str]) -> int:
