@@ -116,7 +116,6 @@ class _Asked:
         self._count = count
 
     def listen(self) -> None:
-        """From now on."""
         for number in FORWARDED:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._hand_on)
@@ -124,7 +123,6 @@ class _Asked:
         signal.signal(signal.SIGCHLD, self._await_end)
 
     def kill(self) -> None:
-        """Whoever is still there."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.alarm(0)
         _send(signal.SIGKILL)
