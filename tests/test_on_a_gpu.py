@@ -11,8 +11,9 @@ from fakes import llama, make_step, policy, qwen2, qwen3
 from torch import Tensor
 
 from chainforge.config.optimizer import OptimizerSettings
-from chainforge.config.run import RunSettings
+from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.config.sampling import SamplingSettings
+from chainforge.learner.footprint import Training, sizes
 from chainforge.learner.learner import Sums
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.models.batch import Batch, Tokens
@@ -42,8 +43,9 @@ def squares(indices: Any, said: LogProbs, batch: Batch) -> tuple[Tensor, Sums]:
     return (weight_B1 * said.logp_BT.square()).sum() / 50, {"tokens": batch.mask_BT.sum()}
 
 
-def learner_on(device: str, precision: str = "float32", **runtime: Any) -> tuple[LocalLearner, Policy]:
-    made = policy()
+def learner_on(device: str, precision: str = "float32", **changes: Any) -> tuple[LocalLearner, Policy]:
+    runtime = {name: changes.pop(name) for name in list(changes) if name in RuntimeSettings.model_fields}
+    made = policy(**changes)
     place(made.model, torch.device(device))
     usual = make_step(device=device, **runtime)
     step = Step(usual.name, RunSettings(precision=precision), usual.runtime)  # type: ignore[arg-type]
@@ -182,3 +184,23 @@ def test_no_memory_is_left_behind_by_sampling() -> None:
     for _ in range(3):
         sampled(model)
     assert torch.cuda.memory_allocated() <= before + 2**20
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_takes_the_memory_that_is_predicted(precision: str) -> None:
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    learner, made = learner_on(
+        CUDA,
+        precision,
+        hidden_size=512,
+        intermediate_size=2048,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+    )
+    for _ in range(2):
+        learner.step(SEQUENCES, squares)
+    peak = torch.cuda.max_memory_allocated() - before
+    training = Training(sizes(made.model), precision, SETTINGS)
+    assert peak == pytest.approx(sum(training.held(checkpointing=False).values()), rel=0.15)
