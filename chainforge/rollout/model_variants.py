@@ -42,6 +42,8 @@ def narrowed(model: PreTrainedModel) -> PreTrainedModel:
             rope.original_max_seq_len = rope.max_seq_len_cached = WINDOW
             rope.config.max_position_embeddings = WINDOW
             rope.config.rope_parameters["original_max_position_embeddings"] = WINDOW
+            if hasattr(rope.config, "original_max_position_embeddings"):  # Phi-3's goes first, before 5.23
+                rope.config.original_max_position_embeddings = WINDOW
     return copy
 
 
