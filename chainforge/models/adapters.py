@@ -48,8 +48,8 @@ def attach_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs as well
         peft.inject_adapter_in_model(config, model)
     for layer in _layers(model).values():
-        layer.lora_A.float()  # peft gives them the type of the weights
-        layer.lora_B.float()
+        for part in (*layer.lora_A.values(), *layer.lora_B.values()):
+            part.weight = nn.Parameter(part.weight.detach().float())  # peft gives it the type of W
         # Over float32 weights only autocast rounds inputs, and it does without a copy of each in float32.
         layer.cast_input_dtype_enabled = model.dtype != torch.float32
     model.eval()
