@@ -12,8 +12,8 @@ from torch.distributed.tensor import DTensor
 
 from chainforge.errors import ChainForgeError
 from chainforge.learner.data_parallel import DataParallel, Passes
-from chainforge.models.adapters import four_bit_names
 from chainforge.models.batch import Tokens, collate
+from chainforge.models.four_bits import four_bit_names
 from chainforge.models.policy_model import PolicyModel, layers_of
 from chainforge.run.step import Step
 

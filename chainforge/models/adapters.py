@@ -17,10 +17,10 @@ from transformers.pytorch_utils import Conv1D
 
 from chainforge.config.adapter import AdapterSettings
 from chainforge.errors import unknown
+from chainforge.models.four_bits import four_bit_names, in_full, round_to_four_bits
 
 NAME = "default"  # peft's, where there is one adapter
 FOLDER = "adapter"  # in a checkpoint
-FOUR_BIT = "Params4bit"
 
 
 def attach_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int) -> None:
@@ -36,7 +36,7 @@ def attach_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int)
 
     targets = _targets(model, settings.targets)
     if settings.kind == "qlora":
-        _round_to_four_bits(model)
+        round_to_four_bits(model, _linear_layers(model))
     config = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
@@ -105,17 +105,12 @@ def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if layers and weight.is_floating_point():
             weight = weight.float()
         elif name in rounded:
-            weight = _in_full(model.get_parameter(name))
+            weight = in_full(model.get_parameter(name))
         owner, _, rest = name.partition(".base_layer.")
         if rest == "weight":
             with torch.no_grad():
                 weight = weight + layers[owner].get_delta_weight(NAME)
         yield f"{owner}.{rest}" if rest else name, weight
-
-
-def four_bit_names(model: nn.Module) -> set[str]:
-    """Names of the weights that are rounded to 4 bits."""
-    return {name for name, weight in model.named_parameters() if type(weight).__name__ == FOUR_BIT}
 
 
 def save_adapter(model: PreTrainedModel, folder: Path, weights: Mapping[str, Tensor]) -> None:
@@ -179,34 +174,3 @@ def _targets(model: PreTrainedModel, wanted: str | list[str]) -> list[str]:
 
 def _is_called(name: str, target: str) -> bool:
     return f".{name}".endswith(f".{target}")
-
-
-def _round_to_four_bits(model: PreTrainedModel) -> None:
-    """Its linear layers, in place. They are rounded where they are moved to the GPU."""
-    import bitsandbytes as bnb
-
-    for name, module in _linear_layers(model).items():
-        if type(module) is nn.Linear:
-            made = bnb.nn.Linear4bit(
-                module.in_features,
-                module.out_features,
-                bias=module.bias is not None,
-                compute_dtype=torch.bfloat16,
-                quant_type="nf4",
-                device="meta",
-            )
-            made.bias = module.bias
-            made.weight = bnb.nn.Params4bit(
-                module.weight.detach(), requires_grad=False, quant_type="nf4", module=made
-            )
-            model.set_submodule(name, made.to(model.device))
-    cast(
-        Any, model
-    ).is_loaded_in_4bit = True  # peft takes its layers for them, and num_parameters counts right
-
-
-def _in_full(weight: Any) -> Tensor:
-    import bitsandbytes as bnb
-
-    full: Tensor = bnb.functional.dequantize_4bit(weight.data, weight.quant_state)
-    return full
