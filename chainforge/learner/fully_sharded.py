@@ -27,15 +27,20 @@ class FullySharded(DataParallel):
         """Split the layers one by one, then what is left: embeddings and head.
 
         In bfloat16 the layers travel rounded, as mixed precision would round them anyway. Sums of gradients
-        stay in float32. Raises ChainForgeError for weights of 4 bits.
+        stay in float32. Raises ChainForgeError for weights of 4 bits, and in float16.
         """
         if four_bit_names(model):
             raise ChainForgeError(
                 "weights of 4 bits cannot be split over processes (adapter.kind is qlora)",
                 "set runtime.sharding to data-parallel, or adapter.kind to lora",
             )
+        if precision == "float16":
+            raise ChainForgeError(
+                "each process would scale its loss by itself where weights are split (run.precision is float16)",
+                "set run.precision to bfloat16, or runtime.sharding to data-parallel",
+            )
         rounded = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-        policy = rounded if precision == "bfloat16" else MixedPrecisionPolicy()
+        policy = rounded if precision == "bfloat16" else MixedPrecisionPolicy(reduce_dtype=torch.float32)
         for layer in layers_of(model.model):
             fully_shard(layer, mp_policy=policy)
         fully_shard(model)
