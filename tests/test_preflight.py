@@ -18,7 +18,7 @@ from chainforge.project.graph import dependencies, read_graph
 from chainforge.project.lock import make_lock
 from chainforge.project.lock_entry import held_lock, parse_lock, read_lock
 from chainforge.project.preflight.components import looks_like_path
-from chainforge.project.preflight.device import check_adapters, check_device
+from chainforge.project.preflight.device import check_training, check_device
 from chainforge.project.preflight.project import check_project
 from chainforge.project.profiles import compose
 
@@ -197,7 +197,7 @@ def test_an_adapter_that_cannot_be_is_told_before_any_work(monkeypatch: pytest.M
         monkeypatch.setattr("chainforge.config.adapter.find_spec", lambda name: name if installed else None)
         monkeypatch.setattr("chainforge.project.preflight.device.PROBES", {"cuda": str(cuda)})
         put({"grpo_final.adapter": {"kind": kind}})
-        check_adapters(read_graph(), device)
+        check_training(read_graph(), device)
 
     check("lora", "cpu")
     check("lora", "auto")

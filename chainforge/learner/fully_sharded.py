@@ -36,7 +36,7 @@ class FullySharded(DataParallel):
             )
         if precision == "float16":
             raise ChainForgeError(
-                "each process would scale its loss by itself where weights are split (run.precision is float16)",
+                "processes that split weights would each scale their own loss (run.precision is float16)",
                 "set run.precision to bfloat16, or runtime.sharding to data-parallel",
             )
         rounded = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
