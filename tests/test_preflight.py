@@ -18,7 +18,7 @@ from chainforge.project.graph import dependencies, read_graph
 from chainforge.project.lock import make_lock
 from chainforge.project.lock_entry import held_lock, parse_lock, read_lock
 from chainforge.project.preflight.components import looks_like_path
-from chainforge.project.preflight.device import check_training, check_device
+from chainforge.project.preflight.device import check_device, check_training
 from chainforge.project.preflight.project import check_project
 from chainforge.project.profiles import compose
 
