@@ -1,6 +1,7 @@
 """GRPO: raise the reward of what the policy samples. Steps grpo_reasoning and grpo_final."""
 
 from contextlib import closing
+from functools import partial
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.jsonl import read_records
@@ -28,7 +29,7 @@ def main(run: Run[GrpoSettings]) -> None:
     device = start_torch(step.settings, step.runtime)
     policy = load_policy(settings.start_from, device)
     compares = settings.kl_coeff > 0 and not settings.adapter
-    reference = load_policy(settings.start_from, device) if compares else None
+    reference = partial(load_policy, settings.start_from, device) if compares else None
     apart = splits_weights(step) or settings.adapter is not None
     engine = SharedEngine(LocalEngine(policy, step, apart=apart), step.world)
     learner = LocalLearner(policy, settings, step, reference=reference, samples_apart=apart)

@@ -117,7 +117,9 @@ def learner_of(
     of: Policy, settings: OptimizerSettings, step: Step | None = None, reference: Policy | None = None
 ) -> LocalLearner:
     """A learner as the stage scripts make it."""
-    return LocalLearner(of, settings, step or make_step(), reference=reference)
+    return LocalLearner(
+        of, settings, step or make_step(), reference=(lambda: reference) if reference else None
+    )
 
 
 class Recording:

@@ -138,7 +138,7 @@ def _tell(
         show(line)
     fits = found.peak <= usable
     verdict = "fits" if fits else "does not fit"
-    show(f"  {'at most':<34}{found.peak / 1e9:>8.1f} GB of {usable / 1e9:.1f} usable: {verdict}")
+    show(f"  {'at most':<48}{found.peak / 1e9:>8.2f} GB of {usable / 1e9:.1f} usable: {verdict}")
     if not fits:
         show(f"  -> {'; or '.join(found.remedies)}")
     return fits
@@ -148,11 +148,12 @@ def lines(found: "Forecast") -> Iterator[str]:
     """What is held, part by part."""
     how = "checkpointed" if found.checkpointing else "not checkpointed"
     names = {"activations": f"activations, {found.tokens:,} tokens, {how}"}
-    for title, parts in (("training", found.held | found.passing), ("sampling", found.sampling)):
+    training = found.held | found.passing
+    for title, parts in (("training", training), ("sampling", found.sampling), ("loading", found.loading)):
         if parts:
-            yield f"  {title + ':':<34}{sum(parts.values()) / 1e9:>8.1f} GB"
+            yield f"  {title:<48}{sum(parts.values()) / 1e9:>8.2f} GB"
         for part, size in parts.items():
-            yield f"    {names.get(part, part):<40}{size / 1e9:>8.2f}"
+            yield f"    {names.get(part, part):<46}{size / 1e9:>8.2f}"
 
 
 def read_config(model: str, given: Mapping[str, Path], base: str) -> "PretrainedConfig":

@@ -36,7 +36,7 @@ class Sampling(NamedTuple):
 @dataclass(frozen=True)
 class Forecast:
     """Bytes on one GPU. `held` lasts through a training pass; `sampling` is there in place of gradients,
-    casts and activations."""
+    casts and activations; `loading`, before a model is split over processes."""
 
     training: Training
     checkpointing: bool
@@ -44,15 +44,18 @@ class Forecast:
     held: dict[str, float]
     passing: dict[str, float]
     sampling: dict[str, float]
+    loading: dict[str, float]
 
     @property
     def peak(self) -> float:
         """The most at any time."""
-        return max(total(self.held, *self.passing.values()), total(self.sampling))
+        return max(total(self.held, *self.passing.values()), total(self.sampling), total(self.loading))
 
     @property
     def remedies(self) -> list[str]:
         """Settings that would take less at that time."""
+        if total(self.loading) == self.peak:
+            return ["choose a smaller model, or GPUs that have room for a whole one"]
         if total(self.sampling) < self.peak:
             return self.training.remedies(checkpointing=self.checkpointing)
         return [
@@ -101,6 +104,11 @@ def forecast(
     wanted = runtime.micro_batch_tokens
     tokens = max(LEAST, power_of_two(fitting)) if wanted == "auto" else wanted
     resting = {name: held[name] for name in ("weights", "moments", "reference") if name in held}
+    loading = {"weights, whole": float(bare.bytes)} if shards > 1 else {}
+    if shards > 1 and apart:
+        loading["copy to sample from"] = copy
+    if shards > 1 and reference:  # the second model is loaded when the first one is split
+        loading["weights, a part"] = bare.bytes / shards
     return Forecast(
         training,
         checkpointing,
@@ -108,6 +116,7 @@ def forecast(
         held,
         {"activations": per_token * tokens, "logits": logits},
         resting | engine if sampling else {},
+        loading,
     )
 
 
@@ -116,7 +125,9 @@ def shapes(
 ) -> PreTrainedModel:
     """A model as a step would have it, without data; `bare` of an adapter."""
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(config)).eval()
+        # whatever type its files have, a step loads it in float32
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.float32)
+        model.eval()
         settle_precision(run.precision, model)
         if settings.adapter and not bare:
             attach_adapter(model, settings.adapter.model_copy(update={"kind": "lora"}), seed=0)

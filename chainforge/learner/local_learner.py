@@ -1,6 +1,6 @@
 """A learner in this process, or in several that share the work."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class LocalLearner:
     """See `Learner`. `teacher` is a model that losses ask about the same micro-batches: it needs room. So
     does the copy of an engine that samples apart.
 
-    An adapter goes into the model of `policy`; then the reference needs no model of its own. Of several
+    An adapter goes into the model of `policy`; else `reference` gives one of the same shape. Of several
     processes, each computes some of the sequences; weights, state and results are the same in all.
     """
 
@@ -42,32 +42,33 @@ class LocalLearner:
         settings: OptimizerSettings,
         step: Step,
         *,
-        reference: Policy | None = None,
+        reference: Callable[[], Policy] | None = None,
         teacher: PolicyModel | None = None,
         samples_apart: bool = False,
     ) -> None:
         self.tokenizer, self.num_parameters = policy.tokenizer, policy.num_parameters
         self._policy, self._settings = policy, settings
         self._precision, self._seed = step.settings.precision, step.seed("rounding")
-        other = reference.model if reference else None
-        settle_precision(self._precision, policy.model, other, teacher)
+        settle_precision(self._precision, policy.model, teacher)
         if settings.adapter:
             attach_adapter(policy.model, settings.adapter, step.seed("adapter"))
+        alike = policy.model if reference else None  # the reference has the same shape
         self._checkpointing, self._most_tokens = plan_passes(
-            policy.model, settings, step, other, teacher, samples_apart=samples_apart
+            policy.model, settings, step, alike, teacher, samples_apart=samples_apart
         )
         self._router_weight = weight = settings.router_aux_loss_coef
         self._model = PolicyModel(
             policy.model, gradient_checkpointing=self._checkpointing, balances_experts=weight > 0
         )
-        second = PolicyModel(reference.model) if reference else None
-        self._reference: Reference = (
-            SecondModel(self._model, second) if second else WithoutAdapter(self._model)
-        )
         self._optimizer: ScheduledOptimizer | None = None
         self._processes = (FullySharded if splits_weights(step) else DataParallel)(step.world)
-        for model in filter(None, (self._model, second)):
-            self._processes.distribute(model, self._precision)
+        self._processes.distribute(self._model, self._precision)
+        self._reference: Reference = WithoutAdapter(self._model)
+        if reference:  # only now: before it is split, a model is there as a whole
+            second = PolicyModel(reference().model)
+            settle_precision(self._precision, second)
+            self._processes.distribute(second, self._precision)
+            self._reference = SecondModel(self._model, second)
 
     def begin(self, steps: int) -> None:
         self._optimizer = ScheduledOptimizer(

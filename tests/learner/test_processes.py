@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def train_once(case: str, sharing: str, *, precision: str = "float32") -> dict[s
         table, _ = sft.train(learner, None, EXAMPLES, settings, step, Work())
     else:
         settings = grpo_settings(verb).model_copy(update=more)
-        reference = None if variant else policy(tie_word_embeddings=True)
+        reference = None if variant else partial(policy, tie_word_embeddings=True)
         learner = LocalLearner(made, settings, step, reference=reference)
         scorer, mix = scorer_of(lambda ids: float(ids[0] % 3)), PromptMix(PROMPTS, [], 0.0, 3)
         table, _ = train(learner, MadeUp(), scorer, mix, settings, step, Work())

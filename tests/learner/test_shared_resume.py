@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def run(sharing: str, work: Work) -> dict[str, Any] | None:
     """Weights and figures at the end; None where it stopped before."""
     step = make_step("step", micro_batch_tokens=64, sharding=sharing)
     made = policy(tie_word_embeddings=True)
-    learner = LocalLearner(made, SETTINGS, step, reference=policy(tie_word_embeddings=True))
+    learner = LocalLearner(made, SETTINGS, step, reference=partial(policy, tie_word_embeddings=True))
     scorer, mix = scorer_of(lambda ids: float(ids[0] % 3)), PromptMix(PROMPTS, [], 0.0, 3)
     try:
         table, _ = train(learner, MadeUp(), scorer, mix, SETTINGS, step, work)
