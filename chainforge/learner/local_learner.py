@@ -53,9 +53,8 @@ class LocalLearner:
         if settings.adapter:
             attach_adapter(policy.model, settings.adapter, step.seed("adapter"))
         alike = policy.model if reference else None  # the reference has the same shape
-        self._checkpointing, self._most_tokens = plan_passes(
-            policy.model, settings, step, alike, teacher, samples_apart=samples_apart
-        )
+        passes = plan_passes(policy.model, settings, step, alike, teacher, samples_apart=samples_apart)
+        self._checkpointing, self._most_tokens = passes
         self._router_weight = weight = settings.router_aux_loss_coef
         self._model = PolicyModel(
             policy.model, gradient_checkpointing=self._checkpointing, balances_experts=weight > 0

@@ -183,7 +183,7 @@ def test_a_state_of_other_weights_is_refused(ours: str, theirs: str) -> None:
 
 
 def test_a_reference_that_moved_is_part_of_the_state() -> None:
-    learner = learner_of(policy(), reference=policy())
+    learner = learner_of(policy(), reference=policy)
     start = learner.reference_logprobs(APART, 1.0)
     learner.step(APART, squares)
     assert "reference" not in learner.state_dict()
@@ -194,7 +194,7 @@ def test_a_reference_that_moved_is_part_of_the_state() -> None:
     learner.step(APART, squares)
     assert learner.reference_logprobs(APART, 1.0) == moved != learner.logprobs(APART)
     state = through_a_file(learner.state_dict())
-    resumed = learner_of(policy(), reference=policy())
+    resumed = learner_of(policy(), reference=policy)
     resumed.load_state_dict(state)
     assert resumed.reference_logprobs(APART, 1.0) == moved
     assert resumed.logprobs(APART) == learner.logprobs(APART)
@@ -202,9 +202,9 @@ def test_a_reference_that_moved_is_part_of_the_state() -> None:
 
 
 def test_one_that_did_not_move_is_what_the_run_began_with() -> None:
-    learner = learner_of(policy(), reference=policy())
+    learner = learner_of(policy(), reference=policy)
     learner.step(APART, squares)
-    resumed = learner_of(policy(), reference=policy())
+    resumed = learner_of(policy(), reference=policy)
     start = resumed.reference_logprobs(APART, 1.0)
     resumed.load_state_dict(through_a_file(learner.state_dict()))
     assert resumed.reference_logprobs(APART, 1.0) == start
