@@ -402,9 +402,9 @@ BAD_STUDENTS = {
     ],
     "is sampled and trained as it computes itself": [
         (
-            "from transformers import GraniteConfig, GraniteForCausalLM; "
-            "model = GraniteForCausalLM(GraniteConfig(**config.to_dict(), logits_scaling=8.0))",
-            "(GraniteForCausalLM) would be computed wrongly: the sampler is off by",
+            "config.rope_parameters = {'rope_type': 'dynamic', 'factor': 4.0, 'rope_theta': 1e4}; "
+            "model = LlamaForCausalLM(config)",
+            "(LlamaForCausalLM) would be computed wrongly: the sampler is off by",
         ),
     ],
     "tags are there after decoding": [

@@ -45,7 +45,6 @@ def raises(error: BaseException) -> Callable[[str], None]:
         raises(KeyboardInterrupt()),
         raises(GeneratorExit()),
         raises(Odd("odd")),
-        raises(MemoryError()),
         lambda _: os._exit(0),
         lambda _: sys.exit("bye"),
         lambda _: os.execv("/bin/true", ["true"]),
@@ -60,6 +59,14 @@ def test_whatever_a_step_does_it_ends_well_only_where_it_has_ended(
     assert fix.startswith("  -> ")
     assert "logs/lock.traceback.txt" in fix
     assert Path("logs/lock.traceback.txt").is_file()
+    assert not Path("logs/lock.json").exists()
+
+
+def test_a_lack_of_memory_is_two_lines_that_say_what_to_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_stage(raises(MemoryError()), LOCK) == 1
+    problem, fix = capsys.readouterr().err.strip().splitlines()
+    assert problem.startswith("lock: there is not enough memory")
+    assert "runtime.micro_batch_tokens" in fix
     assert not Path("logs/lock.json").exists()
 
 
