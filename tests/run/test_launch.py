@@ -77,7 +77,7 @@ def main(name):
     with open_work(inputs, step.runtime) as work, step.output_folder(Path("data/x")) as folder:
         counter = Counter()
         work.attach(counter=counter)
-        os.write(1, f"began {step.world.rank} {os.getpid()} {counter.value}\n".encode())  # in one piece
+        os.write(1, f"began {step.world.rank} {os.getpid()} {counter.value}\\n".encode())  # in one piece
         for _ in progress(range(counter.value, int(os.environ.get("STEPS", 10))), name):
             counter.value += 1
             if counter.value > 3 and at_rank in (step.world.rank, -1):
