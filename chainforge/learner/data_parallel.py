@@ -107,12 +107,13 @@ class DataParallel:
 def _buckets(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     """Parameters that travel together: of one type, and not too large to be copied."""
     bucket: list[Tensor] = []
+    size = 0
     for parameter in parameters:
-        size = sum(each.numel() for each in bucket)
         if bucket and (size + parameter.numel() > BUCKET or parameter.dtype != bucket[0].dtype):
             yield bucket
-            bucket = []
+            bucket, size = [], 0
         bucket.append(parameter)
+        size += parameter.numel()
     if bucket:
         yield bucket
 

@@ -54,6 +54,8 @@ def plan_passes(
     Raises ChainForgeError where `LEAST` tokens do not fit, unless the settings have a number.
     """
     precision, runtime = step.settings.precision, step.runtime
+    if runtime.micro_batch_tokens != "auto" and runtime.gradient_checkpointing != "auto":
+        return Passes(runtime.gradient_checkpointing, runtime.micro_batch_tokens)  # nothing to measure
     training = Training(
         sizes(model),
         precision,

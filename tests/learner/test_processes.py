@@ -1,8 +1,6 @@
 """Two processes train as one does: with all the weights in each, and with the weights split by FSDP2."""
 
 import os
-import socket
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import torch
 import torch.distributed as dist
 from fakes import SUPERCOT, MadeUp, make_step, policy, prompt, scorer_of, tokenizer
 from torch import Tensor
-from torch.multiprocessing import spawn
+from two_processes import SHARINGS, by_two
 from zoo import RIGHT, make
 
 from chainforge.algorithms.losses import LOSSES
@@ -28,8 +26,7 @@ from chainforge.models.checkpoint import Policy, load_policy, place
 from chainforge.records import Example
 from chainforge.run.work import Work
 
-PROCESSES = 2
-SHARINGS = ("data-parallel", "fully-sharded")
+Trained = tuple[Path, list[dict[tuple[str, str], Any]]]
 PROMPTS = [prompt(n) for n in range(1, 9)]
 EXAMPLES = [Example(p.id, p.messages, SUPERCOT.render("7" * n, str(n)), "toy") for n, p in enumerate(PROMPTS)]
 SFT = SftSettings(
@@ -86,49 +83,31 @@ def train_once(case: str, sharing: str, *, precision: str = "float32") -> dict[s
     }
 
 
-def train_in_process(rank: int, folder: Path, port: int) -> None:
-    """One of the processes: its working folder is its own, and what it found is left there."""
-    own = folder / str(rank)
+def train_all(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """In one of the processes, whose working folder is its own."""
+    own = folder / str(dist.get_rank())
     own.mkdir()
     os.chdir(own)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=PROCESSES)
-    try:
-        found = {(case, sharing): train_once(case, sharing) for case in CASES for sharing in SHARINGS}
-        torch.save(found, own / "found.pt")
-    finally:
-        dist.destroy_process_group()
+    return {(case, sharing): train_once(case, sharing) for case in CASES for sharing in SHARINGS}
 
 
 @pytest.fixture(scope="module")
-def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with what two processes found, each in its own."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The folder that they worked in, and what each process found."""
     folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    spawn(train_in_process, args=(folder, port), nprocs=PROCESSES)
-    return folder
-
-
-def found_by(folder: Path, case: str, sharing: str) -> Iterator[dict[str, Any]]:
-    for rank in range(PROCESSES):
-        found = torch.load(folder / str(rank) / "found.pt", weights_only=True)
-        yield found[case, sharing]
+    return folder, by_two(train_all, folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharing", SHARINGS)
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_as_one(
-    case: str, sharing: str, by_two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, sharing: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     wanted = train_once(case, sharing)
     before = made_for(case).model.state_dict()
-    one, other = found_by(by_two, case, sharing)
+    one, other = (found[case, sharing] for found in trained[1])
     assert same(one["weights"], other["weights"])
     assert not same(one["weights"], before)
     for name, weight in wanted["weights"].items():
@@ -142,12 +121,11 @@ def test_two_processes_train_as_one(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharing", SHARINGS)
-def test_the_first_process_writes_a_plain_folder(sharing: str, by_two: Path) -> None:
-    folder = by_two / "0" / "saved" / f"sft-{sharing}"
+def test_the_first_process_writes_a_plain_folder(sharing: str, trained: Trained) -> None:
+    folder = trained[0] / "0" / "saved" / f"sft-{sharing}"
     saved = load_policy(folder, torch.device("cpu")).model.state_dict()
-    found, _ = found_by(by_two, "sft", sharing)
-    assert same(saved, found["weights"])
-    assert not (by_two / "1" / "saved" / folder.name).exists()
+    assert same(saved, trained[1][0]["sft", sharing]["weights"])
+    assert not (trained[0] / "1" / "saved" / folder.name).exists()
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

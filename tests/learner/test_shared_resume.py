@@ -1,17 +1,13 @@
 """What two processes saved together goes on in two, in the same bytes, and in one; what one saved, in two."""
 
-import os
-import socket
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from fakes import MadeUp, make_step, policy, prompt, scorer_of
-from torch.multiprocessing import spawn
+from two_processes import SHARINGS, by_two
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.learner.local_learner import LocalLearner
@@ -20,8 +16,6 @@ from chainforge.loops.grpo.train import train
 from chainforge.run.stopping import Stopped
 from chainforge.run.work import Work
 
-PROCESSES = 2
-SHARINGS = ("data-parallel", "fully-sharded")
 PROMPTS = [prompt(n) for n in range(1, 9)]
 SETTINGS = GrpoSettings(
     output=Path("out"), start_from=Path("model"), prompts=Path("in"), rewards={"correct": 1.0}, group_size=3,
@@ -60,29 +54,6 @@ def run(sharing: str, work: Work) -> dict[str, Any] | None:
     return {"weights": weights, "table": table.state_dict()["rows"]}
 
 
-def in_process(rank: int, folder: Path, port: int, do: Callable[[Path], Any]) -> None:
-    """One of the processes, in the folder that they share."""
-    os.chdir(folder)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=PROCESSES)
-    try:
-        found = do(folder)
-        if rank == 0:
-            torch.save(found, "found.pt")
-    finally:
-        dist.destroy_process_group()
-
-
-def by_two(do: Callable[[Path], Any], folder: Path) -> Any:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    spawn(in_process, args=(folder, port, do), nprocs=PROCESSES)
-    return torch.load(folder / "found.pt", weights_only=True)
-
-
 def go_on_everywhere(folder: Path) -> dict[str, Any]:
     """By sharing: a run that nobody stops; one that is stopped at every second safe point."""
     found: dict[str, Any] = {}
@@ -97,7 +68,7 @@ def go_on_everywhere(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_stopped_and_begun_again_two_processes_end_in_the_same_bytes(tmp_path: Path) -> None:
-    for sharing, (whole, stopped) in by_two(go_on_everywhere, tmp_path).items():
+    for sharing, (whole, stopped) in by_two(go_on_everywhere, tmp_path)[0].items():
         saves = sorted(tmp_path.glob(f"stopped-{sharing}/*.pt"))
         assert len(saves) == 2, "the two newest are kept"
         assert all(path.is_dir() for path in saves)
@@ -125,7 +96,7 @@ def test_another_number_of_processes_goes_on_from_the_same_state(
         found = go_on(tmp_path)
     else:
         stop_in_the_middle(tmp_path)
-        found = by_two(go_on, tmp_path)
+        found = by_two(go_on, tmp_path)[0]
     wanted = run("data-parallel", Work())
     assert wanted is not None
     for each in found.values():
