@@ -126,7 +126,7 @@ class ChainForge:
         clock, draw = self.clock, random.Random(self.number)
         clock.start()
         with clock.phase("rollout"):
-            self.engine.update(self.learner.weights(), self.number)
+            self.engine.update(self.learner, self.number)
             completions = complete(
                 self.engine,
                 self.policy.tokenizer,

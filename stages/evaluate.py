@@ -14,8 +14,7 @@ from chainforge.outputs import write_json
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Group, Prompt
 from chainforge.rollout.complete import batch_size, complete
-from chainforge.rollout.local_engine import LocalEngine
-from chainforge.rollout.shared_engine import SharedEngine
+from chainforge.rollout.open_engine import open_engine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -28,7 +27,7 @@ def main(run: Run[EvaluateSettings]) -> None:
     prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
     scorer.check(prompts)
     policy = load_policy(Path("checkpoints") / checkpoint, start_torch(step.settings, step.runtime))
-    engine = SharedEngine(LocalEngine(policy, step, frozen=True), step.world)
+    engine = open_engine(settings.engine, policy, step, frozen=True)
 
     def ask(kind: str, count: int, temperature: float) -> list[Group]:
         sampling = settings.model_copy(update={"temperature": temperature})

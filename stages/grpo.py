@@ -12,8 +12,7 @@ from chainforge.loops.grpo.train import train
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Prompt
-from chainforge.rollout.local_engine import LocalEngine
-from chainforge.rollout.shared_engine import SharedEngine
+from chainforge.rollout.open_engine import open_engine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -31,7 +30,7 @@ def main(run: Run[GrpoSettings]) -> None:
     compares = settings.kl_coeff > 0 and not settings.adapter
     reference = partial(load_policy, settings.start_from, device) if compares else None
     apart = splits_weights(step) or settings.adapter is not None
-    engine = SharedEngine(LocalEngine(policy, step, apart=apart), step.world)
+    engine = open_engine(settings.engine, policy, step, apart=apart)
     learner = LocalLearner(policy, settings, step, reference=reference, samples_apart=apart)
     with (
         open_work(run.inputs, step.runtime) as work,

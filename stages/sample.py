@@ -12,8 +12,7 @@ from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Prompt
 from chainforge.rollout.complete import batch_size, complete
-from chainforge.rollout.local_engine import LocalEngine
-from chainforge.rollout.shared_engine import SharedEngine
+from chainforge.rollout.open_engine import open_engine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -27,7 +26,7 @@ def main(run: Run[SampleSettings]) -> None:
         prompts += read_records(settings.extra_prompts, Prompt, settings.extra_max_prompts)
     scorer.check(prompts)
     policy = load_policy(settings.start_from, start_torch(step.settings, step.runtime))
-    engine = SharedEngine(LocalEngine(policy, step, frozen=True), step.world)
+    engine = open_engine(settings.engine, policy, step, frozen=True)
 
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
         def seed(place: int, number: int) -> int:

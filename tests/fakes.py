@@ -1,6 +1,6 @@
 """Stand-ins that several tests share: random models, a tokenizer, a policy, prompts, groups, a step."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from chainforge.models.checkpoint import Policy
 from chainforge.plugins import load_plugins
 from chainforge.records import Completion, Finish, Group, Prompt, Score
 from chainforge.response import TagFormat, tag_format
-from chainforge.rollout.engine import Request, Sampled
+from chainforge.rollout.engine import Request, Sampled, Source
 from chainforge.run.step import Step
 from chainforge.scoring import Scorer, WeightedReward
 
@@ -158,7 +158,7 @@ class MadeUp:
         tokens = torch.randint(3, 290, (5,), generator=torch.Generator().manual_seed(seed % 2**32)).tolist()
         return Sampled(tuple(tokens), (-1.0,) * 5, "stop")
 
-    def update(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+    def update(self, source: Source, version: int) -> None:
         self.versions.append(version)
 
     def close(self) -> None: ...

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from chainforge.algorithms.losses import LOSSES
 from chainforge.config.adapter import AdapterSettings
 from chainforge.config.collector import CollectorSettings
+from chainforge.config.engine import EngineSettings
 from chainforge.config.loading import Choice, Role
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.prompts import PromptSetSettings
@@ -19,6 +20,7 @@ from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.config.sampling import SamplingSettings
 from chainforge.config.types import OneOf, Real
 from chainforge.config.verbs import VERBS
+from chainforge.config.vllm import VllmSettings
 
 SECTIONS = {name: f"`{name}`" for name in ("prompts", "report")} | {
     "collect": "`collect`, then `collect_cot` or `collect_general`",
@@ -36,6 +38,7 @@ NAMES: dict[Any, str] = {
     Path: "path", str: "text", bool: "true or false", int: "whole number", float: "number", NoneType: "null",
     dict[str, Real]: "reward: weight, …", dict[str, str]: "name: name, …", list[str]: "names",
     PromptSetSettings: "a prompt set", AdapterSettings: "an adapter",
+    EngineSettings: "an engine", VllmSettings: "servers",
 }  # fmt: skip
 FAR_OFF = 10_000  # a bound that nobody meets on purpose is not shown
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -90,6 +93,8 @@ def settings_page() -> str:
         *((f"`{verb}`\n\nSections: {SECTIONS[verb]}.", kind) for verb, kind in VERBS.items()),
         ("A prompt set: `prompts.reasoning` and `prompts.general`", PromptSetSettings),
         ("An adapter: `adapter` of `sft` and `grpo`", AdapterSettings),
+        ("An engine: `engine` of `grpo`, `sample` and `evaluate`", EngineSettings),
+        ("vLLM servers: `runtime.vllm`", VllmSettings),
         *((f"{title}: part of {verbs}", group) for group, (title, verbs) in GROUPS.items()),
     ]
     sections = ["\n".join([f"## {title}", "", *rows(kind), ""]) for title, kind in tables]
@@ -144,4 +149,6 @@ def default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, float):
         return f"`{value:g}`".replace("e-0", "e-")
+    if isinstance(value, BaseModel):
+        return "below"
     return f"`{value}`" if isinstance(value, str) and value else f"`{json.dumps(value)}`"

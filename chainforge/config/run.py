@@ -6,6 +6,7 @@ from pydantic import Field
 
 from chainforge.config.loading import Settings
 from chainforge.config.types import Items, OneOf, Positive, Seconds, SecondsOr0, Seed
+from chainforge.config.vllm import VllmSettings
 from chainforge.errors import ChainForgeError
 from chainforge.response import PRESETS
 
@@ -42,6 +43,8 @@ class RuntimeSettings(Settings):
     auto: where it does not fit without."""
     rollout_rows: Items = 512
     """Sequences that the sampler decodes at once: memory against speed."""
+    vllm: VllmSettings = VllmSettings()
+    """Servers, for steps whose engine is vllm."""
     reward_timeout_s: Seconds = 60.0
     """Seconds one call of a reward may take before the run stops."""
     save_every_s: SecondsOr0 = 60.0

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from chainforge.config.engine import EngineSettings
 from chainforge.config.loading import Settings
 from chainforge.config.types import Count, Temperature, Tokens
 
@@ -19,3 +20,5 @@ class SamplingSettings(Settings):
     """Only the k likeliest tokens; 0 for all."""
     max_new_tokens: Tokens = 256
     """Completions are cut here."""
+    engine: EngineSettings = EngineSettings()
+    """Which engine samples."""

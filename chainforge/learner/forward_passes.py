@@ -9,11 +9,13 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from chainforge.models.batch import Batch, Prefix, Tokens, collate, pad_ids
 from chainforge.models.policy_model import PolicyModel
 
 CASTS = {"bfloat16": torch.bfloat16, "float16": torch.float16}  # precision -> what weights are cast to
+LARGE = 2**20  # elements of the head's weight from which on a second gradient of it is worth avoiding
 MOST_PADDING = 1 / 8  # of a micro-batch: on a CPU, about what the fixed costs of one more are worth
 
 
@@ -115,6 +117,15 @@ class _SharedPrompts:
         ]
         if pairs:
             torch.autograd.backward([t for t, _ in pairs], [grad.to(t.dtype) for t, grad in pairs])
+
+
+def begin_head_gradient(model: PreTrainedModel) -> Tensor | None:
+    """Zeros that the head adds its gradient to, and an embedding tied to it; None where that saves little."""
+    weight = model.get_output_embeddings().weight
+    if not (isinstance(weight, Tensor) and weight.requires_grad and weight.numel() >= LARGE):
+        return None
+    weight.grad = torch.zeros_like(weight)
+    return weight.grad
 
 
 def note_logp(

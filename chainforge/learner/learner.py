@@ -1,6 +1,6 @@
 """What a loop that trains asks for: log-probabilities, an optimizer step, weights. It knows no device."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -67,6 +67,9 @@ class Learner(Protocol):
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """All weights as a plain model has them, adapters merged."""
+
+    def adapter(self) -> Mapping[str, Tensor] | None:
+        """The weights of its adapter by their names in the model; None where all weights are trained."""
 
     def save(self, folder: Path) -> None:
         """Write a plain Hugging Face folder: weights, config, tokenizer."""

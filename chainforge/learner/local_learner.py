@@ -10,7 +10,13 @@ from torch import Tensor
 
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.learner.data_parallel import DataParallel
-from chainforge.learner.forward_passes import forward_passes, full_precision, mixed_precision, note_logp
+from chainforge.learner.forward_passes import (
+    begin_head_gradient,
+    forward_passes,
+    full_precision,
+    mixed_precision,
+    note_logp,
+)
 from chainforge.learner.fully_sharded import FullySharded, splits_weights
 from chainforge.learner.learner import Loss, Sums, Update
 from chainforge.learner.micro_batch_size import LOWER, plan_passes
@@ -18,14 +24,12 @@ from chainforge.learner.optimizer import NotFinite, ScheduledOptimizer
 from chainforge.learner.reference import Reference, SecondModel, WithoutAdapter
 from chainforge.learner.router_loss import with_router_loss
 from chainforge.memory import enough_memory
-from chainforge.models.adapters import attach_adapter, plain_weights
+from chainforge.models.adapters import adapter_weights, attach_adapter, plain_weights
 from chainforge.models.batch import Batch, Tokens
 from chainforge.models.checkpoint import Policy, save_policy
 from chainforge.models.policy_model import PolicyModel
 from chainforge.models.precision import settle_precision
 from chainforge.run.step import Step
-
-LARGE = 2**20  # elements of the head's weight from which on a second gradient of it is worth avoiding
 
 
 class LocalLearner:
@@ -113,7 +117,8 @@ class LocalLearner:
             loss = with_router_loss(loss, self._router_weight, len(sequences))
         found: list[list[float]] = [[] for _ in own]
         total, sums, device = 0.0, Sums(), self._model.device
-        head_VH = None if vocabulary else self._begin_head_gradient()
+        whole = not (vocabulary or self._processes.splits_weights)
+        head_VH = begin_head_gradient(self._policy.model) if whole else None
         passes = self._passes(
             self._model,
             own,
@@ -160,20 +165,13 @@ class LocalLearner:
         passes = forward_passes(model, own, self._most_tokens, share=share, sparse=sparse)
         return self._processes.even_out(passes, model.device)
 
-    def _begin_head_gradient(self) -> Tensor | None:
-        """Zeros that the head adds its gradient to, and an embedding tied to it; None where it is small, or
-        only a part of it is here."""
-        if self._processes.splits_weights:
-            return None
-        weight = self._policy.model.get_output_embeddings().weight
-        if not (isinstance(weight, Tensor) and weight.requires_grad and weight.numel() >= LARGE):
-            return None
-        weight.grad = torch.zeros_like(weight)
-        return weight.grad
-
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         for name, weight in plain_weights(self._policy.model):
             yield name, self._processes.whole(weight)
+
+    def adapter(self) -> dict[str, Tensor] | None:
+        own = adapter_weights(self._policy.model)
+        return {name: self._processes.whole(weight) for name, weight in own.items()} or None
 
     def save(self, folder: Path) -> None:
         weights, adapter = self._processes.gather_weights(self._policy.model)

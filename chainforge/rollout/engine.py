@@ -1,12 +1,13 @@
 """What a loop that samples asks for: token ids in, completions with their log-probabilities out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from chainforge.config.sampling import SamplingSettings
+from chainforge.models.batch import Tokens
 from chainforge.records import Finish
 
 
@@ -27,6 +28,19 @@ class Sampled:
     finish: Finish
 
 
+class Source(Protocol):
+    """A policy to sample from: a `Learner`, or a checkpoint as it was loaded. All processes call it."""
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """All weights as a plain model has them, adapters merged."""
+
+    def adapter(self) -> Mapping[str, Tensor] | None:
+        """The weights of the adapter by their names in the model; None where all weights are trained."""
+
+    def logprobs(self, sequences: Sequence[Tokens], temperature: float = 1.0) -> list[list[float]]:
+        """Of the completion tokens of each, in nats under logits / temperature."""
+
+
 class Engine(Protocol):
     """A place where completions are sampled."""
 
@@ -35,8 +49,8 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[list[Sampled]]:
         """One list of completions per request, in the order of its seeds."""
 
-    def update(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Sample from these weights from now on. `version` counts them up."""
+    def update(self, source: Source, version: int) -> None:
+        """Sample from what `source` is now. `version` counts up."""
 
     def close(self) -> None:
         """Give back what it holds."""

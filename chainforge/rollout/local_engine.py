@@ -1,11 +1,10 @@
 """Our own sampler as an engine: in this process, on a learner's own weights."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from chainforge.config.sampling import SamplingSettings
@@ -14,7 +13,7 @@ from chainforge.memory import enough_memory
 from chainforge.models.chat import eos_ids
 from chainforge.models.checkpoint import Policy
 from chainforge.models.precision import settle_precision
-from chainforge.rollout.engine import Request, Sampled
+from chainforge.rollout.engine import Request, Sampled, Source
 from chainforge.rollout.sampler import LOWER, sample
 from chainforge.run.step import Step
 
@@ -45,11 +44,11 @@ class LocalEngine:
         return sample(model, requests, settings, eos_ids=self._eos_ids, max_rows=self.rows)
 
     @torch.no_grad()
-    def update(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def update(self, source: Source, version: int) -> None:
         """See `Engine`. Nothing to do where its weights are those that the learner trains."""
         if self._apart:
             own = self._model.state_dict()
-            for name, weight in weights:
+            for name, weight in source.weights():
                 own[name].copy_(weight)
 
     def close(self) -> None:

@@ -1,11 +1,9 @@
 """An engine in each process of a step: each samples some of the completions, and all get all of them."""
 
-from collections.abc import Iterable, Sequence
-
-from torch import Tensor
+from collections.abc import Sequence
 
 from chainforge.config.sampling import SamplingSettings
-from chainforge.rollout.engine import Engine, Request, Sampled
+from chainforge.rollout.engine import Engine, Request, Sampled, Source
 from chainforge.run.world import World
 
 MANY = 4  # groups for each process, from which on it matters little that one has a group more
@@ -31,9 +29,9 @@ class SharedEngine:
             for place, request in enumerate(requests)
         ]
 
-    def update(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def update(self, source: Source, version: int) -> None:
         """See `Engine`."""
-        self._engine.update(weights, version)
+        self._engine.update(source, version)
 
     def close(self) -> None:
         """See `Engine`."""

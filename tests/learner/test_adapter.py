@@ -126,7 +126,7 @@ def test_the_engine_samples_from_merged_weights_of_its_own(precision: str) -> No
     requests = [Request([3, 1, 4], [1, 2]), Request([5], [3])]
     before = None
     for version in range(2):
-        engine.update(learner.weights(), version)
+        engine.update(learner, version)
         sampled = [s for each in engine.generate(requests, SamplingSettings(max_new_tokens=6)) for s in each]
         sequences = [Tokens(r.prompt_ids, ()) for r in requests for _ in r.seeds]
         sequences = [Tokens(s.prompt, done.token_ids) for s, done in zip(sequences, sampled, strict=True)]

@@ -14,7 +14,7 @@ from zoo import RIGHT, make
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.run import RunSettings
 from chainforge.errors import ChainForgeError
-from chainforge.learner import local_learner
+from chainforge.learner import forward_passes, local_learner
 from chainforge.learner.learner import Sums
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.learner.optimizer import NotFinite
@@ -69,12 +69,12 @@ def test_the_gradient_of_a_large_vocabulary_adds_up_in_place(
     tied: bool, sequences: list[Tokens], checkpointing: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, begun = [], []
-    usual = LocalLearner._begin_head_gradient
+    usual = forward_passes.begin_head_gradient
     monkeypatch.setattr(
-        LocalLearner, "_begin_head_gradient", lambda self: begun.append(usual(self)) or begun[-1]
+        local_learner, "begin_head_gradient", lambda model: begun.append(usual(model)) or begun[-1]
     )
     for least in (0, 10**9):
-        monkeypatch.setattr(local_learner, "LARGE", least)
+        monkeypatch.setattr(forward_passes, "LARGE", least)
         made = policy(tie_word_embeddings=tied)
         how = {"micro_batch_tokens": 12, "precision": precision, "gradient_checkpointing": checkpointing}
         found.append(gradient(made, monkeypatch, sequences, **how))
@@ -92,7 +92,7 @@ def test_the_gradient_of_a_large_vocabulary_adds_up_in_place(
 def test_a_step_is_the_plain_formula_s_and_leaves_no_gradient(
     tied: bool, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_learner, "LARGE", least)
+    monkeypatch.setattr(forward_passes, "LARGE", least)
     made, twin = policy(tie_word_embeddings=tied), policy(tie_word_embeddings=tied)
     learner = learner_of(made, micro_batch_tokens=12)
     update = learner.step(SHARED, squares)

@@ -45,7 +45,7 @@ def train(
     bar = progress(numbers, step.name, total=settings.num_rl_steps, initial=first - 1)
     for number in bar:
         if number > buffer.number:
-            engine.update(learner.weights(), number)
+            engine.update(learner, number)
             groups, drawn = rollout.groups(number, buffer.drawn)
             applied = check_rewards(groups, scorer.rewards, number, buffer.applied)
             rows = make_rows(learner.tokenizer, groups, settings, step)
