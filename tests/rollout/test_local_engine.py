@@ -1,5 +1,6 @@
 """What samples: the policy's own model in float32, a rounded copy of it in bfloat16."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,6 +65,10 @@ def test_in_bfloat16_it_is_a_copy_of_the_weights_as_they_are_now(monkeypatch: py
         assert torch.equal(ours, theirs.bfloat16())
 
 
+def source(of: Policy) -> Any:
+    return SimpleNamespace(weights=of.model.state_dict().items)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 512])
 def test_it_answers_as_the_sampler_does(rows: int) -> None:
     made = policy()
@@ -73,7 +78,7 @@ def test_it_answers_as_the_sampler_does(rows: int) -> None:
     assert engine.generate(REQUESTS, SETTINGS) == sample(
         made.model, REQUESTS, SETTINGS, eos_ids=ends, max_rows=rows
     )
-    engine.update(made.model.state_dict().items(), 1)
+    engine.update(source(made), 1)
     engine.close()
 
 
@@ -84,7 +89,7 @@ def test_apart_from_the_learner_it_samples_from_what_it_was_told(precision: str)
     others = policy(seed=1, tie_word_embeddings=True)
     wanted = LocalEngine(others, step_of(precision)).generate(REQUESTS, SETTINGS)
     assert engine.generate(REQUESTS, SETTINGS) != wanted
-    engine.update(others.model.state_dict().items(), 1)
+    engine.update(source(others), 1)
     assert engine.generate(REQUESTS, SETTINGS) == wanted
 
 
