@@ -1,7 +1,7 @@
 """Stand-ins that several tests share: random models, a tokenizer, a policy, prompts, groups, a step."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from chainforge.plugins import load_plugins
 from chainforge.records import Completion, Finish, Group, Prompt, Score
 from chainforge.response import TagFormat, tag_format
 from chainforge.rollout.engine import Request, Sampled, Source
+from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.step import Step
 from chainforge.scoring import Scorer, WeightedReward
 
@@ -154,6 +155,11 @@ class MadeUp:
         self.asked += requests
         return [[self._sampled(seed) for seed in request.seeds] for request in requests]
 
+    def begin(
+        self, requests: Sequence[Request], settings: SamplingSettings
+    ) -> Callable[[], list[list[Sampled]]]:
+        return partial(self.generate, requests, settings)
+
     def _sampled(self, seed: int) -> Sampled:
         tokens = torch.randint(3, 290, (5,), generator=torch.Generator().manual_seed(seed % 2**32)).tolist()
         return Sampled(tuple(tokens), (-1.0,) * 5, "stop")
@@ -162,6 +168,25 @@ class MadeUp:
         self.versions.append(version)
 
     def close(self) -> None: ...
+
+
+class Beside(LocalEngine):
+    """Samples when it is asked to, from a copy of the weights, as a server does beside a learner."""
+
+    def __init__(self, of: Policy, step: Step) -> None:
+        super().__init__(of, step, apart=True)
+        self.events: list[str] = []
+
+    def begin(
+        self, requests: Sequence[Request], settings: SamplingSettings
+    ) -> Callable[[], list[list[Sampled]]]:
+        self.events.append("begin")
+        found = self.generate(requests, settings)
+        return lambda: found
+
+    def update(self, source: Source, version: int) -> None:
+        self.events.append(f"update {version}")
+        super().update(source, version)
 
 
 def scorer_of(reward: Callable[[Sequence[int]], float], name: str = "correct") -> Scorer:

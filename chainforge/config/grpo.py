@@ -1,7 +1,7 @@
 """Settings of the verb `grpo`."""
 
 from dataclasses import fields
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -81,6 +81,10 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
     resample_rounds: Rounds = 0
     """Dynamic sampling: how often a step may replace groups whose rewards are all equal by new prompts."""
 
+    max_lag: Literal[0, 1] = 0
+    """1: the next rollout is sampled while the learner works on the last, by the policy of one update ago.
+    Needs engine vllm, which computes elsewhere."""
+
     @property
     def loss(self) -> LossSettings:
         """The part of the settings that the loss needs."""
@@ -92,4 +96,15 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
             _ = self.loss
         except ChainForgeError as error:
             raise Impossible(error.problem, error.fix) from None
+        if self.max_lag and self.engine.kind == "local":
+            raise Impossible(
+                "max_lag 1 samples while the learner works, and engine local shares its weights",
+                "set engine to {kind: vllm}, or max_lag to 0",
+            )
+        if self.max_lag and self.resample_rounds:
+            raise Impossible(
+                "with max_lag 1 the groups that resample_rounds asks for would come from a later policy than "
+                "those that they replace",
+                "set resample_rounds to 0, or max_lag to 0",
+            )
         return self

@@ -13,6 +13,9 @@ from chainforge.run.step import Step
 QUEUE = 4  # completions asked for at once, as a multiple of those decoded at once: ended ones make room
 
 
+Completions = list[tuple[Completion, ...]]  # of each prompt
+
+
 def complete(
     engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
@@ -22,30 +25,40 @@ def complete(
     step: Step,
     *,
     seed: Callable[[int, int], int],
-) -> list[tuple[Completion, ...]]:
+) -> Completions:
     """`count` completions per prompt, in order.
 
     `seed(place, number)` seeds each of them: the place of its prompt in `prompts`, which may hold one twice,
     and its number among the prompt's completions.
     """
+    return begin_completions(engine, tokenizer, prompts, count, settings, step, seed=seed)()
+
+
+def begin_completions(
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    count: int,
+    settings: SamplingSettings,
+    step: Step,
+    *,
+    seed: Callable[[int, int], int],
+) -> Callable[[], Completions]:
+    """Start what `complete` does; what is returned waits for it."""
     prefill = opening(tokenizer, step.response_format)
     requests = [
         Request(encode_prompt(tokenizer, p.messages, prefill), [seed(place, i) for i in range(count)])
         for place, p in enumerate(prompts)
     ]
-    return [
-        tuple(
-            Completion(
-                prompt.id,
-                prefill + decode_response(tokenizer, text_ids(a)),
-                a.token_ids,
-                a.logprobs,
-                a.finish,
-                step.name,
-            )
-            for a in answers
-        )
-        for prompt, answers in zip(prompts, engine.generate(requests, settings), strict=True)
+    wait = engine.begin(requests, settings)
+
+    def completion(prompt: Prompt, found: Sampled) -> Completion:
+        text = prefill + decode_response(tokenizer, text_ids(found))
+        return Completion(prompt.id, text, found.token_ids, found.logprobs, found.finish, step.name)
+
+    return lambda: [
+        tuple(completion(prompt, found) for found in answers)
+        for prompt, answers in zip(prompts, wait(), strict=True)
     ]
 
 

@@ -1,6 +1,6 @@
 """What a loop that samples asks for: token ids in, completions with their log-probabilities out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +48,12 @@ class Engine(Protocol):
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[list[Sampled]]:
         """One list of completions per request, in the order of its seeds."""
+
+    def begin(
+        self, requests: Sequence[Request], settings: SamplingSettings
+    ) -> Callable[[], list[list[Sampled]]]:
+        """Start to sample. What it returns waits, and gives what `generate` would. Where an engine is on the
+        learner's device, nothing is sampled before that."""
 
     def update(self, source: Source, version: int) -> None:
         """Sample from what `source` is now. `version` counts up."""

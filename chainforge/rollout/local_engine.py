@@ -1,7 +1,8 @@
 """Our own sampler as an engine: in this process, on a learner's own weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,6 +43,12 @@ class LocalEngine:
         """See `Engine`."""
         model = copy_weights(self._model, self._dtype) if self._copies else self._model
         return sample(model, requests, settings, eos_ids=self._eos_ids, max_rows=self.rows)
+
+    def begin(
+        self, requests: Sequence[Request], settings: SamplingSettings
+    ) -> Callable[[], list[list[Sampled]]]:
+        """See `Engine`."""
+        return partial(self.generate, requests, settings)
 
     @torch.no_grad()
     def update(self, source: Source, version: int) -> None:

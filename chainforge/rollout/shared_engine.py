@@ -1,6 +1,7 @@
 """An engine in each process of a step: each samples some of the completions, and all get all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from chainforge.config.sampling import SamplingSettings
 from chainforge.rollout.engine import Engine, Request, Sampled, Source
@@ -28,6 +29,12 @@ class SharedEngine:
             [said[number % size][place][number // size] for number in range(len(request.seeds))]
             for place, request in enumerate(requests)
         ]
+
+    def begin(
+        self, requests: Sequence[Request], settings: SamplingSettings
+    ) -> Callable[[], list[list[Sampled]]]:
+        """See `Engine`."""
+        return partial(self.generate, requests, settings)
 
     def update(self, source: Source, version: int) -> None:
         """See `Engine`."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fakes import (
+    Beside,
     completion,
     group,
     learner_of,
@@ -60,6 +61,27 @@ def test_weights_after_training_do_not_depend_on_the_size_of_a_micro_batch() -> 
 
 def test_the_engine_gets_the_weights_of_each_rollout() -> None:
     assert train_on(policy(), settings_of()).versions == [1, 2, 3]
+
+
+def test_with_a_lag_each_rollout_is_that_of_the_policy_before_the_last_update() -> None:
+    toy = policy()
+    settings = settings_of(max_lag=1, engine={"kind": "vllm"}, learning_rate=1e-2)
+    engine, learner = Beside(toy, STEP), learner_of(toy, settings)
+    seen, learn = engine.events, learner.step
+    learner.step = lambda *given, **named: seen.append("learn") or learn(*given, **named)
+    train(learner, engine, by_token, mix(PROMPTS), settings, STEP, Work())
+    assert seen == [
+        *("update 1", "begin"),
+        *("update 2", "begin", "learn"),
+        *("update 3", "begin", "learn"),
+        "learn",
+    ]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"engine": {"kind": "vllm"}, "resample_rounds": 1}])
+def test_a_lag_that_would_change_what_a_rollout_is_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="max_lag"):
+        settings_of(max_lag=1, **wrong)
 
 
 @pytest.mark.parametrize("loss_type", sorted(LOSSES))

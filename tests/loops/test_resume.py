@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import SUPERCOT, completion, learner_of, make_step, policy, prompt, weights
+from fakes import SUPERCOT, Beside, completion, learner_of, make_step, policy, prompt, weights
 
 from chainforge.config.adapter import AdapterSettings
 from chainforge.config.grpo import GrpoSettings
@@ -86,6 +86,7 @@ GRPO = {
         pytest.param({"num_iterations": 3, "mini_batches": 2}, id="in the middle of the iterations"),
         pytest.param({"ref_sync_steps": 2, "num_iterations": 2}, id="a reference that moves"),
         pytest.param({"adapter": LORA, "ref_sync_steps": 2, "num_iterations": 2}, id="an adapter"),
+        pytest.param({"max_lag": 1, "engine": {"kind": "vllm"}, "num_iterations": 2}, id="sampled ahead"),
         pytest.param({"resample_rounds": 2, "schedule": "cosine", "warmup_fraction": 0.5}, id="resampled"),
     ],
 )
@@ -96,7 +97,11 @@ def test_grpo(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
 
     def run(work: Work) -> tuple[list[torch.Tensor], str, dict[str, float]]:
         toy, reference = policy(), None if settings.adapter else policy()
-        engine = LocalEngine(toy, step, apart=settings.adapter is not None)
+        engine = (
+            Beside(toy, step)
+            if settings.max_lag
+            else LocalEngine(toy, step, apart=settings.adapter is not None)
+        )
         learner = learner_of(toy, settings, step, reference)
         mix = PromptMix(PROMPTS, [], 0.0, 17)
         table, summary = grpo.train(learner, engine, Rewarder().scorer(), mix, settings, step, work)

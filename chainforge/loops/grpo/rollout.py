@@ -1,7 +1,7 @@
 """The rollout half of GRPO: prompts in, scored groups of completions out."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,9 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from chainforge.algorithms.advantages import zero_variance_N
 from chainforge.config.grpo import GrpoSettings
 from chainforge.errors import ChainForgeError
+from chainforge.loops.grpo.ahead import Ahead
 from chainforge.loops.grpo.prompt_mix import PromptMix
 from chainforge.records import Group, Prompt
-from chainforge.rollout.complete import complete
+from chainforge.rollout.complete import Completions, begin_completions
 from chainforge.rollout.engine import Engine
 from chainforge.run.step import Step
 from chainforge.scoring import Scorer, WeightedReward
@@ -30,6 +31,7 @@ class Rollout:
     prompts: PromptMix
     settings: GrpoSettings
     step: Step
+    ahead: Ahead = field(default_factory=Ahead)
 
     def groups(self, number: int, drawn: int) -> tuple[list[Group], int]:
         """Those of RL step `number`, and how many prompts were drawn by its end, where `drawn` were before.
@@ -52,14 +54,24 @@ class Rollout:
 
     def sample(self, chosen: Sequence[Prompt], number: int, first: int) -> list[Group]:
         """A scored group for each of these prompts; `first` is the place of the first among all drawn."""
+        completions = self.ahead.take(first) or self._begin(chosen, first)()
+        return self.scorer.score(
+            chosen, completions, global_step=number, max_steps=self.settings.num_rl_steps
+        )
+
+    def begin_next(self, drawn: int) -> None:
+        """Start to sample the rollout whose first prompt is number `drawn`, by what the engine has now."""
+        chosen = self.prompts.draw(self.settings.prompts_per_step, drawn)
+        self.ahead.put(drawn, self._begin(chosen, drawn))
+
+    def _begin(self, chosen: Sequence[Prompt], first: int) -> Callable[[], Completions]:
         settings, step = self.settings, self.step
 
         def seed(place: int, index: int) -> int:
             return step.seed("completion", first + place, index)
 
         count = settings.group_size
-        completions = complete(self.engine, self.tokenizer, chosen, count, settings, step, seed=seed)
-        return self.scorer.score(chosen, completions, global_step=number, max_steps=settings.num_rl_steps)
+        return begin_completions(self.engine, self.tokenizer, chosen, count, settings, step, seed=seed)
 
 
 def rewards_NG(groups: Sequence[Group]) -> Tensor:

@@ -39,14 +39,18 @@ def train(
     buffer = RolloutBuffer()
     rollout = Rollout(engine, scorer, learner.tokenizer, prompts, settings, step)
     learner.begin(settings.num_rl_steps * settings.num_iterations * settings.mini_batches)
-    work.attach(learner=learner, table=table, buffer=buffer)
+    work.attach(learner=learner, table=table, buffer=buffer, ahead=rollout.ahead)
     first = max(1, buffer.number)
     numbers = range(first, settings.num_rl_steps + 1)
     bar = progress(numbers, step.name, total=settings.num_rl_steps, initial=first - 1)
     for number in bar:
         if number > buffer.number:
-            engine.update(learner, number)
+            if not rollout.ahead.has(buffer.drawn):
+                engine.update(learner, number)
             groups, drawn = rollout.groups(number, buffer.drawn)
+            if settings.max_lag and number < settings.num_rl_steps:
+                engine.update(learner, number + 1)
+                rollout.begin_next(drawn)
             applied = check_rewards(groups, scorer.rewards, number, buffer.applied)
             rows = make_rows(learner.tokenizer, groups, settings, step)
             add_logprobs(learner, rows, settings, step)
