@@ -1,0 +1,1 @@
+"""The engine `vllm`: completions of stock vLLM servers, over HTTP."""
