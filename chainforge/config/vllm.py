@@ -1,6 +1,7 @@
 """Where vLLM servers are and what they may take: none of it changes a result."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,6 +18,14 @@ class VllmSettings(Settings):
     """Servers that run already, as http://localhost:8000: used in place of ones that the step starts."""
     arguments: list[str] = Field(default_factory=list)
     """More arguments of `vllm serve`."""
+    gpus: Annotated[int, Field(ge=0, le=1024)] = 0
+    """How many of the last visible GPUs are the servers' alone; 0: they share those of the learner, and sleep
+    while it works."""
+    tensor_parallel: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs of one server: as many servers are started as there are groups of that size."""
+    memory_share: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
+    """Share of each GPU's memory that a server takes. auto: 0.9 of one of its own; of a shared one, what the
+    learner leaves (docs/vllm.md)."""
     folder: Path | None = None
     """Where weights are handed over; null: /dev/shm where there is room, else the step's work folder."""
     start_timeout_s: Seconds = 900.0

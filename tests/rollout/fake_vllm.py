@@ -192,7 +192,7 @@ class Fake:
         from chainforge.rollout.engine import Request
         from chainforge.rollout.sampler import sample
 
-        settings = SamplingSettings(
+        settings = SamplingSettings.model_construct(  # vLLM has other limits
             temperature=_or(body.get("temperature"), 1.0), top_p=_or(body.get("top_p"), 1.0),
             top_k=max(0, _or(body.get("top_k"), 0)), max_new_tokens=body.get("max_tokens") or 16,
         )  # fmt: skip

@@ -1,0 +1,196 @@
+"""The vLLM servers of a step: those that it starts, or those that run already."""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from chainforge.errors import ChainForgeError
+from chainforge.models.checkpoint import Policy
+from chainforge.providers.secrets import environment_without_keys
+from chainforge.rollout.vllm.check_server import check_server
+from chainforge.rollout.vllm.client import ServerFailed, call
+from chainforge.rollout.vllm.command import MODEL, Plan, serve_arguments, serve_environment
+from chainforge.rollout.vllm.gpus import place_servers, visible_gpus
+from chainforge.rollout.vllm.process import ServerProcess, find_program, free_port
+from chainforge.rollout.vllm.room import context_len, memory_for
+from chainforge.run.launch import count_gpus
+from chainforge.run.progress import progress
+from chainforge.run.step import LOGS, Step
+
+DTYPES = {"bfloat16-weights": "bfloat16"}  # the others have vLLM's names
+HEALTH_S = 20.0  # for a sign of life; a server with much to do is slow to answer
+LOOK_S = 0.1
+AGAIN = "run the same command again: the step goes on from its last save"
+
+
+class Servers:
+    """Servers that serve `model`, up to `max_len` tokens of prompt and completion. Close it."""
+
+    def __init__(
+        self,
+        step: Step,
+        urls: Sequence[str],
+        model: str,
+        max_len: int,
+        processes: Sequence[ServerProcess] = (),
+        *,
+        sleeps: bool = False,
+    ) -> None:
+        self.urls, self.model, self.max_len = list(urls), model, max_len
+        self._step, self._processes, self._sleeps = step, list(processes), sleeps
+        self._asleep = False
+
+    def check_alive(self, doing: str) -> None:
+        """Raise ChainForgeError where a server has ended, or gives no sign of life. `doing`: "sampling"."""
+        for url, process in zip(self.urls, self._processes, strict=False):
+            _check_runs(process, f"vLLM at {url} has ended while {doing}", AGAIN)
+        for url in self.urls:
+            try:
+                call(url, "/health", doing="asking whether it lives", within_s=HEALTH_S, method="GET")
+            except ServerFailed as error:
+                if error.status is None and "within" in error.problem:
+                    continue  # who is too busy to answer lives
+                log = f"; its log: {self._processes[self.urls.index(url)].log}" if self._processes else ""
+                raise ChainForgeError(
+                    f"vLLM at {url} does not serve any more, while {doing}: {error.problem}{log}", AGAIN
+                ) from error
+
+    def sleep(self) -> None:
+        """Give the GPU to the learner: weights go to the CPU, keys and values are dropped.
+
+        Nothing to do where the servers share no GPU with it.
+        """
+        if self._sleeps and not self._asleep:
+            self._ask_all("/sleep", {"level": "1"}, "going to sleep")
+            self._asleep = True
+
+    def wake(self, tags: Sequence[str] | None = None) -> None:
+        """Take it back, or only what is tagged: "weights", then "kv_cache".
+
+        Each process of the learner calls `torch.cuda.empty_cache` before.
+        """
+        if self._sleeps and self._asleep:
+            self._ask_all("/wake_up", {"tags": list(tags)} if tags else None, "waking up")
+            self._asleep = bool(tags) and "kv_cache" not in (tags or ())
+
+    def _ask_all(self, path: str, params: object, doing: str) -> None:
+        for url in self.urls:
+            within_s = self._step.runtime.vllm.sync_timeout_s
+            call(url, path, params=params, doing=f"{self._step.name}: {doing}", within_s=within_s)
+
+    def close(self) -> None:
+        """End the servers that the step has started."""
+        for process in self._processes:
+            process.let_go()  # all at once; then wait for each
+        for process in self._processes:
+            process.close()
+        self._processes = []
+
+
+def start_servers(
+    folder: Path,
+    step: Step,
+    policy: Policy,
+    *,
+    max_len: int | None = None,
+    adapter_rank: int | None = None,
+    frozen: bool = False,
+) -> Servers:
+    """Start `vllm serve FOLDER` on each group of GPUs that the settings give it, and wait until all serve.
+
+    `max_len`: tokens of the longest prompt with its completion; None for what the model can do. `frozen`: the
+    step trains nothing. Raises ChainForgeError where one does not start, or does not serve what it should.
+    """
+    settings = step.runtime.vllm
+    program = find_program(settings.command)
+    length = context_len(policy, max_len)
+    visible = visible_gpus(count_gpus(step.runtime)) if policy.device.type == "cuda" else ()
+    places = place_servers(visible, settings, step.world.size)
+    shares = bool(visible) and settings.gpus == 0
+    trains_all = not frozen and adapter_rank is None
+    memory = memory_for(policy, step, length, len(places[0]), trains_all=trains_all)
+    environment = environment_without_keys()
+    processes, urls = [], []
+    try:
+        for number, gpus in enumerate(places):
+            plan = Plan(
+                folder,
+                DTYPES.get(step.settings.precision, step.settings.precision),
+                step.runtime.rollout_rows,
+                length,
+                step.settings.seed % 2**31,
+                free_port(),
+                gpus,
+                memory,
+                adapter_rank,
+                sleeps=shares,
+            )
+            name = f"{step.file_name}.vllm.log" if not number else f"{step.file_name}.vllm-{number + 1}.log"
+            command = [program, *serve_arguments(plan, settings)]
+            processes.append(ServerProcess(command, serve_environment(plan, environment), LOGS / name))
+            urls.append(f"http://127.0.0.1:{plan.port}")
+        _await_all(step, folder, urls, processes)
+        for url in urls:
+            check_server(url, policy, length, swaps=True)
+    except BaseException:
+        for process in processes:
+            process.close()
+        raise
+    return Servers(step, urls, MODEL, length, processes, sleeps=shares)
+
+
+def join_servers(step: Step, policy: Policy, *, max_len: int | None = None, swaps: bool = True) -> Servers:
+    """The servers of runtime.vllm.urls. `swaps`: they are to take new weights.
+
+    Raises ChainForgeError where one does not answer, or does not serve what the step needs.
+    """
+    length = context_len(policy, max_len)
+    urls = [url.rstrip("/").removesuffix("/v1") for url in step.runtime.vllm.urls]
+    if twice := {url for url in urls if urls.count(url) > 1}:
+        raise ChainForgeError(f"runtime.vllm.urls names {twice.pop()} twice", "name each server once")
+    names = [check_server(url, policy, length, swaps=swaps) for url in urls]
+    if other := next((name for name in names if name != names[0]), None):
+        raise ChainForgeError(
+            f"the servers of runtime.vllm.urls serve models of two names: {names[0]} and {other}",
+            "start all with the same --served-model-name",
+        )
+    return Servers(step, urls, names[0], length)
+
+
+def _await_all(step: Step, folder: Path, urls: Sequence[str], processes: Sequence[ServerProcess]) -> None:
+    """Wait until each answers that it is well."""
+    limit = step.runtime.vllm.start_timeout_s
+    deadline = time.monotonic() + limit
+    bar = progress(range(len(urls)), f"{step.name}: vLLM loads", total=len(urls), unit="server")
+    with bar:
+        for url, process in zip(urls, processes, strict=True):
+            what = f"vLLM at {url} to load {folder}; its log: {process.log}"
+            while not _is_well(url):
+                _check_runs(process, f"vLLM ended before it served {folder}", "mend that, and run it again")
+                if time.monotonic() > deadline:
+                    said = process.last_words()
+                    raise ChainForgeError(
+                        f"waited {limit:g} s (runtime.vllm.start_timeout_s) for {what}; it says: {said}",
+                        "raise that setting if it was still at work, or mend what the log tells",
+                    )
+                bar.set_postfix_str(f"up to {math.ceil(deadline - time.monotonic())} s", refresh=False)
+                bar.update(0)
+                time.sleep(LOOK_S)
+            bar.update(1)
+
+
+def _is_well(url: str) -> bool:
+    try:
+        call(url, "/health", doing="starting", within_s=HEALTH_S, method="GET")
+    except ServerFailed:
+        return False
+    return True
+
+
+def _check_runs(process: ServerProcess, problem: str, fix: str) -> None:
+    if ending := process.ending():
+        said = process.last_words()
+        raise ChainForgeError(
+            f"{problem} ({ending}): {said or 'it said nothing'}", f"its log: {process.log}; {fix}"
+        )
