@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from chainforge.config.run import RuntimeSettings
+from chainforge.config.vllm import VllmSettings
 from chainforge.errors import ChainForgeError
 from chainforge.plugins import Plugins, load_plugins
 from chainforge.project.graph import dependencies, read_graph
@@ -19,6 +20,7 @@ from chainforge.project.lock import make_lock
 from chainforge.project.lock_entry import held_lock, parse_lock, read_lock
 from chainforge.project.preflight.components import looks_like_path
 from chainforge.project.preflight.device import check_device, check_training
+from chainforge.project.preflight.engine import check_engines
 from chainforge.project.preflight.project import check_project
 from chainforge.project.profiles import compose
 
@@ -289,3 +291,14 @@ def test_a_pipe_in_place_of_the_lock_is_not_waited_for() -> None:
     assert read_lock() == {}
     with pytest.raises(ChainForgeError, match=r"plugins\.lock\.json cannot be read: it is no file"):
         held_lock()
+
+
+def test_vllm_must_be_there_for_the_steps_that_start_it() -> None:
+    absent = VllmSettings(command="no/such/vllm")
+    check_engines(read_graph(), absent)
+    put({"sample.engine": {"kind": "vllm"}})
+    said = "rejection_sampling samples with vLLM, and there is no program 'no/such/vllm'"
+    with pytest.raises(ChainForgeError, match=said):
+        check_engines(read_graph(), absent)
+    check_engines(read_graph(), VllmSettings(command="sh"))
+    check_engines(read_graph(), VllmSettings(command="no/such/vllm", urls=["http://localhost:8000"]))

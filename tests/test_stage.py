@@ -1,6 +1,7 @@
 """What surrounds every stage script."""
 
 import ast
+import json
 import os
 import re
 import sys
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.errors import ChainForgeError
@@ -129,6 +131,27 @@ def test_every_stage_script_holds_its_inputs_by_one_line(script: Path) -> None:
     )
     (line,) = map(ast.unparse, main.decorator_list)
     assert re.fullmatch(r"stage\(\w+\)", line)
+
+
+@pytest.mark.parametrize(
+    ("kind", "urls", "taken"), [("vllm", [], 2), ("local", [], 0), ("vllm", ["http://localhost:8000"], 0)]
+)
+def test_gpus_of_servers_are_kept_from_the_processes_of_the_steps_that_start_them(
+    kind: str, urls: list[str], taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = YAML(typ="safe", pure=True).load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["runtime"]["vllm"] = {"gpus": 2, "urls": urls}
+    params["grpo"]["engine"] = {"kind": kind}
+    Path("params.yaml").unlink()
+    Path("params.yaml").write_text(json.dumps(params), encoding="utf-8")
+    asked: list[int] = []
+    monkeypatch.setattr("chainforge.project.stage.count_processes", lambda _, taken: asked.append(taken) or 1)
+
+    @stage(GrpoSettings)
+    def main(run: Run[GrpoSettings]) -> None: ...
+
+    run_stage(main, ["stages/grpo.py", "grpo_final"], several_processes=True)
+    assert asked == [taken]
 
 
 def test_inputs_are_held_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,10 @@ def _tell(
 
     grpo = step.settings if isinstance(step.settings, GrpoSettings) else None
     usable = USABLE * gpu_gb * 1e9
+    sampling = None
+    by_vllm = grpo is not None and grpo.engine.kind == "vllm"
+    if grpo and not (by_vllm and (runtime.vllm.gpus or runtime.vllm.urls)):
+        sampling = Sampling(runtime.rollout_rows, grpo.max_new_tokens, by_vllm)
     found = forecast(
         read_config(step.model, given, base),
         step.settings,
@@ -131,7 +135,7 @@ def _tell(
         reference=grpo is not None and grpo.kl_coeff > 0 and not grpo.adapter,
         teacher=read_config(step.teacher, given, base) if step.teacher else None,
         shards=shards,
-        sampling=Sampling(runtime.rollout_rows, grpo.max_new_tokens) if grpo else None,
+        sampling=sampling,
     )
     show(f"\n{step.name}: {step.model}, {found.training.model.all:,} weights")
     for line in lines(found):

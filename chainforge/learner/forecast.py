@@ -31,6 +31,7 @@ class Sampling(NamedTuple):
 
     rows: int
     new_tokens: int
+    by_vllm: bool = False  # on the same GPU, in a server that sleeps while the step learns
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,14 @@ def forecast(
     trained, bare = sizes(whole), sizes(shapes(config, settings, run, bare=True))
     taught = sizes(shapes(teacher, settings, run, bare=True)) if teacher else None
     training = Training(trained, run.precision, settings, bare if reference else None, taught, shards)
-    apart = sampling is not None and (shards > 1 or settings.adapter is not None)
+    ours = sampling is not None and not sampling.by_vllm
+    apart = ours and (shards > 1 or settings.adapter is not None)
     copy = copy_bytes(trained, run.precision)
     engine = _engine(whole, bare, run, sampling) if sampling else {}
-    if apart or (sampling and run.precision in CASTS):
+    if apart or (ours and run.precision in CASTS):
         engine = {"copy to sample from": copy} | engine
+    elif sampling and sampling.by_vllm:
+        engine = {"weights of vLLM": copy} | {"keys and values": engine["keys and values"]}
     plain = _kept(config, settings, run, checkpointing=False)
     for checkpointing in choices(runtime):
         kept = plain if not checkpointing else _kept(config, settings, run, checkpointing=True)

@@ -58,6 +58,7 @@ def stage(kind: type[S]) -> Callable[[Callable[[Run[S]], None]], Callable[[str],
             with hold_inputs(name, settings, plugins) as inputs:
                 main(Run(step, settings, plugins, inputs))
 
+        vars(held)["settings_class"] = kind
         return held
 
     return wrap
@@ -96,7 +97,8 @@ def run_stage(main: Callable[[str], None], argv: Sequence[str], *, several_proce
             )
         name = _checked_name(verb, argv[1:])
         runtime = load_settings(RuntimeSettings, "runtime")
-        count = count_processes(runtime) if several_processes and not is_launched() else 1
+        many = several_processes and not is_launched()
+        count = count_processes(runtime, _taken_by_servers(main, name, runtime)) if many else 1
         if count > 1:
             return launch(partial(run_stage, main, several_processes=True), argv, name, runtime, count)
         with no_leaving(), world.together(name, on_gpus=runtime.device in ("auto", "cuda")):
@@ -109,6 +111,15 @@ def run_stage(main: Callable[[str], None], argv: Sequence[str], *, several_proce
             say_last(f"\n{_told(said_by, error)}\n")
         return error.exit_code if isinstance(error, ChainForgeError) else 1
     return 0
+
+
+def _taken_by_servers(main: Callable[[str], None], name: str, runtime: RuntimeSettings) -> int:
+    """How many GPUs vLLM servers of this step have for themselves."""
+    kind = getattr(main, "settings_class", None)
+    if not runtime.vllm.gpus or runtime.vllm.urls or kind is None:
+        return 0
+    engine = getattr(settings_of(kind, name), "engine", None)
+    return runtime.vllm.gpus if engine and engine.kind == "vllm" else 0
 
 
 def _record(name: str, world: World) -> None:

@@ -62,6 +62,15 @@ def begin_completions(
     ]
 
 
+def longest_sequence(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], settings: SamplingSettings, step: Step
+) -> int:
+    """Tokens of the longest of these prompts with the longest completion."""
+    prefill = opening(tokenizer, step.response_format)
+    longest = max((len(encode_prompt(tokenizer, p.messages, prefill)) for p in prompts), default=0)
+    return longest + settings.max_new_tokens
+
+
 def text_ids(sampled: Sampled) -> Sequence[int]:
     """Its token ids without the EOS token, which need not be one that decoding leaves out."""
     return sampled.token_ids[:-1] if sampled.finish == "stop" else sampled.token_ids

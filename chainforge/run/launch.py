@@ -27,16 +27,21 @@ NO_WORD = "\n{}: a process of it ended without a word, by native code of a plugi
 END_S = 6.0  # for the others, once one has ended; then whoever is held is killed, as by a stopped debugger
 
 
-def count_processes(runtime: RuntimeSettings) -> int:
-    """How many processes the settings ask for. Raises ChainForgeError for more than there are GPUs."""
+def count_processes(runtime: RuntimeSettings, taken: int = 0) -> int:
+    """How many processes the settings ask for. Raises ChainForgeError for more than there are GPUs.
+
+    `taken`: how many of the last GPUs are others' (vLLM's).
+    """
     if runtime.processes == 1 or (runtime.processes == "auto" and runtime.device == "cpu"):
         return 1
-    gpus = count_gpus(runtime)
+    gpus = max(0, count_gpus(runtime) - taken)
     if runtime.processes == "auto":
         return max(1, gpus)
     if 0 < gpus < runtime.processes:
         raise ChainForgeError(
-            f"runtime.processes is {runtime.processes}, and there are {gpus} GPUs: each process needs one",
+            f"runtime.processes is {runtime.processes}, and there are {gpus} GPUs"
+            + (f" beside vLLM's {taken}" if taken else "")
+            + ": each process needs one",
             f"set it to auto or at most {gpus}, or runtime.device to cpu",
         )
     return runtime.processes

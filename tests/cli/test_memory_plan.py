@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 from a_project import Run
+from transformers import AutoConfig
+
+from chainforge.config.optimizer import OptimizerSettings
+from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.learner.forecast import Sampling, forecast
 
 QWEN = {"model_type": "qwen2", "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 32_768}
 QWEN |= {"torch_dtype": "bfloat16"}  # as its files are
@@ -51,6 +56,21 @@ def test_what_does_not_fit_is_said_with_what_to_set(run: Run, configs: list[str]
         in ended.stdout
     )
     assert "sft_cold_start, grpo_reasoning, sft_refine, grpo_final do not fit\n  -> " in ended.stderr
+
+
+def test_vllm_on_the_same_gpu_takes_its_weights_and_cache_and_the_step_holds_no_copy() -> None:
+    shape = SHAPES["Qwen/Qwen2.5-1.5B-Instruct"] | {"num_hidden_layers": 2}
+    config = AutoConfig.for_model(**shape)
+    run, runtime = RunSettings(precision="bfloat16"), RuntimeSettings()
+    settings = OptimizerSettings(learning_rate=1e-6, warmup_steps=0)
+    sampling = Sampling(64, 256, by_vllm=True)
+    found = forecast(config, settings, run, runtime, memory=80e9, sampling=sampling)
+    cache = (
+        2 * 2 * 2 * 2 * 128 * 64 * (512 + 256)
+    )  # bytes, keys and values, layers, heads, width; rows, tokens
+    told = {name: size for name, size in found.sampling.items() if name not in ("weights", "moments")}
+    assert told == {"weights of vLLM": 2 * found.training.model.all, "keys and values": cache}
+    assert "copy to sample from" not in found.held
 
 
 def test_a_model_whose_shapes_nobody_knows_is_named(run: Run, project: Path) -> None:

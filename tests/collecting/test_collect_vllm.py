@@ -37,7 +37,7 @@ SETTINGS = CollectorSettings(concurrency=16, deadline_s=120)
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of our own; `small` is the model's name there."""
     if not VLLM or not MODEL:
-        pytest.skip("set CHAINFORGE_VLLM and CHAINFORGE_VLLM_MODEL: see docs/collecting.md")
+        pytest.skip("set CHAINFORGE_VLLM and CHAINFORGE_VLLM_MODEL: see docs/vllm.md")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

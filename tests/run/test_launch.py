@@ -396,6 +396,14 @@ def test_auto_is_one_process_for_each_gpu_and_more_are_refused() -> None:
         count_processes(RuntimeSettings(processes=8))
 
 
+@pytest.mark.usefixtures("four_gpus")
+def test_the_last_gpus_are_not_for_processes_where_servers_have_them() -> None:
+    assert count_processes(RuntimeSettings(processes="auto"), 3) == 1
+    assert count_processes(RuntimeSettings(processes=2), 2) == 2
+    with pytest.raises(ChainForgeError, match=r"is 3, and there are 2 GPUs beside vLLM's 2: each"):
+        count_processes(RuntimeSettings(processes=3), 2)
+
+
 def test_auto_is_one_process_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert count_processes(RuntimeSettings(processes="auto")) == 1

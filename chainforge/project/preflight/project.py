@@ -7,6 +7,7 @@ from chainforge.project.claims import check_outputs
 from chainforge.project.graph import read_graph
 from chainforge.project.preflight.components import check_components
 from chainforge.project.preflight.device import check_device, check_training
+from chainforge.project.preflight.engine import check_engines
 from chainforge.project.preflight.input_files import check_inputs
 from chainforge.project.preflight.names import check_names
 from chainforge.project.preflight.rewards import check_rewards
@@ -24,3 +25,4 @@ def check_project(plugins: Plugins, runtime: RuntimeSettings) -> None:
     check_rewards(graph, plugins)
     check_device(runtime.device)
     check_training(graph, runtime.device)
+    check_engines(graph, runtime.vllm)

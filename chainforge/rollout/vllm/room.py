@@ -39,9 +39,9 @@ def memory_for(policy: Policy, step: Step, length: int, gpus: int, *, trains_all
     """See `Plan.memory`, of a server on `gpus` GPUs. `trains_all`: all weights, and not an adapter."""
     size = 4 if step.settings.precision == "float32" else 2
     if policy.device.type != "cuda":
-        needed = step.runtime.rollout_rows * length * cache_bytes(policy, size)
-        return cpu_cache_gib(needed, psutil.virtual_memory().available)
-    free, memory = torch.cuda.mem_get_info(policy.device)
+        cache = step.runtime.rollout_rows * length * cache_bytes(policy, size)
+        return cpu_cache_gib(cache, psutil.virtual_memory().available)
+    free, memory = map(float, torch.cuda.mem_get_info(policy.device))
     coming = MOMENTS_AND_REFERENCE * 4 * policy.num_parameters if trains_all else 0
     needed = size * policy.num_parameters / max(1, gpus)
     return memory_share(step.runtime.vllm, memory, memory - free, coming, needed)

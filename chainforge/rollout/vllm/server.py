@@ -25,7 +25,10 @@ AGAIN = "run the same command again: the step goes on from its last save"
 
 
 class Servers:
-    """Servers that serve `model`, up to `max_len` tokens of prompt and completion. Close it."""
+    """Servers that serve `model`, up to `max_len` tokens of prompt and completion. Close it.
+
+    `sleeps`: they share the learner's GPUs.
+    """
 
     def __init__(
         self,
@@ -38,7 +41,8 @@ class Servers:
         sleeps: bool = False,
     ) -> None:
         self.urls, self.model, self.max_len = list(urls), model, max_len
-        self._step, self._processes, self._sleeps = step, list(processes), sleeps
+        self.sleeps = sleeps
+        self._step, self._processes = step, list(processes)
         self._asleep = False
 
     def check_alive(self, doing: str) -> None:
@@ -61,7 +65,7 @@ class Servers:
 
         Nothing to do where the servers share no GPU with it.
         """
-        if self._sleeps and not self._asleep:
+        if self.sleeps and not self._asleep:
             self._ask_all("/sleep", {"level": "1"}, "going to sleep")
             self._asleep = True
 
@@ -70,7 +74,7 @@ class Servers:
 
         Each process of the learner calls `torch.cuda.empty_cache` before.
         """
-        if self._sleeps and self._asleep:
+        if self.sleeps and self._asleep:
             self._ask_all("/wake_up", {"tags": list(tags)} if tags else None, "waking up")
             self._asleep = bool(tags) and "kv_cache" not in (tags or ())
 
