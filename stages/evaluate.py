@@ -14,7 +14,7 @@ from chainforge.outputs import write_json
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Group, Prompt
 from chainforge.rollout.complete import batch_size, complete
-from chainforge.rollout.open_engine import open_engine
+from chainforge.rollout.open_engine import device_of_checkpoint, open_engine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -26,7 +26,8 @@ def main(run: Run[EvaluateSettings]) -> None:
     scorer = make_scorer(plugins, dict.fromkeys(settings.rewards, 1.0), step)
     prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
     scorer.check(prompts)
-    policy = load_policy(Path("checkpoints") / checkpoint, start_torch(step.settings, step.runtime))
+    device = device_of_checkpoint(settings.engine, start_torch(step.settings, step.runtime))
+    policy = load_policy(Path("checkpoints") / checkpoint, device)
     engine = open_engine(settings.engine, policy, step, frozen=True)
 
     def ask(kind: str, count: int, temperature: float) -> list[Group]:

@@ -30,7 +30,7 @@ def main(run: Run[GrpoSettings]) -> None:
     compares = settings.kl_coeff > 0 and not settings.adapter
     reference = partial(load_policy, settings.start_from, device) if compares else None
     apart = splits_weights(step) or settings.adapter is not None
-    engine = open_engine(settings.engine, policy, step, apart=apart)
+    engine = open_engine(settings.engine, policy, step, apart=apart, adapter=settings.adapter)
     learner = LocalLearner(policy, settings, step, reference=reference, samples_apart=apart)
     with (
         open_work(run.inputs, step.runtime) as work,

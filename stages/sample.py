@@ -12,7 +12,7 @@ from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Prompt
 from chainforge.rollout.complete import batch_size, complete
-from chainforge.rollout.open_engine import open_engine
+from chainforge.rollout.open_engine import device_of_checkpoint, open_engine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -25,7 +25,8 @@ def main(run: Run[SampleSettings]) -> None:
     if settings.extra_prompts:
         prompts += read_records(settings.extra_prompts, Prompt, settings.extra_max_prompts)
     scorer.check(prompts)
-    policy = load_policy(settings.start_from, start_torch(step.settings, step.runtime))
+    device = device_of_checkpoint(settings.engine, start_torch(step.settings, step.runtime))
+    policy = load_policy(settings.start_from, device)
     engine = open_engine(settings.engine, policy, step, frozen=True)
 
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:

@@ -1,12 +1,11 @@
 """Where vLLM servers are and what they may take: none of it changes a result."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from chainforge.config.loading import Settings
-from chainforge.config.types import Seconds
+from chainforge.config.types import File, Seconds
 
 
 class VllmSettings(Settings):
@@ -26,7 +25,7 @@ class VllmSettings(Settings):
     memory_share: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
     """Share of each GPU's memory that a server takes. auto: 0.9 of one of its own; of a shared one, what the
     learner leaves (docs/vllm.md)."""
-    folder: Path | None = None
+    folder: File | None = None
     """Where weights are handed over; null: /dev/shm where there is room, else the step's work folder."""
     start_timeout_s: Seconds = 900.0
     """Seconds that a server may take to start."""

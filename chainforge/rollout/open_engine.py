@@ -1,17 +1,35 @@
 """The engine that the settings name."""
 
+import torch
+
+from chainforge.config.adapter import AdapterSettings
 from chainforge.config.engine import EngineSettings
 from chainforge.models.checkpoint import Policy
 from chainforge.rollout.engine import Engine
 from chainforge.rollout.local_engine import LocalEngine
 from chainforge.rollout.shared_engine import SharedEngine
+from chainforge.rollout.vllm.engine import VllmEngine
 from chainforge.run.step import Step
 
 
 def open_engine(
-    settings: EngineSettings, policy: Policy, step: Step, *, frozen: bool = False, apart: bool = False
+    settings: EngineSettings,
+    policy: Policy,
+    step: Step,
+    *,
+    frozen: bool = False,
+    apart: bool = False,
+    max_len: int | None = None,
+    adapter: AdapterSettings | None = None,
 ) -> Engine:
-    """The caller closes it. `frozen` and `apart`: see `LocalEngine`."""
+    """The caller closes it. `frozen` and `apart`: see `LocalEngine`.
+
+    `max_len` and `adapter`: see `VllmEngine`."""
     if settings.kind == "vllm":
-        raise NotImplementedError
+        return VllmEngine(policy, step, max_len=max_len, frozen=frozen, adapter=adapter)
     return SharedEngine(LocalEngine(policy, step, frozen=frozen, apart=apart), step.world)
+
+
+def device_of_checkpoint(settings: EngineSettings, device: torch.device) -> torch.device:
+    """Where a checkpoint is loaded that is sampled from alone: vLLM's servers have a copy of their own."""
+    return torch.device("cpu") if settings.kind == "vllm" else device

@@ -14,9 +14,15 @@ LOG_SECONDS = 30
 
 
 def progress(
-    items: Iterable[T], title: str, *, total: int | None = None, initial: int = 0, unit: str = "step"
+    items: Iterable[T],
+    title: str,
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    unit: str = "step",
+    delay_s: float = 0.0,
 ) -> "tqdm[T]":
-    """Iterate with a progress bar; `set_postfix` shows figures beside it."""
+    """Iterate with a progress bar; `set_postfix` shows figures beside it. It is not shown before `delay_s`."""
     live = sys.stderr.isatty()
     return tqdm(
         items,
@@ -24,6 +30,7 @@ def progress(
         total=total,
         initial=initial,
         unit=unit,
+        delay=delay_s,
         file=sys.stderr,
         dynamic_ncols=live,
         mininterval=0.5 if live else LOG_SECONDS,

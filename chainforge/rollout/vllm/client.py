@@ -67,7 +67,8 @@ async def ask_all(
 
     Raises ServerFailed, also where none of them ends for `stall_s` seconds. Then the others are cancelled.
     """
-    waiting, pending = iter(enumerate(bodies)), set[asyncio.Task[tuple[int, Any]]]()
+    waiting = iter(enumerate(bodies))
+    pending, done = set[asyncio.Task[tuple[int, Any]]](), set[asyncio.Task[tuple[int, Any]]]()
     async with _connect(url, at_once) as http:
 
         async def ask(place: int, body: Any) -> tuple[int, Any]:
@@ -93,7 +94,7 @@ async def ask_all(
         finally:
             for task in pending:
                 task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            await asyncio.gather(*pending, *done, return_exceptions=True)
 
 
 def scores(url: str, model: str, sequences: Sequence[Sequence[int]], *, doing: str) -> list[list[float]]:
