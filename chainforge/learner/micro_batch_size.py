@@ -64,7 +64,7 @@ def plan_passes(
         sizes(teacher.model) if teacher else None,
         step.world.size if splits_weights(step) else 1,
     )
-    memory, wanted = usable_memory(model.device), runtime.micro_batch_tokens
+    memory, wanted = usable_memory(model.device, step.world.local_size), runtime.micro_batch_tokens
     needs_room = logits_bytes(model.device.type)
     needs_room += copy_bytes(training.model, precision) if samples_apart else 0
     plain = kept_bytes_per_token(PolicyModel(model), precision)
@@ -109,11 +109,12 @@ def power_of_two(number: float) -> int:
     return 1 << (int(number).bit_length() - 1) if number >= 1 else 0
 
 
-def usable_memory(device: torch.device) -> float:
-    """Bytes of the device that training can have."""
+def usable_memory(device: torch.device, processes: int) -> float:
+    """Bytes of the device that training can have in one of the step's processes on this machine: each has a
+    GPU of its own, and a share of what there is else."""
     if device.type == "cuda":
         return USABLE * torch.cuda.get_device_properties(device).total_memory
-    return machine_memory()
+    return machine_memory() / processes
 
 
 def logits_bytes(device_type: str) -> float:

@@ -7,7 +7,8 @@ FIRST_PORT, PORTS = 15000, 20000
 
 
 def as_torchrun(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment, with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in a task of srun.
+    """The environment, with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT
+    in a task of srun.
 
     A batch script has SLURM_PROCID and SLURM_NTASKS too, and so has a shell that `srun --pty` opens: neither
     is a task of ours. Where srun started one task only, that is one process, and may start others.
@@ -23,7 +24,16 @@ def as_torchrun(environment: Mapping[str, str]) -> Mapping[str, str]:
         "RANK": step["PROCID"],
         "WORLD_SIZE": step["STEP_NUM_TASKS"],
         "LOCAL_RANK": step["LOCALID"],
+        **_tasks_here(environment),
     }
+
+
+def _tasks_here(environment: Mapping[str, str]) -> dict[str, str]:
+    """8(x2),4 on the third node -> 4."""
+    counts = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    each = [count for count, nodes in counts for _ in range(int(nodes or 1))]
+    node = environment.get("SLURM_NODEID", "")
+    return {"LOCAL_WORLD_SIZE": each[int(node)]} if node.isdecimal() and int(node) < len(each) else {}
 
 
 def _first_host(nodes: str) -> str:

@@ -20,16 +20,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = ParamSpec("P")
+# In the order of the fields of `World`: a launcher's variable, and which one is read where it is not set.
+VARIABLES = {
+    "RANK": "RANK",
+    "WORLD_SIZE": "WORLD_SIZE",
+    "LOCAL_RANK": "RANK",
+    "LOCAL_WORLD_SIZE": "WORLD_SIZE",
+}
 LAUNCH = "start it by torchrun or accelerate launch, which set RANK and WORLD_SIZE, or unset both"
 
 
 @dataclass(frozen=True)
 class World:
-    """Which of the step's processes this one is. `rank` counts from 0, `local_rank` those of this machine."""
+    """Which of the step's processes this one is. `rank` counts from 0; `local_rank` and `local_size` are those
+    of this machine."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -105,9 +114,12 @@ def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def this_world(environment: Mapping[str, str] = os.environ) -> World:
-    """Read RANK, WORLD_SIZE and LOCAL_RANK. Raises ChainForgeError where they make no sense."""
+    """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; without the last two, all are on this machine.
+
+    Raises ChainForgeError where they make no sense.
+    """
     variables = as_torchrun(environment)
-    given = {name: variables[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name in variables}
+    given = {name: variables[name] for name in VARIABLES if name in variables}
     missing = {"RANK", "WORLD_SIZE"} - given.keys()
     if len(missing) == 2:
         return World()
@@ -116,9 +128,11 @@ def this_world(environment: Mapping[str, str] = os.environ) -> World:
         raise ChainForgeError(f"the environment has {said} without {missing.pop()}", LAUNCH)
     if not all(value.isascii() and value.isdecimal() for value in given.values()):
         raise ChainForgeError(f"{said}: these must be whole numbers", LAUNCH)
-    world = World(*(int(given.get(name, given["RANK"])) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    world = World(*(int(given.get(name, given[usual])) for name, usual in VARIABLES.items()))
     if world.rank >= world.size:
         raise ChainForgeError(f"{said}: ranks go from 0 to WORLD_SIZE - 1", LAUNCH)
+    if world.local_size == 0:
+        raise ChainForgeError(f"{said}: this process is on this machine", LAUNCH)
     return world
 
 

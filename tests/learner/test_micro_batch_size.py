@@ -36,9 +36,9 @@ ADAMW = OptimizerSettings(learning_rate=1e-3)
 
 def plan(model: PreTrainedModel, precision: str = "float32", **options: Any) -> Passes:
     beside = {name: options.pop(name) for name in ("reference", "teacher") if name in options}
-    shards = options.pop("shards", 1)
+    world = World(0, options.pop("shards", 1), 0, options.pop("on_this_machine", 1))
     runtime = RuntimeSettings(device="cpu", sharding="fully-sharded", **options)
-    step = Step("sft", RunSettings(precision=precision), runtime, World(0, shards))
+    step = Step("sft", RunSettings(precision=precision), runtime, world)
     return plan_passes(model, ADAMW, step, **beside)
 
 
@@ -107,6 +107,15 @@ def test_all_that_lies_beside_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = count - model.lm_head.weight.numel()
     assert held - total(Training(sizes_of(model), "float32", ADAMW).held(checkpointing=False)) == 12 * frozen
     assert needed(model) < alone - 12 * frozen  # and activations that nobody needs are not kept
+
+
+def test_processes_share_the_memory_of_their_machine() -> None:
+    """Each gets its part of it: together they take no more than there is."""
+    model = qwen2(num_hidden_layers=4)
+    assert needed(model, on_this_machine=2) == pytest.approx(2 * needed(model), abs=4e3)
+    # of eight that share the weights, two of them here: the others' parts are on other machines
+    both = needed(model, shards=8, on_this_machine=2)
+    assert both == pytest.approx(2 * needed(model, shards=8), abs=4e3)
 
 
 def test_a_teacher_s_logits_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -363,8 +363,16 @@ def test_it_joins_those_that_srun_started() -> None:
 def test_the_first_of_slurms_nodes_is_where_they_meet(nodes: str, first: str) -> None:
     task = {**SRUN, "SLURM_STEP_NODELIST": nodes, "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}
     assert as_torchrun(task)["MASTER_ADDR"] == first
-    assert this_world(task) == World(1, 2, 0)
+    assert this_world(task) == World(1, 2, 0, 2)
     assert is_launched(task)
+
+
+@pytest.mark.parametrize(("node", "count"), [("0", 8), ("1", 8), ("2", 4), ("3", 20), ("", 20)])
+def test_slurm_says_how_many_tasks_are_on_this_machine(node: str, count: int) -> None:
+    """Where it does not, all of them are taken to be: then none takes more than its share."""
+    tasks = {"SLURM_STEP_NUM_TASKS": "20", "SLURM_STEP_TASKS_PER_NODE": "8(x2),4", "SLURM_NODEID": node}
+    task = {**SRUN, **tasks, "SLURM_PROCID": "17", "SLURM_LOCALID": "1"}
+    assert this_world(task) == World(17, 20, 1, count)
 
 
 BATCH = {"SLURM_JOB_ID": "17", "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}

@@ -37,8 +37,10 @@ def test_without_a_launcher_there_is_one_process() -> None:
 
 def test_a_launcher_says_which_process_of_how_many() -> None:
     world = this_world({"RANK": "2", "WORLD_SIZE": "4"})
-    assert world == World(2, 4, 2)
-    assert this_world({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}) == World(2, 4, 0)
+    assert world == World(2, 4, 2, 4)
+    assert this_world({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}) == World(2, 4, 0, 4)
+    two_and_two = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    assert this_world(two_and_two) == World(2, 4, 0, 2)
     assert not world.is_first
     assert world.label("sft") == "sft, rank 2 of 4"
     assert this_world({"RANK": "0", "WORLD_SIZE": "1"}) == World()
@@ -52,6 +54,7 @@ def test_a_launcher_says_which_process_of_how_many() -> None:
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 and WORLD_SIZE=2: ranks go from 0"),
         ({"RANK": "0", "WORLD_SIZE": "0"}, "RANK=0 and WORLD_SIZE=0: ranks go from 0"),
         ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK=-1 and WORLD_SIZE=2: these must be whole numbers"),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE=0: this process is"),
         ({"RANK": "", "WORLD_SIZE": "2"}, "RANK= and WORLD_SIZE=2: these must be whole numbers"),
         ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK=one and WORLD_SIZE=2: these must be whole numbers"),
     ],
