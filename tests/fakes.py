@@ -30,6 +30,7 @@ from chainforge.response import TagFormat, tag_format
 from chainforge.rollout.engine import Request, Sampled, Source
 from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.step import Step
+from chainforge.run.work import Work
 from chainforge.scoring import Scorer, WeightedReward
 
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
@@ -140,6 +141,21 @@ class Recording:
         for parameter in self.parameters:
             parameter.grad = None
         return float(self.gradient.norm())
+
+
+class Interrupted(Work):
+    """Stops at the safe point of that number, as Ctrl-C does. Several processes meet where a save is due."""
+
+    def __init__(self, folder: Path, at: int, *, every_s: float = 1000.0) -> None:
+        folder.mkdir(exist_ok=True)
+        super().__init__(folder, every_s)
+        self._left = at
+
+    def safe_point(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.stopping._signal = "Ctrl-C"
+        super().safe_point()
 
 
 class MadeUp:

@@ -32,8 +32,8 @@ LAUNCH = "start it by torchrun or accelerate launch, which set RANK and WORLD_SI
 
 @dataclass(frozen=True)
 class World:
-    """Which of the step's processes this one is. `rank` counts from 0; `local_rank` and `local_size` are those
-    of this machine."""
+    """Which of the step's processes this one is. `rank` counts from 0; `local_rank` and `local_size` are
+    those of this machine."""
 
     rank: int = 0
     size: int = 1

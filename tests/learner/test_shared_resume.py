@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import MadeUp, make_step, policy, prompt, scorer_of
+from fakes import Interrupted, MadeUp, make_step, policy, prompt, scorer_of
 from two_processes import SHARINGS, by_two
 
 from chainforge.config.grpo import GrpoSettings
@@ -23,21 +23,6 @@ SETTINGS = GrpoSettings(
     learning_rate=5e-4, clip_ratio_high=0.3,
 )  # fmt: skip
 SAFE_POINTS = 4 * (1 + 2)  # of the whole run
-
-
-class Interrupted(Work):
-    """Stops at the safe point of that number, as Ctrl-C does."""
-
-    def __init__(self, folder: Path, at: int) -> None:
-        folder.mkdir(exist_ok=True)
-        super().__init__(folder, every_s=0)  # the processes meet at every safe point
-        self._left = at
-
-    def safe_point(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self.stopping._signal = "Ctrl-C"
-        super().safe_point()
 
 
 def run(sharing: str, work: Work) -> dict[str, Any] | None:
@@ -61,7 +46,7 @@ def go_on_everywhere(folder: Path) -> dict[str, Any]:
         whole = run(sharing, Work(folder / f"whole-{sharing}"))
         stopped = None
         while stopped is None:
-            stopped = run(sharing, Interrupted(folder / f"stopped-{sharing}", 2))
+            stopped = run(sharing, Interrupted(folder / f"stopped-{sharing}", 2, every_s=0))
         found[sharing] = whole, stopped
     return found
 
@@ -78,7 +63,10 @@ def test_stopped_and_begun_again_two_processes_end_in_the_same_bytes(tmp_path: P
 
 
 def stop_in_the_middle(folder: Path) -> dict[str, Any]:
-    return {sharing: run(sharing, Interrupted(folder / sharing, SAFE_POINTS // 2)) for sharing in SHARINGS}
+    return {
+        sharing: run(sharing, Interrupted(folder / sharing, SAFE_POINTS // 2, every_s=0))
+        for sharing in SHARINGS
+    }
 
 
 def go_on(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import SUPERCOT, Beside, completion, learner_of, make_step, policy, prompt, weights
+from fakes import SUPERCOT, Beside, Interrupted, completion, learner_of, make_step, policy, prompt, weights
 
 from chainforge.config.adapter import AdapterSettings
 from chainforge.config.grpo import GrpoSettings
@@ -28,23 +28,8 @@ PROMPTS = [prompt(n) for n in range(1, 9)]
 LORA = AdapterSettings(kind="lora", rank=4)
 
 
-class Interrupted(Work):
-    """Stops at the safe point of that number, as Ctrl-C does."""
-
-    def __init__(self, folder: Path, at: int) -> None:
-        super().__init__(folder, every_s=1000)
-        self._left = at
-
-    def safe_point(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self.stopping._signal = "Ctrl-C"
-        super().safe_point()
-
-
 def stopped_everywhere(run: Callable[[Work], Any], folder: Path, *, every: int = 1) -> int:
     """Stop at a safe point, go on to the next, stop again, …: how many runs it takes to the end."""
-    folder.mkdir(exist_ok=True)
     for number in count(1):
         try:
             run(Interrupted(folder, every))
