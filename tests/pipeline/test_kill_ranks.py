@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import statistics
 import subprocess
 import time
 
@@ -14,6 +15,7 @@ from interrupting import said, start, under_way, wait_for
 pytestmark = pytest.mark.slow
 
 STEP = ("python", "-m", "stages.grpo", "grpo_reasoning")
+ENDS_WITHIN_S = 60.0  # the code kills whoever is left after 6; the rest is for a machine that is busy
 OUTPUTS = ("checkpoints/qwen_rl_ckpt_stage2", "metrics", "plots")
 
 
@@ -46,10 +48,10 @@ def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bytes(
 ) -> None:
     clone = copy_clone(ready, tmp_path_factory.mktemp("killed") / "clone")
     chance = random.Random(moments)
-    hit = 0
+    took: list[float] = []  # seconds from a kill to the end of the step, which outlives its ranks
     for _ in range(moments):
         process = start(clone, *STEP)
-        wait_for(lambda: "going on" in said(clone), process) if hit else wait_for(
+        wait_for(lambda: "going on" in said(clone), process) if took else wait_for(
             under_way(clone, "grpo_reasoning"), process
         )
         time.sleep(chance.uniform(0, 1))
@@ -58,13 +60,16 @@ def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bytes(
         ranks = ranks_of(process)
         number = chance.randrange(2)
         os.kill(ranks[number].pid, signal.SIGKILL)
-        code = process.wait(timeout=600)
+        killed = time.monotonic()
+        code = process.wait(timeout=ENDS_WITHIN_S)
+        took.append(time.monotonic() - killed)
         assert code == 128 + signal.SIGKILL, said(clone)
         assert f"grpo_reasoning: rank {number} of 2 was killed (signal 9)" in said(clone)
         assert "Traceback" not in said(clone)
         assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
-        hit += 1
     assert "going on from the state" in clone.run(*STEP)
-    assert hit
+    assert took
+    times = f"{[round(s, 1) for s in took]}, median {statistics.median(took):.1f}"
+    print("from the kill to the end, s:", times)  # noqa: T201
     assert clone.sha256(*OUTPUTS) == undisturbed
     assert list(clone.folder.rglob("*.partial")) == []
