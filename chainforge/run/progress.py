@@ -22,7 +22,7 @@ def progress(
     unit: str = "step",
     delay_s: float = 0.0,
 ) -> "tqdm[T]":
-    """Iterate with a progress bar; `set_postfix` shows figures beside it. It is not shown before `delay_s`."""
+    """Iterate with a progress bar, not shown before `delay_s`; `set_postfix` shows figures beside it."""
     live = sys.stderr.isatty()
     return tqdm(
         items,

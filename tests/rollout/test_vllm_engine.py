@@ -1,4 +1,4 @@
-"""vLLM as an engine, on a stand-in for its server that computes: completions, hand-overs, and what goes wrong."""
+"""vLLM as an engine, on a stand-in for its server: completions, hand-overs, and what goes wrong."""
 
 from asyncio import CancelledError
 from collections.abc import Iterator
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from fake_vllm import Fake, Faults, serving
 from fakes import learner_of, make_step, policy
 from hypothesis import given
@@ -124,10 +123,12 @@ def test_work_is_dealt_out_whole_and_evenly(sizes: list[int], servers: int) -> N
 
 def test_completions_come_while_the_step_does_other_things(tmp_path: Path) -> None:
     made = policy()
-    with served(tmp_path) as (urls, _):
-        with closing(VllmEngine(made, step_with(urls, tmp_path), frozen=True)) as engine:
-            wait = engine.begin(REQUESTS, SETTINGS)
-            assert wait() == wait() == engine.generate(REQUESTS, SETTINGS)
+    with (
+        served(tmp_path) as (urls, _),
+        closing(VllmEngine(made, step_with(urls, tmp_path), frozen=True)) as engine,
+    ):
+        wait = engine.begin(REQUESTS, SETTINGS)
+        assert wait() == wait() == engine.generate(REQUESTS, SETTINGS)
 
 
 def test_what_is_under_way_ends_with_the_engine(tmp_path: Path) -> None:
@@ -227,9 +228,11 @@ def test_weights_that_have_not_moved_are_not_stale(tmp_path: Path) -> None:
 
 
 def test_a_server_that_serves_something_else_is_refused(tmp_path: Path) -> None:
-    with served(tmp_path, stale_from=2) as (urls, _):
-        with pytest.raises(ChainForgeError, match=f"{urls[0]} does not serve the checkpoint .*nats"):
-            VllmEngine(policy(), step_with(urls, tmp_path), frozen=True)
+    with (
+        served(tmp_path, stale_from=2) as (urls, _),
+        pytest.raises(ChainForgeError, match=f"{urls[0]} does not serve the checkpoint .*nats"),
+    ):
+        VllmEngine(policy(), step_with(urls, tmp_path), frozen=True)
 
 
 def test_a_server_with_tied_embeddings_is_refused(tmp_path: Path) -> None:
@@ -270,18 +273,22 @@ def test_a_server_that_takes_too_long_to_load_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_process, "DYING_S", 0.0)
-    with served(tmp_path, sync_takes_s=30.0) as (urls, _):
-        with pytest.raises(ChainForgeError, match="loading .*: no answer within 0.5 s"):
-            VllmEngine(policy(), step_with(urls, tmp_path, sync_timeout_s=0.5), frozen=True)
+    with (
+        served(tmp_path, sync_takes_s=30.0) as (urls, _),
+        pytest.raises(ChainForgeError, match=r"loading .*: no answer within 0.5 s"),
+    ):
+        VllmEngine(policy(), step_with(urls, tmp_path, sync_timeout_s=0.5), frozen=True)
 
 
 def test_a_prompt_that_is_too_long_is_not_sent(tmp_path: Path) -> None:
-    with served(tmp_path) as (urls, (fake,)):
-        with closing(VllmEngine(policy(), step_with(urls, tmp_path), frozen=True)) as engine:
-            before = len(fake.calls)
-            with pytest.raises(ChainForgeError, match="507 tokens and max_new_tokens 6 .* 512"):
-                engine.generate([Request([1] * 507, [1])], SETTINGS)
-            assert len(fake.calls) == before
+    with (
+        served(tmp_path) as (urls, (fake,)),
+        closing(VllmEngine(policy(), step_with(urls, tmp_path), frozen=True)) as engine,
+    ):
+        before = len(fake.calls)
+        with pytest.raises(ChainForgeError, match=r"507 tokens and max_new_tokens 6 .* 512"):
+            engine.generate([Request([1] * 507, [1])], SETTINGS)
+        assert len(fake.calls) == before
 
 
 def test_what_a_killed_process_left_in_memory_goes(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Whether a server serves what it was given: after each hand-over it scores a few fixed sequences.
 
-Two things are compared. The scores must be those of the policy, within what rounding makes of them. And where
-the policy's own have moved since the server's last did, those of the server must have moved too: a server that
-goes on with weights of the step before, after a small step, is within any tolerance.
+The scores must be those of the policy, within what rounding makes of them. And where the policy's own have
+moved since the server's last did, those of the server must have moved too: after a small step, a server that
+goes on with the weights of the step before is within any tolerance.
 """
 
 import math
@@ -19,7 +19,7 @@ from chainforge.models.batch import Tokens
 # measured with SmolLM2-135M on a CPU, where the mean is XXX
 TOLERANCE = {"float32": 0.01}
 TOLERANCE_16 = 0.15
-# How far the policy's scores must have moved, as a mean in nats, for a server's to have moved by a bit at least.
+# How far the policy's scores have moved, as a mean in nats, where a server's must have moved by a bit.
 MOVED = {"float32": 1e-5}
 MOVED_16 = 1e-3
 EQUALLY = 0.01  # nats
@@ -29,6 +29,10 @@ TEXTS = (
     "The ship left the harbour before dawn, and by noon nobody on the shore could see its sails any more.",
     "def mean(values):\n    return sum(values) / len(values)\n\nprint(mean([1, 2, 3.5]))",
     "Wenn es morgen regnet, bleiben wir zu Hause; sonst gehen wir an den See und nehmen das Boot.",
+)
+ADVICE = (
+    "start it as docs/vllm.md says, on a copy of this model with tie_word_embeddings: false in config.json; "
+    "or leave runtime.vllm.urls empty, and the step starts a server of its own"
 )
 
 
@@ -60,7 +64,7 @@ class SyncCheck:
         if not difference <= self._tolerance:  # nor where it is no number
             raise ChainForgeError(
                 f"{url} does not serve {what}: its log-probabilities of {len(now.ours)} tokens differ from "
-                f"the policy's by {difference:.3g} nats on average, and rounding explains {self._tolerance:g}",
+                f"the policy's by {difference:.3g} nats on average; rounding explains {self._tolerance:g}",
                 ADVICE,
             )
         before = self._last_moved.get(url)
@@ -68,17 +72,11 @@ class SyncCheck:
             self._last_moved[url] = now
         elif (moved := mean_difference(now.ours, before.ours)) > self._moved:
             raise ChainForgeError(
-                f"{url} does not serve {what}: the policy's log-probabilities have moved by {moved:.3g} nats on "
-                "average, and the server's are the same to the last bit: it is stale",
+                f"{url} does not serve {what}: it is stale: the policy's log-probabilities have moved by "
+                f"{moved:.3g} nats on average, and the server's are the same to the last bit",
                 ADVICE,
             )
         return difference
-
-
-ADVICE = (
-    "start it on a copy whose config.json says tie_word_embeddings: false, of this model, with no quantization "
-    "and a vLLM that was tried (0.32); or leave runtime.vllm.urls empty, and the step starts its own"
-)
 
 
 def mean_difference(one: Sequence[float], other: Sequence[float]) -> float:
@@ -87,14 +85,14 @@ def mean_difference(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def check_head(url: str, theirs: Sequence[Sequence[float]], vocabulary: int) -> None:
-    """Raise ChainForgeError unless a server that was given an LM head of zeros finds all tokens equally likely.
+    """Raise ChainForgeError unless a server that was given an LM head of zeros finds all tokens alike.
 
     One that was started on tied embeddings may keep the head that it made of them.
     """
     if any(abs(x + math.log(vocabulary)) > EQUALLY for row in theirs for x in row):
         raise ChainForgeError(
-            f"{url} loads no LM head: it was started on a model with tied embeddings, and would go on with the "
-            "head that it made of them, whatever it is given",
+            f"{url} loads no LM head: it was started on a model with tied embeddings, and would go on with "
+            "the head that it made of them, whatever it is given",
             ADVICE,
         )
 

@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     import httpx2
 
 CONNECT_S = 30.0
-SCORES_S = 300.0  # for one sequence of a few dozen tokens: a server compiles its kernels at the first
 AGAIN = "read the log of the server; then run the same command again: the step goes on from its last save"
 
 
 class ServerFailed(ChainForgeError):
-    """A server did not answer, or answered with an error. `status` is that of HTTP, if there was an answer."""
+    """A server did not answer, or answered with an error. `status`: of HTTP, if there was an answer."""
 
     def __init__(self, problem: str, fix: str = AGAIN, status: int | None = None) -> None:
         super().__init__(problem, fix)
@@ -39,7 +38,7 @@ def call(
     params: Any = None,
     method: str = "POST",
 ) -> Any:
-    """The JSON or text of one answer, or None for an empty one. `doing` says what for: "loading the weights of step 3".
+    """The JSON or text of one answer, or None for an empty one. `doing`: what for, as "loading the weights".
 
     Raises ServerFailed.
     """
@@ -63,7 +62,7 @@ async def ask_all(
     stall_s: float,
     doing: str,
 ) -> None:
-    """Ask for each of these completions, at most `at_once` at a time; `take(place, answer)` is called for each.
+    """Ask for these completions, at most `at_once` at a time; each answer goes to `take(place, answer)`.
 
     Raises ServerFailed, also where none of them ends for `stall_s` seconds. Then the others are cancelled.
     """
@@ -97,8 +96,11 @@ async def ask_all(
             await asyncio.gather(*pending, *done, return_exceptions=True)
 
 
-def scores(url: str, model: str, sequences: Sequence[Sequence[int]], *, doing: str) -> list[list[float]]:
-    """Log-probabilities of the tokens of each sequence after its first, in nats at temperature 1."""
+def scores(
+    url: str, model: str, sequences: Sequence[Sequence[int]], *, doing: str, within_s: float
+) -> list[list[float]]:
+    """Log-probabilities of the tokens of each sequence after its first, in nats at temperature 1. `within_s`:
+    for one sequence; at the first a server may compile its kernels."""
     found = []
     for ids in sequences:
         body = {
@@ -108,7 +110,7 @@ def scores(url: str, model: str, sequences: Sequence[Sequence[int]], *, doing: s
             "temperature": 0.0,
             "prompt_logprobs": 0,
         }
-        answer = call(url, "/v1/completions", body=body, doing=doing, within_s=SCORES_S)
+        answer = call(url, "/v1/completions", body=body, doing=doing, within_s=within_s)
         try:
             given = answer["choices"][0]["prompt_logprobs"][1:]
             found.append(

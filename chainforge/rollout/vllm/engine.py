@@ -36,21 +36,20 @@ class VllmEngine:
         """`max_len`: tokens of the longest prompt with its completion; None for what the model can read."""
         precision = step.settings.precision
         settle_precision(precision, policy.model)
-        self._policy, self._name, self._world = policy, step.name, step.world
-        self._dtype, self._frozen = CASTS.get(precision, policy.model.dtype), frozen
-        self._takes_adapter = (
-            adapter is not None and adapter.kind == "lora"
-        )  # over weights that are not rounded
-        self._check = SyncCheck(precision)
+        self._world, self._check = step.world, SyncCheck(precision)
+        self._dtype = CASTS.get(precision, policy.model.dtype)
+        # That of qlora belongs to weights of 4 bits, which servers do not have: they get merged ones.
+        rank = adapter.rank if adapter and adapter.kind == "lora" else None
+        self._swaps = rank is not None
         self._first: FirstProcess | None = None
         try:
+            found = (0, 0, False)
             if self._world.is_first:
-                rank = adapter.rank if adapter and self._takes_adapter else None
                 self._first = FirstProcess(
                     policy, step, self._dtype, max_len=max_len, frozen=frozen, adapter_rank=rank
                 )
-            servers = self._first and self._first.servers
-            found = servers and [len(servers.urls), servers.max_len, servers.sleeps]
+                servers = self._first.servers
+                found = (len(servers.urls), servers.max_len, servers.sleeps)
             count, most, self._sleeps = self._world.hand_out(found)
             self.rows = step.runtime.rollout_rows * count
             self._probes = probes(policy.tokenizer, most)
@@ -76,8 +75,7 @@ class VllmEngine:
             found: list[list[Sampled]] = []
             if self._first:
                 found = self._first.finish(sampling or self._first.begin(requests, settings))
-                if self._sleeps and not self._frozen:
-                    self._first.servers.sleep()
+                self._first.servers.sleep()
             self._world.share(None)  # may take hours, which torch.distributed would not wait
             return self._world.gather(found)[0]
 
@@ -87,7 +85,7 @@ class VllmEngine:
         """See `Engine`. Raises ChainForgeError where a server does not serve what it was given."""
         self._wake()
         what = f"the weights of step {version}"
-        if not (self._takes_adapter and self._swap_adapter(source, version, what)):
+        if not (self._swaps and self._swap_adapter(source, version, what)):
             weights = gather(source.weights(), self._dtype, keep=self._first is not None)
             if self._first:
                 self._first.take_weights(weights, version, what)
@@ -96,10 +94,9 @@ class VllmEngine:
     def _swap_adapter(self, source: Source, version: int, what: str) -> bool:
         adapter = source.adapter()
         assert adapter is not None
-        self._takes_adapter = self._world.hand_out(
-            self._first and self._first.take_adapter(adapter, version, what)
-        )
-        return self._takes_adapter
+        is_taken = self._first.take_adapter(adapter, version, what) if self._first else False
+        self._swaps = self._world.hand_out(is_taken)
+        return self._swaps
 
     def _compare(self, source: Source, what: str) -> None:
         """Raise ChainForgeError unless each server says of a few sequences what the policy says."""

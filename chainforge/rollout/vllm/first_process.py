@@ -34,7 +34,7 @@ DYING_S = 5.0  # that a server may take from breaking its connections to its end
 
 
 class FirstProcess:
-    """Servers that serve the policy as it was loaded, started here or joined. `close` ends what was started."""
+    """Servers for the policy as it was loaded, started here or joined. `close` ends what was started."""
 
     def __init__(
         self,
@@ -101,7 +101,11 @@ class FirstProcess:
         """What each server says of these sequences: see `client.scores`."""
         doing = f"scoring a few sequences, to see whether it serves {what}"
         with self._watching(doing):
-            return [scores(url, self.model, sequences, doing=doing) for url in self.servers.urls]
+            within_s = self._runtime.sync_timeout_s
+            return [
+                scores(url, self.model, sequences, doing=doing, within_s=within_s)
+                for url in self.servers.urls
+            ]
 
     def begin(self, requests: Sequence[Request], settings: SamplingSettings) -> Sampling:
         """Ask for completions. Raises ChainForgeError where one might be longer than a server takes."""

@@ -15,7 +15,7 @@ Read = Callable[[str, Any], Sampled]  # of a server's url, and its answer
 
 
 class Sampling:
-    """One HTTP request per completion, sent by a thread of its own. Nothing is asked of others but servers."""
+    """One HTTP request per completion, sent by a thread of its own."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Sampling:
         stall_s: float,
         doing: str,
     ) -> None:
-        """`at_once` at each server. `stall_s`: seconds without a completion after which one counts as hung."""
+        """`at_once`: at each server. `stall_s`: seconds without a completion, after which one is hung."""
         self._found: list[dict[int, Sampled]] = [{} for _ in requests]
         self._done: Future[None] = Future()
         self._loop = asyncio.new_event_loop()

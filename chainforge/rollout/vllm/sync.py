@@ -46,7 +46,7 @@ class Handover:
         self.way = ""
 
     def adapter(self, adapter: Mapping[str, Tensor], version: int, what: str) -> bool:
-        """Swap it while servers run. False where the first is refused: then merged weights are another way."""
+        """Swap it while servers run. False where the first is refused: then weights have to be merged."""
         path = self._folder / f"adapter-{version}"  # another each time: prompts are cached by it
         with whole_folder(path) as partial:
             save_adapter(self._policy.model, partial, adapter)
@@ -104,7 +104,7 @@ class Handover:
 def gather(
     weights: Iterator[tuple[str, Tensor]], dtype: torch.dtype, *, keep: bool = True
 ) -> dict[str, Tensor]:
-    """A copy on the CPU, of each name its own. All processes iterate; nothing is left where `keep` is false."""
+    """A copy on the CPU, of each name its own. All processes iterate; without `keep` nothing is left."""
     own = {}
     for name, weight in weights:
         if keep:
