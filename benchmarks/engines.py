@@ -83,7 +83,7 @@ def measure(given: Namespace, rows: int) -> dict[str, Cost]:
                         policy,
                         step,
                         frozen=True,
-                        max_len=PROMPT_TOKENS + given.tokens,
+                        max_len=lambda: PROMPT_TOKENS + given.tokens,
                     )
                 )
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from chainforge.config.evaluate import EvaluateSettings
@@ -13,7 +14,7 @@ from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.outputs import write_json
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Group, Prompt
-from chainforge.rollout.complete import batch_size, complete
+from chainforge.rollout.complete import batch_size, complete, longest_sequence
 from chainforge.rollout.open_engine import device_of_checkpoint, open_engine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
@@ -28,7 +29,8 @@ def main(run: Run[EvaluateSettings]) -> None:
     scorer.check(prompts)
     device = device_of_checkpoint(settings.engine, start_torch(step.settings, step.runtime))
     policy = load_policy(Path("checkpoints") / checkpoint, device)
-    engine = open_engine(settings.engine, policy, step, frozen=True)
+    longest = partial(longest_sequence, policy.tokenizer, prompts, settings, step)
+    begin = partial(open_engine, settings.engine, frozen=True, max_len=longest)
 
     def ask(kind: str, count: int, temperature: float) -> list[Group]:
         sampling = settings.model_copy(update={"temperature": temperature})
@@ -39,11 +41,10 @@ def main(run: Run[EvaluateSettings]) -> None:
 
             return complete(engine, policy.tokenizer, batch, count, sampling, step, seed=seed)
 
-        title = f"{step.name} {kind}"
-        size = batch_size(engine, count)
+        title, size = f"{step.name} {kind}", batch_size(engine, count)
         return sample_and_score(prompts, sample, size, scorer, work.journal(kind), work, title)
 
-    with closing(engine), open_work(run.inputs, step.runtime) as work:
+    with open_work(run.inputs, step.runtime) as work, closing(begin(policy, step)) as engine:
         sampled = ask("sampled", settings.samples, settings.temperature)
         check_bench(sampled, settings, bench)
         greedy = ask("greedy", 1, 0.0) if settings.greedy else [None] * len(sampled)

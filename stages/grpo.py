@@ -12,6 +12,7 @@ from chainforge.loops.grpo.train import train
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Prompt
+from chainforge.rollout.complete import longest_sequence
 from chainforge.rollout.open_engine import open_engine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
@@ -30,13 +31,14 @@ def main(run: Run[GrpoSettings]) -> None:
     compares = settings.kl_coeff > 0 and not settings.adapter
     reference = partial(load_policy, settings.start_from, device) if compares else None
     apart = splits_weights(step) or settings.adapter is not None
-    engine = open_engine(settings.engine, policy, step, apart=apart, adapter=settings.adapter)
-    learner = LocalLearner(policy, settings, step, reference=reference, samples_apart=apart)
+    longest = partial(longest_sequence, policy.tokenizer, [*own, *extra], settings, step)
+    begin = partial(open_engine, settings.engine, max_len=longest, apart=apart, adapter=settings.adapter)
     with (
         open_work(run.inputs, step.runtime) as work,
         step.output_folder(settings.output) as folder,
-        closing(engine),
+        closing(begin(policy, step)) as engine,
     ):
+        learner = LocalLearner(policy, settings, step, reference=reference, samples_apart=apart)
         table, summary = train(learner, engine, scorer, prompts, settings, step, work)
         learner.save(folder)
         step.finish(summary, table)

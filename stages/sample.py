@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 
 from chainforge.config.sample import SampleSettings
 from chainforge.errors import ChainForgeError
@@ -11,7 +12,7 @@ from chainforge.loops.scored_batches import sample_and_score
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Prompt
-from chainforge.rollout.complete import batch_size, complete
+from chainforge.rollout.complete import batch_size, complete, longest_sequence
 from chainforge.rollout.open_engine import device_of_checkpoint, open_engine
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
@@ -27,7 +28,8 @@ def main(run: Run[SampleSettings]) -> None:
     scorer.check(prompts)
     device = device_of_checkpoint(settings.engine, start_torch(step.settings, step.runtime))
     policy = load_policy(settings.start_from, device)
-    engine = open_engine(settings.engine, policy, step, frozen=True)
+    longest = partial(longest_sequence, policy.tokenizer, prompts, settings, step)
+    begin = partial(open_engine, settings.engine, frozen=True, max_len=longest)
 
     def sample(batch: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
         def seed(place: int, number: int) -> int:
@@ -35,7 +37,7 @@ def main(run: Run[SampleSettings]) -> None:
 
         return complete(engine, policy.tokenizer, batch, settings.samples, settings, step, seed=seed)
 
-    with closing(engine), open_work(run.inputs, step.runtime) as work:
+    with open_work(run.inputs, step.runtime) as work, closing(begin(policy, step)) as engine:
         size = batch_size(engine, settings.samples)
         groups = sample_and_score(prompts, sample, size, scorer, work.journal("groups"), work, step.name)
         examples, counts = accept(groups, settings)

@@ -1,5 +1,7 @@
 """The engine that the settings name."""
 
+from collections.abc import Callable
+
 import torch
 
 from chainforge.config.adapter import AdapterSettings
@@ -19,14 +21,14 @@ def open_engine(
     *,
     frozen: bool = False,
     apart: bool = False,
-    max_len: int | None = None,
+    max_len: Callable[[], int] | None = None,
     adapter: AdapterSettings | None = None,
 ) -> Engine:
-    """The caller closes it. `frozen` and `apart`: see `LocalEngine`.
-
-    `max_len` and `adapter`: see `VllmEngine`."""
+    """The caller closes it. `frozen` and `apart`: see `LocalEngine`; `adapter`: see `VllmEngine`. `max_len`
+    counts the tokens of the longest prompt with its completion, where that is asked for."""
     if settings.kind == "vllm":
-        return VllmEngine(policy, step, max_len=max_len, frozen=frozen, adapter=adapter)
+        length = max_len() if max_len else None
+        return VllmEngine(policy, step, max_len=length, frozen=frozen, adapter=adapter)
     return SharedEngine(LocalEngine(policy, step, frozen=frozen, apart=apart), step.world)
 
 
