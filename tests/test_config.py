@@ -427,3 +427,21 @@ def test_a_dual_clip_that_cannot_work_stops_before_any_training(wrong: dict[str,
     known = {"output": "a", "start_from": "b", "prompts": "c", "rewards": {"correct": 1.0}}
     with pytest.raises(ValueError, match="dual_clip"):
         GrpoSettings.model_validate(known | wrong)
+
+
+def test_maxrl_with_a_negative_weight_stops_before_any_training() -> None:
+    known = {"output": "a", "start_from": "b", "prompts": "c", "rewards": {"correct": 1.0, "short": -0.1}}
+    with pytest.raises(ValueError, match="maxrl divides by the mean"):
+        GrpoSettings.model_validate(known | {"scale_rewards": "maxrl"})
+    GrpoSettings.model_validate(known | {"scale_rewards": "gdpo"})
+
+
+def test_a_setting_of_the_correction_can_be_given_alone_and_a_misspelt_one_is_named(project: Path) -> None:
+    use("tiny")
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("    token_cap: 2.0\n", "    token_cap: 5.0\n"))
+    found = settings_of(GrpoSettings, "grpo_reasoning").sampling_correction
+    assert (found.when, found.token_cap, found.sequence_band) == ("auto", 5.0, [0.99, 1.01])
+    (project / "params.yaml").write_text(text.replace("    token_cap: 2.0\n", "    token_cop: 5.0\n"))
+    with pytest.raises(ChainForgeError, match=r"(?s)sampling_correction.*did you mean 'token_cap'"):
+        settings_of(GrpoSettings, "grpo_reasoning")

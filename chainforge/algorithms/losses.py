@@ -1,7 +1,8 @@
 """Policy losses: one row of `LOSSES` each. B completions of a micro-batch, T completion tokens.
 
-A row is a loss's ratio of probabilities, its gain per token, the weight of a token, and what the sum over the
-step's N completions is divided by. docs/settings.md shows the formula that begins each function's docstring.
+A row is a loss's ratio of probabilities, its gain per token, which tokens count as clipped, the weight of a
+token, and what the sum over the step's N completions is divided by. docs/settings.md shows the formula that
+begins each function's docstring.
 Settings name a loss by its row and must not wait for torch, so this module uses the methods of tensors only.
 """
 
@@ -27,6 +28,9 @@ class LossSettings:
     clip_ratio: float  # lowest ratio that still counts is 1 - clip_ratio
     clip_ratio_high: float | None = None  # highest is 1 + this, None: 1 + clip_ratio; a cap: this itself
     dual_clip: float | None = None  # cap on the ratio where the advantage is negative; None: no cap
+    dppo_delta: float = 0.2  # how far a token's probability may move
+    sapo_temperature_pos: float = 1.0  # how fast the gradient fades with the ratio, where the advantage is
+    sapo_temperature_neg: float = 1.05  # positive, and elsewhere
     kl_coeff: float = 0.0
     kl_estimator: str = "k3"
     kl_importance_weighted: bool = False  # multiply the KL term by the ratio, with its gradient
@@ -40,7 +44,7 @@ class LossSettings:
             raise ChainForgeError(
                 f"{self.loss_type} needs clip_ratio_high, its cap on the ratio", "set it, e.g. to 5.0"
             )
-        if self._caps and self.dual_clip is not None:
+        if LOSSES[self.loss_type].gain is not clipped_gain and self.dual_clip is not None:
             raise ChainForgeError(f"dual_clip has no effect on {self.loss_type}", "set dual_clip to null")
         if self.dual_clip is not None and self.dual_clip <= self.highest_ratio:
             raise ChainForgeError(
@@ -69,6 +73,8 @@ class Loss(NamedTuple):
 
     log_ratio: Callable[[Tensor, Tensor], Tensor]  # (log ratio per token, mask) -> BT, or B1 for a sequence
     gain: Callable[[Tensor, Tensor, Tensor, LossSettings], Tensor]  # (ratio, advantage, logp, settings)
+    # (ratio, logp, settings) -> what is too low for a negative advantage, and too high for a positive one
+    clipped: Callable[[Tensor, Tensor, LossSettings], tuple[Tensor, Tensor]]
     weight: Callable[[Tensor, LossSettings], Tensor]  # (mask_BT, settings) -> weight_BT
     total: Callable[[Tensor], float]  # mask_NT of the whole step -> what to divide by
     arxiv: str
@@ -99,6 +105,48 @@ def capped_gain(ratio_BT: Tensor, advantage_B1: Tensor, logp_BT: Tensor, setting
     return ratio_BT.clamp(max=settings.highest_ratio).detach() * advantage_B1 * logp_BT
 
 
+def divergence_gain(
+    ratio_BT: Tensor, advantage_B1: Tensor, logp_BT: Tensor, settings: LossSettings
+) -> Tensor:
+    """ρ·A, 0 where clipped: DPPO's, arXiv 2602.04879, with the total variation of a token as its divergence.
+
+    A rare token may grow a hundredfold, and a likely one may not lose half of its probability.
+    """
+    low_BT, high_BT = divergence_bounds(ratio_BT, logp_BT, settings)
+    outside_BT = (low_BT & (advantage_B1 < 0)) | (high_BT & (advantage_B1 > 0))
+    return (ratio_BT * advantage_B1).masked_fill(outside_BT, 0.0)
+
+
+def soft_gain(ratio_BT: Tensor, advantage_B1: Tensor, logp_BT: Tensor, settings: LossSettings) -> Tensor:
+    """4/τ·sigmoid(τ·(ρ − 1))·A: SAPO's, arXiv 2511.20347. At ρ = 1 its gradient is that of ρ·A; from there
+    it fades. τ is `sapo_temperature_pos` where A > 0, else `sapo_temperature_neg`."""
+    negative_B1 = advantage_B1.new_full(advantage_B1.shape, settings.sapo_temperature_neg)
+    temperature_B1 = negative_B1.masked_fill(advantage_B1 > 0, settings.sapo_temperature_pos)
+    return (temperature_B1 * (ratio_BT - 1)).sigmoid() * 4 / temperature_B1 * advantage_B1
+
+
+def ratio_bounds(ratio_BT: Tensor, logp_BT: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor]:
+    """ρ < 1 − `clip_ratio`, ρ > 1 + `clip_ratio_high`: these two, for advantages below and above 0."""
+    return ratio_BT < settings.lowest_ratio, ratio_BT > settings.highest_ratio
+
+
+def ratio_cap(ratio_BT: Tensor, logp_BT: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor]:
+    """ρ > `clip_ratio_high`: there is no lower bound."""
+    return ratio_BT < 0, ratio_BT > settings.highest_ratio
+
+
+def divergence_bounds(ratio_BT: Tensor, logp_BT: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor]:
+    """p_old − p > `dppo_delta`, p − p_old > `dppo_delta`: p is a token's probability."""
+    ratio_BT, p_BT = ratio_BT.detach(), logp_BT.detach().exp()
+    moved_BT = p_BT - p_BT / ratio_BT
+    return moved_BT < -settings.dppo_delta, moved_BT > settings.dppo_delta
+
+
+def no_bounds(ratio_BT: Tensor, logp_BT: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor]:
+    """none: the gradient fades instead."""
+    return ratio_BT < 0, ratio_BT < 0
+
+
 def per_token(mask_BT: Tensor, settings: LossSettings) -> Tensor:
     """1: a long completion weighs more. DAPO, arXiv 2503.14476, section 3.3."""
     return mask_BT
@@ -126,10 +174,14 @@ def tokens(mask_NT: Tensor) -> float:
 
 # bnpo and dapo differ in TRL by the batch whose tokens they count; over the whole step they are one.
 LOSSES: Mapping[str, Loss] = {
-    "grpo": Loss(token_log_ratio, clipped_gain, per_completion, completions, "2402.03300"),
-    "bnpo": Loss(token_log_ratio, clipped_gain, per_token, tokens, "2503.14476"),
-    "dr_grpo": Loss(token_log_ratio, clipped_gain, per_allowed_token, completions, "2503.20783"),
-    "dapo": Loss(token_log_ratio, clipped_gain, per_token, tokens, "2503.14476"),
-    "cispo": Loss(token_log_ratio, capped_gain, per_token, tokens, "2506.13585"),
-    "gspo": Loss(sequence_log_ratio, clipped_gain, per_completion, completions, "2507.18071"),
+    "grpo": Loss(token_log_ratio, clipped_gain, ratio_bounds, per_completion, completions, "2402.03300"),
+    "bnpo": Loss(token_log_ratio, clipped_gain, ratio_bounds, per_token, tokens, "2503.14476"),
+    "dr_grpo": Loss(
+        token_log_ratio, clipped_gain, ratio_bounds, per_allowed_token, completions, "2503.20783"
+    ),
+    "dapo": Loss(token_log_ratio, clipped_gain, ratio_bounds, per_token, tokens, "2503.14476"),
+    "cispo": Loss(token_log_ratio, capped_gain, ratio_cap, per_token, tokens, "2506.13585"),
+    "gspo": Loss(sequence_log_ratio, clipped_gain, ratio_bounds, per_completion, completions, "2507.18071"),
+    "dppo": Loss(token_log_ratio, divergence_gain, divergence_bounds, per_token, tokens, "2602.04879"),
+    "sapo": Loss(token_log_ratio, soft_gain, no_bounds, per_completion, completions, "2511.20347"),
 }

@@ -23,11 +23,13 @@ def policy_loss(
     advantage_B: Tensor,
     mask_BT: Tensor,
     settings: LossSettings,
+    importance_BT: Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
     """The negated objective summed over completions, and (sum, count) pairs to log.
 
     Divide by `loss_denominator` of the whole step: being sums, loss and stats are the same for any size of
     micro-batch. On-policy, `old_logp_BT` is `logp_BT.detach()`. What stands in padding never matters.
+    `importance_BT` are weights of the gain, see importance_sampling.py; the KL and the denominator have none.
     """
     if (ref_logp_BT is None) != (settings.kl_coeff == 0):
         found = "no reference log-probabilities" if ref_logp_BT is None else "reference log-probabilities"
@@ -40,7 +42,9 @@ def policy_loss(
 
     ratio_BT = loss.log_ratio(logp_BT - old_logp_BT, mask_BT).exp()
     value_BT = -loss.gain(ratio_BT, advantage_B1, logp_BT, settings)
-    stats = clip_stats(ratio_BT, advantage_B1, mask_BT, settings)
+    if importance_BT is not None:
+        value_BT = value_BT * importance_BT
+    stats = clip_stats(loss.clipped(ratio_BT, logp_BT, settings), advantage_B1, mask_BT)
     if ref_logp_BT is not None:
         kl_BT = KL_ESTIMATORS[settings.kl_estimator](ref_logp_BT.masked_fill(padding_BT, 0.0) - logp_BT)
         kl_BT = kl_BT * ratio_BT if settings.kl_importance_weighted else kl_BT
@@ -57,14 +61,11 @@ def loss_denominator(settings: LossSettings, mask_NT: Tensor) -> float:
     return max(LOSSES[settings.loss_type].total(mask_NT), 1.0)
 
 
-def clip_stats(ratio_BT: Tensor, advantage_B1: Tensor, mask_BT: Tensor, settings: LossSettings) -> Stats:
+def clip_stats(clipped: tuple[Tensor, Tensor], advantage_B1: Tensor, mask_BT: Tensor) -> Stats:
     """How often clipping took the gradient away: below (negative advantage), above (positive), either."""
-    low_BT = (ratio_BT < settings.lowest_ratio) & (advantage_B1 < 0)
-    high_BT = (ratio_BT > settings.highest_ratio) & (advantage_B1 > 0)
-    clipped = {"clip_low": low_BT, "clip_high": high_BT, "clip_region": low_BT | high_BT}
-    return {
-        name: sum_and_count(is_clipped.to(mask_BT.dtype), mask_BT) for name, is_clipped in clipped.items()
-    }
+    low_BT, high_BT = clipped[0] & (advantage_B1 < 0), clipped[1] & (advantage_B1 > 0)
+    found = {"clip_low": low_BT, "clip_high": high_BT, "clip_region": low_BT | high_BT}
+    return {name: sum_and_count(is_clipped.to(mask_BT.dtype), mask_BT) for name, is_clipped in found.items()}
 
 
 def sum_and_count(value_BT: Tensor, mask_BT: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from chainforge.algorithms.losses import LOSSES
 from chainforge.config.adapter import AdapterSettings
 from chainforge.config.collector import CollectorSettings
+from chainforge.config.correction import CorrectionSettings
 from chainforge.config.engine import EngineSettings
 from chainforge.config.loading import Choice, Role
 from chainforge.config.optimizer import OptimizerSettings
@@ -38,7 +39,7 @@ NAMES: dict[Any, str] = {
     Path: "path", str: "text", bool: "true or false", int: "whole number", float: "number", NoneType: "null",
     dict[str, Real]: "reward: weight, …", dict[str, str]: "name: name, …", list[str]: "names",
     PromptSetSettings: "a prompt set", AdapterSettings: "an adapter",
-    EngineSettings: "an engine", VllmSettings: "servers",
+    EngineSettings: "an engine", VllmSettings: "servers", CorrectionSettings: "a correction",
 }  # fmt: skip
 FAR_OFF = 10_000  # a bound that nobody meets on purpose is not shown
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -67,11 +68,15 @@ LOSS_PAGE = """\
 What `grpo.loss_type` selects: the rows of `chainforge/algorithms/losses.py`. An optimizer step has N
 completions i of n_i tokens t. A is a completion's advantage, β = `kl_coeff`, L = `max_new_tokens`; clip(ρ)
 holds ρ between 1 − `clip_ratio` and 1 + `clip_ratio_high` (`clip_ratio` where that is null). Every loss is
-−(sum over i and t of w·(g − β·KL)) / D.
+−(sum over i and t of w·(m·g − β·KL)) / D.
 
-| loss_type | ratio ρ | gain g | weight w | divisor D | arXiv |
-|---|---|---|---|---|---|
+| loss_type | ratio ρ | gain g | clipped | weight w | divisor D | arXiv |
+|---|---|---|---|---|---|---|
 LOSSES
+
+`clipped`: first what `clip_ratio/low_mean` counts where A < 0, then what `clip_ratio/high_mean` counts where
+A > 0. τ is `sapo_temperature_pos` where A > 0, else `sapo_temperature_neg`. p_old is of the policy before its
+first update on the rollout.
 
 D is always that of the whole optimizer step, so `bnpo` and `dapo` are one. Use `dr_grpo` with
 `scale_rewards: none`. `dual_clip` c replaces the unclipped ρ by min(ρ, c). A completion that
@@ -79,8 +84,16 @@ D is always that of the whole optimizer step, so `bnpo` and `dapo` are one. Use 
 KL, with d = log p_ref − log p: k1 is −d, k2 is d² / 2, k3 is exp(d) − 1 − d, each times ρ if
 `kl_importance_weighted`.
 
+m corrects for a sampler that is not quite the policy (`sampling_correction`); it is 1 where that is off. With
+q the probability that the sampler gave a token, m = min(p_old / q, `token_cap`), and 0 in a completion where
+exp(mean over t of log p_old − log q) is outside of `sequence_band`. No gradient flows through m. What it
+leaves out still counts in N, in D and in the KL, as in TRL.
+
 A = (r − mean of the group) / (s + 1e-4). s is the standard deviation, with n − 1, of the group's rewards or
-of the batch's (`scale_rewards: batch`); `none` divides by nothing. Where a group's rewards are equal, A is 0.
+of the batch's (`scale_rewards: batch`), or the mean of the group, where no reward may be negative (`maxrl`,
+arXiv 2602.02710); `none` divides by nothing. `gdpo` (arXiv 2601.05242) computes an A for each reward alone,
+adds them up by their weights, then takes off the mean over the batch and divides by its standard deviation
++ 1e-4. Where a group's rewards are equal, A is 0.
 """
 
 
@@ -94,6 +107,7 @@ def settings_page() -> str:
         ("A prompt set: `prompts.reasoning` and `prompts.general`", PromptSetSettings),
         ("An adapter: `adapter` of `sft` and `grpo`", AdapterSettings),
         ("An engine: `engine` of `grpo`, `sample` and `evaluate`", EngineSettings),
+        ("A correction: `grpo.sampling_correction`", CorrectionSettings),
         ("vLLM servers: `runtime.vllm`", VllmSettings),
         *((f"{title}: part of {verbs}", group) for group, (title, verbs) in GROUPS.items()),
     ]

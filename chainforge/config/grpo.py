@@ -5,13 +5,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from chainforge.algorithms.advantages import SCALES
+from chainforge.algorithms.advantages import DECOUPLED, SCALES
 from chainforge.algorithms.kl import KL_ESTIMATORS
 from chainforge.algorithms.losses import LOSSES, LossSettings
+from chainforge.config.correction import CorrectionSettings
 from chainforge.config.impossible import Impossible
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.sampling import SamplingSettings
 from chainforge.config.types import (
+    Above0,
     AtLeast0,
     Count,
     File,
@@ -64,6 +66,14 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
     """Another upper bound (DAPO: 0.28); for cispo the absolute cap. null: as clip_ratio."""
     dual_clip: Annotated[float, Field(gt=1, le=10**9)] | None = None
     """Bound of the ratio where the advantage is negative; null for none."""
+    dppo_delta: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """For dppo: how far a token's probability may move until its gradient is gone."""
+    sapo_temperature_pos: Above0 = 1.0
+    """For sapo: how fast the gradient fades with the ratio, where the advantage is positive."""
+    sapo_temperature_neg: Above0 = 1.05
+    """The same where it is not."""
+    sampling_correction: CorrectionSettings = CorrectionSettings()
+    """What makes up for a sampler that is not quite the policy."""
     kl_coeff: AtLeast0 = 0.001
     """Weight of the KL to the reference model; at 0 the reference is never computed."""
     kl_estimator: Annotated[str, OneOf(KL_ESTIMATORS)] = "k3"
@@ -72,8 +82,9 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
     """Multiply the KL by the ratio (TRL's use_bias_correction_kl)."""
     ref_sync_steps: Count = 0
     """Every N steps the reference becomes the policy (R1: 400); 0 for never."""
-    scale_rewards: Annotated[str, OneOf(SCALES)] = "group"
-    """What advantages are divided by: the standard deviation of the group, of the batch, or nothing."""
+    scale_rewards: Annotated[str, OneOf((*SCALES, DECOUPLED))] = "group"
+    """What advantages are divided by: the standard deviation of the group, of the batch, nothing, the mean of
+    the group (maxrl); gdpo: each reward by itself first."""
     mask_truncated: bool = False
     """Leave completions cut at max_new_tokens out of the loss; they still shape the baseline."""
     drop_equal_groups: bool = False
@@ -96,6 +107,11 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
             _ = self.loss
         except ChainForgeError as error:
             raise Impossible(error.problem, error.fix) from None
+        if self.scale_rewards == "maxrl" and min(self.rewards.values()) < 0:
+            raise Impossible(
+                "scale_rewards maxrl divides by the mean reward, and a weight is negative",
+                "use weights of 0 or more, or scale_rewards group",
+            )
         if self.max_lag and self.engine.kind == "local":
             raise Impossible(
                 "max_lag 1 samples while the learner works, and engine local shares its weights",

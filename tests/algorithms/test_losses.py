@@ -94,6 +94,7 @@ def test_on_policy_all_losses_follow_the_policy_gradient(seed: int, loss: str) -
     weight_BT = {
         "grpo": mask_BT / mask_BT.sum(-1, keepdim=True).clamp(min=1),
         "gspo": mask_BT / mask_BT.sum(-1, keepdim=True).clamp(min=1),
+        "sapo": mask_BT / mask_BT.sum(-1, keepdim=True).clamp(min=1),
         "dr_grpo": mask_BT / 8,
     }.get(loss, mask_BT.double())
     torch.testing.assert_close(grad_BT, -advantage_B[:, None] * weight_BT, check_dtype=False)
@@ -119,7 +120,7 @@ def test_completion_weights_one_however_long_in_grpo_and_by_length_in_dapo() -> 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_divisor_counts_completions_or_tokens_and_is_never_zero(loss: str) -> None:
     mask_NT = torch.tensor([[1, 0, 0], [1, 1, 1], [0, 0, 0]])
-    expected = 4 if loss in {"bnpo", "dapo", "cispo"} else 3
+    expected = 4 if loss in {"bnpo", "dapo", "cispo", "dppo"} else 3
     assert loss_denominator(settings_of(loss), mask_NT) == expected
     assert loss_denominator(settings_of(loss), torch.zeros(1, 3)) == 1
 
@@ -176,6 +177,41 @@ def test_cispo_keeps_the_gradient_of_every_token_and_caps_its_size(seed: int) ->
     weight_BT = -torch.autograd.grad(value, logp_BT)[0] / advantage_B[:, None]
     torch.testing.assert_close(weight_BT, (logp_BT - old_logp_BT).exp().detach().clamp(max=1.1) * mask_BT)
     assert stats["clip_low"][0] == 0
+
+
+@given(seed=seeds, delta=st.sampled_from((1e-3, 0.02, 0.2)))
+def test_dppo_is_the_plain_policy_gradient_until_a_probability_has_moved_by_delta(
+    seed: int, delta: float
+) -> None:
+    logp_BT, old_logp_BT, _, advantage_B, mask_BT = random_batch(seed)
+    logp_BT = logp_BT.detach().clamp(max=0).requires_grad_()
+    old_logp_BT = old_logp_BT.clamp(max=0)
+    settings = settings_of("dppo", kl_coeff=0.0, dppo_delta=delta)
+    value, stats = policy_loss(logp_BT, old_logp_BT, None, advantage_B, mask_BT, settings)
+    (grad_BT,) = torch.autograd.grad(value, logp_BT)
+    moved_BT = (logp_BT.exp() - old_logp_BT.exp()).detach()
+    away_BT = torch.where(advantage_B[:, None] > 0, moved_BT > delta, moved_BT < -delta) & mask_BT
+    plain_BT = -(logp_BT - old_logp_BT).exp().detach() * advantage_B[:, None] * mask_BT
+    torch.testing.assert_close(grad_BT, plain_BT.masked_fill(away_BT, 0.0))
+    assert stat_means(stats)["clip_region"] == pytest.approx((away_BT.sum() / mask_BT.sum()).item())
+
+
+@given(seed=seeds, positive=st.sampled_from((0.5, 1.0, 3.0)), negative=st.sampled_from((0.5, 1.05, 3.0)))
+def test_the_gradient_of_sapo_is_that_of_the_ratio_at_one_and_fades_from_there(
+    seed: int, positive: float, negative: float
+) -> None:
+    """With p(ρ) = sigmoid(τ(ρ − 1)), the slope of the gain is 4·p·(1 − p)·A: the paper's form of it."""
+    logp_BT, old_logp_BT, _, advantage_B, mask_BT = random_batch(seed, T=1)
+    settings = settings_of("sapo", kl_coeff=0.0, sapo_temperature_pos=positive, sapo_temperature_neg=negative)
+    value, stats = policy_loss(logp_BT, old_logp_BT, None, advantage_B, mask_BT, settings)
+    (grad_BT,) = torch.autograd.grad(value, logp_BT)
+    ratio_BT = (logp_BT - old_logp_BT).exp().detach()
+    temperature_B1 = torch.where(advantage_B > 0, positive, negative)[:, None].double()
+    gate_BT = torch.sigmoid(temperature_B1 * (ratio_BT - 1))
+    slope_BT = 4 * gate_BT * (1 - gate_BT) * advantage_B[:, None]
+    torch.testing.assert_close(grad_BT, -slope_BT * ratio_BT * mask_BT)
+    assert (slope_BT.abs() <= advantage_B.abs()[:, None]).all()
+    assert stats["clip_region"][0] == 0
 
 
 @given(seed=seeds)
@@ -262,6 +298,8 @@ def test_reference_and_kl_coefficient_come_together_or_not_at_all(kl_coeff: floa
         ({"kl_estimator": "k4"}, "no KL estimator"),
         ({"loss_type": "cispo", "clip_ratio_high": None}, "cispo needs clip_ratio_high"),
         ({"loss_type": "cispo", "dual_clip": 3.0}, "no effect on cispo"),
+        ({"loss_type": "dppo", "dual_clip": 3.0}, "no effect on dppo"),
+        ({"loss_type": "sapo", "dual_clip": 3.0}, "no effect on sapo"),
         ({"dual_clip": 1.3}, "not above 1.3"),
     ],
 )

@@ -101,6 +101,8 @@ def test_old_log_probabilities_are_those_of_the_policy_that_sampled_and_cost_no_
 def test_checkpointing_changes_no_gradient(precision: str, tolerance: float) -> None:
     toy, settings, run = policy(), settings_of(), RunSettings(precision=precision)  # type: ignore[arg-type]
     rows = make_rows(toy.tokenizer, random_groups(), settings, STEP)
+    for row, logp_T in zip(rows, logprobs_of(toy, rows, settings), strict=True):
+        row.sampled_logp = logp_T
     found = [
         gradient_of(
             toy, rows, settings, Step("s", run, RuntimeSettings(device="cpu", gradient_checkpointing=on))
@@ -108,6 +110,7 @@ def test_checkpointing_changes_no_gradient(precision: str, tolerance: float) -> 
         for on in (False, True)
     ]
     assert (found[0][0] - found[1][0]).norm() <= tolerance * found[0][0].norm()
+    assert found[0][0].norm() > 1e-3
     assert found[0][1] == pytest.approx(found[1][1], rel=tolerance, abs=1e-6)
 
 

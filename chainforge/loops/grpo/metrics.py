@@ -1,6 +1,6 @@
 """One row of figures per RL step, under the names that TRL's users know."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
 import torch
@@ -9,20 +9,31 @@ from chainforge.algorithms.advantages import deviation, zero_variance_N
 from chainforge.loops.grpo.rollout import rewards_NG
 from chainforge.records import Group
 
+DRIFT, MASKED = "sampling/sampling_logp_difference/mean", "sampling/masked_sequences"
 UPDATE_NAMES = {
     "kl": "kl",
     "entropy": "entropy",
     "clip_low": "clip_ratio/low_mean",
     "clip_high": "clip_ratio/high_mean",
     "clip_region": "clip_ratio/region_mean",
-    "drift": "sampling/sampling_logp_difference/mean",
+    "drift": DRIFT,
     "loss": "loss",
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
 }
+MISMATCH_NAMES = {  # where the sampler may not be the policy
+    "drift_max": "sampling/sampling_logp_difference/max",
+    "ratio_min": "sampling/importance_sampling_ratio/min",
+    "ratio_mean": "sampling/importance_sampling_ratio/mean",
+    "ratio_max": "sampling/importance_sampling_ratio/max",
+    "masked": MASKED,
+    "capped": "sampling/capped_tokens",
+}
+
+OVER_STEPS: Mapping[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max}
 
 
-def columns(rewards: Iterable[str]) -> list[str]:
+def columns(rewards: Iterable[str], *, corrected: bool = False) -> list[str]:
     """The columns of plots/STEP.csv for these rewards."""
     return [
         "reward",
@@ -33,6 +44,7 @@ def columns(rewards: Iterable[str]) -> list[str]:
         "completions/clipped_ratio",
         "num_tokens",
         *UPDATE_NAMES.values(),
+        *(MISMATCH_NAMES.values() if corrected else ()),
     ]
 
 
@@ -66,9 +78,10 @@ def rollout_metrics(groups: Sequence[Group], rewards: Iterable[str]) -> dict[str
 
 
 def update_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over the optimizer steps of one rollout; nothing where no completion had a gradient."""
+    """Means over the optimizer steps of one rollout; nothing where no completion had a gradient. The least of
+    what is named min, the greatest of what is named max."""
     return {
-        column: fmean(values)
-        for name, column in UPDATE_NAMES.items()
+        column: OVER_STEPS.get(column.rpartition("/")[2], fmean)(values)
+        for name, column in (UPDATE_NAMES | MISMATCH_NAMES).items()
         if (values := [u[name] for u in updates if name in u])
     }

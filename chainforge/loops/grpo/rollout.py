@@ -1,13 +1,20 @@
 """The rollout half of GRPO: prompts in, scored groups of completions out."""
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from chainforge.algorithms.advantages import zero_variance_N
+from chainforge.algorithms.advantages import (
+    DECOUPLED,
+    advantages,
+    decoupled_advantages,
+    zero_variance_N,
+    zero_variance_NK,
+)
 from chainforge.config.grpo import GrpoSettings
 from chainforge.errors import ChainForgeError
 from chainforge.loops.grpo.ahead import Ahead
@@ -45,7 +52,7 @@ class Rollout:
             wanted = self.settings.prompts_per_step - len(kept)
             new = self.sample(self.prompts.draw(wanted, drawn), number, drawn)
             drawn += wanted
-            equal = zero_variance_N(rewards_NG(new)).tolist()
+            equal = equal_N(new, self.settings).tolist()
             kept += [group for group, is_equal in zip(new, equal, strict=True) if not is_equal]
             flat += [group for group, is_equal in zip(new, equal, strict=True) if is_equal]
             if len(kept) == self.settings.prompts_per_step:
@@ -77,6 +84,27 @@ class Rollout:
 def rewards_NG(groups: Sequence[Group]) -> Tensor:
     """The weighted rewards; NaN where none applies."""
     return torch.tensor([[score.total for score in group.scores] for group in groups])
+
+
+def parts_NGK(groups: Sequence[Group], rewards: Iterable[str]) -> Tensor:
+    """The rewards one by one, in this order; NaN where one does not apply."""
+    given = [[[s.parts[name] for name in rewards] for s in group.scores] for group in groups]
+    return torch.tensor([[[math.nan if v is None else v for v in K] for K in G] for G in given])
+
+
+def advantages_NG(groups: Sequence[Group], settings: GrpoSettings) -> Tensor:
+    """How much better each completion did than its group."""
+    if settings.scale_rewards == DECOUPLED:
+        weight_K = torch.tensor(list(settings.rewards.values()))
+        return decoupled_advantages(parts_NGK(groups, settings.rewards), weight_K)
+    return advantages(rewards_NG(groups), scale=settings.scale_rewards)
+
+
+def equal_N(groups: Sequence[Group], settings: GrpoSettings) -> Tensor:
+    """Which groups teach nothing: all of their rewards are equal."""
+    if settings.scale_rewards == DECOUPLED:
+        return zero_variance_NK(parts_NGK(groups, settings.rewards)).all(-1)
+    return zero_variance_N(rewards_NG(groups))
 
 
 def check_rewards(

@@ -6,9 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from chainforge.algorithms.advantages import advantages, zero_variance_N
 from chainforge.config.grpo import GrpoSettings
-from chainforge.loops.grpo.rollout import rewards_NG
+from chainforge.loops.grpo.rollout import advantages_NG, equal_N
 from chainforge.models.batch import Tokens
 from chainforge.models.chat import encode_prompt, opening
 from chainforge.records import Group
@@ -35,12 +34,12 @@ def make_rows(
     tokenizer: PreTrainedTokenizerBase, groups: Sequence[Group], settings: GrpoSettings, step: Step
 ) -> list[Row]:
     """Completions with their advantages, group by group."""
-    reward_NG = rewards_NG(groups)
-    advantage_NG = advantages(reward_NG, scale=settings.scale_rewards).tolist()
-    is_equal_N = zero_variance_N(reward_NG).tolist()
     prefill = opening(tokenizer, step.response_format)
     rows = []
-    for group, advantage_G, is_equal in zip(groups, advantage_NG, is_equal_N, strict=True):
+    of_groups = zip(
+        groups, advantages_NG(groups, settings).tolist(), equal_N(groups, settings).tolist(), strict=True
+    )
+    for group, advantage_G, is_equal in of_groups:
         kl_counts = settings.kl_coeff > 0 and not (is_equal and settings.drop_equal_groups)
         prompt_ids = encode_prompt(tokenizer, group.prompt.messages, prefill)
         for completion, advantage in zip(group.completions, advantage_G, strict=True):

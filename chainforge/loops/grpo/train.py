@@ -9,6 +9,7 @@ from itertools import islice
 from chainforge.config.grpo import GrpoSettings
 from chainforge.learner.learner import Learner
 from chainforge.loops.grpo.metrics import columns, rollout_metrics, update_metrics
+from chainforge.loops.grpo.mismatch import Alarm, correction_of
 from chainforge.loops.grpo.prompt_mix import PromptMix
 from chainforge.loops.grpo.rollout import Rollout, check_rewards
 from chainforge.loops.grpo.rows import RolloutBuffer, Row, make_rows, mini_batches
@@ -35,7 +36,11 @@ def train(
     Returns the row per step, and the last one as the summary. A resumed run starts inside the rollout
     that was under way: its rows are in the buffer, and so is what its first updates gave.
     """
-    table = step.table(columns(settings.rewards))
+    correction = correction_of(settings, step)
+    table, alarm = (
+        step.table(columns(settings.rewards, corrected=correction is not None)),
+        Alarm(settings, step),
+    )
     buffer = RolloutBuffer()
     rollout = Rollout(engine, scorer, learner.tokenizer, prompts, settings, step)
     learner.begin(settings.num_rl_steps * settings.num_iterations * settings.mini_batches)
@@ -63,6 +68,7 @@ def train(
             learner.move_reference()
         metrics = buffer.metrics | update_metrics(buffer.updates)
         table.add(number, **metrics)
+        alarm.hear(number, metrics)
         bar.set_postfix(
             {k: f"{metrics[k]:.3f}" for k in ("reward", "completions/mean_length")}, refresh=False
         )

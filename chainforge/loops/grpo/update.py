@@ -10,11 +10,14 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from chainforge.algorithms.importance_sampling import importance_weights
 from chainforge.algorithms.losses import LossSettings
 from chainforge.algorithms.policy_loss import Stats, loss_denominator, policy_loss, stat_means
+from chainforge.config.correction import CorrectionSettings
 from chainforge.config.grpo import GrpoSettings
 from chainforge.learner.learner import Learner
 from chainforge.learner.optimizer import NotFinite
+from chainforge.loops.grpo.mismatch import correction_of, is_exact, mismatch_of
 from chainforge.loops.grpo.rows import Row, mini_batches
 from chainforge.models.batch import Batch, pad_rows
 from chainforge.models.policy_model import LogProbs
@@ -26,7 +29,7 @@ def add_logprobs(learner: Learner, rows: Sequence[Row], settings: GrpoSettings, 
     """Reference log-probabilities where the KL counts; the policy's where it will have moved by then.
 
     The first mini-batch needs none of the policy's: its own forward pass gives them. The others' are those of
-    the sampler, or are computed where the sampler's are too coarse.
+    the sampler, or are computed where the sampler is not quite the policy.
     """
     learning = [row for row in rows if row.learns]
     if settings.kl_coeff > 0:
@@ -34,9 +37,8 @@ def add_logprobs(learner: Learner, rows: Sequence[Row], settings: GrpoSettings, 
         for row, logp in zip(learning, found, strict=True):
             row.ref_logp = logp
     later = [row for part in mini_batches(rows, settings)[1:] for row in part if row.learns]
-    is_exact = step.settings.precision == "float32"
     old: Sequence[Sequence[float]] = [row.sampled_logp for row in later]
-    if not is_exact:
+    if not is_exact(settings, step):
         old = learner.logprobs([row.tokens for row in later], settings.temperature)
     for row, old_logp in zip(later, old, strict=True):
         row.old_logp = old_logp
@@ -47,26 +49,32 @@ def update(learner: Learner, rows: Sequence[Row], settings: GrpoSettings, step: 
     learning = [row for row in rows if row.learns]
     if not learning:
         return {}
-    loss_settings = settings.loss
+    loss_settings, correction = settings.loss, correction_of(settings, step)
     lengths = [0 if row.masked else len(row.tokens.completion) for row in rows]
     denominator = loss_denominator(loss_settings, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
 
     def loss(indices: Sequence[int], found: LogProbs, batch: Batch) -> tuple[Tensor, Stats]:
-        total, stats = micro_batch_loss([learning[i] for i in indices], found, batch, loss_settings, settings)
+        total, stats = micro_batch_loss(
+            [learning[i] for i in indices], found, batch, loss_settings, settings, correction
+        )
         return total / denominator, stats
 
-    # the next pass over the rollout compares with what the policy gives now
-    keep = settings.num_iterations > 1 and any(row.old_logp is None for row in learning)
+    # what the policy gives now: the next pass over the rollout compares with it, and so does the correction
+    is_first = any(row.old_logp is None for row in learning)
+    asked = is_first and (settings.num_iterations > 1 or correction is not None)
     tokens = [row.tokens for row in learning]
     try:
-        done = learner.step(tokens, loss, settings.temperature, entropy=True, logprobs=keep)
+        done = learner.step(tokens, loss, settings.temperature, entropy=True, logprobs=asked)
     except NotFinite:
         dump(learning, step)
         raise
-    if done.logprobs:
-        for row, logp in zip(learning, done.logprobs, strict=True):
+    old: Sequence[Sequence[float] | None] = done.logprobs or [row.old_logp for row in learning]
+    if settings.num_iterations > 1:
+        for row, logp in zip(learning, old, strict=True):
             row.old_logp = logp
-    return stat_means(done.sums) | {
+    return {
+        **stat_means(done.sums),
+        **mismatch_of(old, [row.sampled_logp for row in learning], correction),
         "loss": done.loss,
         "grad_norm": done.grad_norm,
         "learning_rate": done.learning_rate,
@@ -74,19 +82,26 @@ def update(learner: Learner, rows: Sequence[Row], settings: GrpoSettings, step: 
 
 
 def micro_batch_loss(
-    rows: Sequence[Row], found: LogProbs, batch: Batch, loss: LossSettings, settings: GrpoSettings
+    rows: Sequence[Row],
+    found: LogProbs,
+    batch: Batch,
+    loss: LossSettings,
+    settings: GrpoSettings,
+    correction: CorrectionSettings | None = None,
 ) -> tuple[Tensor, Stats]:
     """The summed loss of one micro-batch and its (sum, count) statistics."""
     logp_BT, mask_BT, device = found.logp_BT, batch.mask_BT, found.logp_BT.device
     width = mask_BT.shape[1]
     sampled_BT = pad_rows([row.sampled_logp for row in rows], width, device)
+    old_BT = old_logprobs(rows, logp_BT.detach())
     total, stats = policy_loss(
         logp_BT,
-        old_logprobs(rows, logp_BT.detach()),
+        old_BT,
         pad_rows([row.ref_logp for row in rows], width, device) if settings.kl_coeff > 0 else None,
         torch.tensor([row.advantage for row in rows], device=device),
         mask_BT,
         loss,
+        importance_weights(old_BT, sampled_BT, mask_BT, **correction.bounds) if correction else None,
     )
     assert found.entropy_BT is not None
     tokens = mask_BT.sum()
