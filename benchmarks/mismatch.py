@@ -173,7 +173,7 @@ def open_sampler(name: str, settings: GrpoSettings, policy: Policy, step: Step) 
     """The engine of that name."""
     if bits := re.fullmatch(r"int([3-8])", name):
         return RoundedEngine(LocalEngine(policy, step, apart=True), int(bits[1]))
-    return open_engine(settings.engine, policy, step, max_len=256)
+    return open_engine(settings.engine, policy, step)
 
 
 @dataclass
