@@ -28,10 +28,8 @@ END_S = 6.0  # for the others, once one has ended; then whoever is held is kille
 
 
 def count_processes(runtime: RuntimeSettings, taken: int = 0) -> int:
-    """How many processes the settings ask for. Raises ChainForgeError for more than there are GPUs.
-
-    `taken`: how many of the last GPUs are others' (vLLM's).
-    """
+    """How many processes the settings ask for. Raises ChainForgeError for more than there are GPUs for them:
+    the others are `taken` by vLLM."""
     if runtime.processes == 1 or (runtime.processes == "auto" and runtime.device == "cpu"):
         return 1
     gpus = max(0, count_gpus(runtime) - taken)
@@ -39,9 +37,7 @@ def count_processes(runtime: RuntimeSettings, taken: int = 0) -> int:
         return max(1, gpus)
     if 0 < gpus < runtime.processes:
         raise ChainForgeError(
-            f"runtime.processes is {runtime.processes}, and there are {gpus} GPUs"
-            + (f" beside vLLM's {taken}" if taken else "")
-            + ": each process needs one",
+            f"runtime.processes is {runtime.processes}, and {gpus} GPUs are left for them: each needs one",
             f"set it to auto or at most {gpus}, or runtime.device to cpu",
         )
     return runtime.processes

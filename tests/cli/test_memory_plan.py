@@ -62,7 +62,7 @@ def test_vllm_on_the_same_gpu_takes_its_weights_and_cache_and_the_step_holds_no_
     shape = SHAPES["Qwen/Qwen2.5-1.5B-Instruct"] | {"num_hidden_layers": 2}
     config = AutoConfig.for_model(**shape)
     run, runtime = RunSettings(precision="bfloat16"), RuntimeSettings()
-    settings = OptimizerSettings(learning_rate=1e-6, warmup_steps=0)
+    settings = OptimizerSettings(learning_rate=1e-6)
     sampling = Sampling(64, 256, by_vllm=True)
     found = forecast(config, settings, run, runtime, memory=80e9, sampling=sampling)
     cache = (

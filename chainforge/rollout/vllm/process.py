@@ -54,6 +54,12 @@ class ServerProcess:
         named = next((known.name for known in signal.Signals if known == number), None)
         return f"signal {number} ({named})" if named else f"exit code {code}"
 
+    def check_runs(self, problem: str, fix: str) -> None:
+        """Raise ChainForgeError with this problem where it has ended."""
+        if ending := self.ending():
+            said = self.last_words() or "it said nothing"
+            raise ChainForgeError(f"{problem} ({ending}): {said}", f"its log: {self.log}; {fix}")
+
     def last_words(self) -> str:
         """What its log says of its end, in a line or a few."""
         with suppress(OSError):

@@ -35,13 +35,15 @@ def cache_bytes(policy: Policy, size: int) -> int:
     return int(2 * config.num_hidden_layers * heads * width * size)
 
 
-def memory_for(policy: Policy, step: Step, length: int, gpus: int, *, trains_all: bool) -> float:
-    """See `Plan.memory`, of a server on `gpus` GPUs. `trains_all`: all weights, and not an adapter."""
+def memory_for(
+    policy: Policy, step: Step, length: int, device: torch.device, gpus: int, *, trains_all: bool
+) -> float:
+    """See `Plan.memory`, of a server on `gpus` such devices. `trains_all`: the step trains all weights."""
     size = 4 if step.settings.precision == "float32" else 2
-    if policy.device.type != "cuda":
+    if device.type != "cuda":
         cache = step.runtime.rollout_rows * length * cache_bytes(policy, size)
         return cpu_cache_gib(cache, psutil.virtual_memory().available)
-    free, memory = map(float, torch.cuda.mem_get_info(policy.device))
+    free, memory = map(float, torch.cuda.mem_get_info(device))
     coming = MOMENTS_AND_REFERENCE * 4 * policy.num_parameters if trains_all else 0
     needed = size * policy.num_parameters / max(1, gpus)
     return memory_share(step.runtime.vllm, memory, memory - free, coming, needed)

@@ -1,13 +1,12 @@
 """The vLLM servers of a step: those that it starts, or those that run already."""
 
-import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from chainforge.errors import ChainForgeError
-from chainforge.models.checkpoint import Policy
+from chainforge.models.checkpoint import Policy, choose_device
 from chainforge.providers.secrets import environment_without_keys
+from chainforge.rollout.vllm.await_servers import HEALTH_S, await_servers
 from chainforge.rollout.vllm.check_server import check_server
 from chainforge.rollout.vllm.client import ServerFailed, call
 from chainforge.rollout.vllm.command import MODEL, Plan, serve_arguments, serve_environment
@@ -15,19 +14,16 @@ from chainforge.rollout.vllm.gpus import place_servers, visible_gpus
 from chainforge.rollout.vllm.process import ServerProcess, find_program, free_port
 from chainforge.rollout.vllm.room import context_len, memory_for
 from chainforge.run.launch import count_gpus
-from chainforge.run.progress import progress
 from chainforge.run.step import LOGS, Step
 
 DTYPES = {"bfloat16-weights": "bfloat16"}  # the others have vLLM's names
-HEALTH_S = 20.0  # for a sign of life; a server with much to do is slow to answer
-LOOK_S = 0.1
 AGAIN = "run the same command again: the step goes on from its last save"
 
 
 class Servers:
     """Servers that serve `model`, up to `max_len` tokens of prompt and completion. Close it.
 
-    `sleeps`: they share the learner's GPUs.
+    `sleeps`: they share the GPUs of a learner.
     """
 
     def __init__(
@@ -48,7 +44,7 @@ class Servers:
     def check_alive(self, doing: str) -> None:
         """Raise ChainForgeError where a server has ended, or gives no sign of life. `doing`: "sampling"."""
         for url, process in zip(self.urls, self._processes, strict=False):
-            _check_runs(process, f"vLLM at {url} has ended while {doing}", AGAIN)
+            process.check_runs(f"vLLM at {url} has ended while {doing}", AGAIN)
         for url in self.urls:
             try:
                 call(url, "/health", doing="asking whether it lives", within_s=HEALTH_S, method="GET")
@@ -109,11 +105,12 @@ def start_servers(
     settings = step.runtime.vllm
     program = find_program(settings.command)
     length = context_len(policy, max_len)
-    visible = visible_gpus(count_gpus(step.runtime)) if policy.device.type == "cuda" else ()
+    device = choose_device(step.runtime.device)
+    visible = visible_gpus(count_gpus(step.runtime)) if device.type == "cuda" else ()
     places = place_servers(visible, settings, step.world.size)
-    shares = bool(visible) and settings.gpus == 0
+    sleeps = bool(visible) and settings.gpus == 0 and not frozen
     trains_all = not frozen and adapter_rank is None
-    memory = memory_for(policy, step, length, len(places[0]), trains_all=trains_all)
+    memory = memory_for(policy, step, length, device, len(places[0]), trains_all=trains_all)
     environment = environment_without_keys()
     processes, urls = [], []
     try:
@@ -128,20 +125,20 @@ def start_servers(
                 gpus,
                 memory,
                 adapter_rank,
-                sleeps=shares,
+                sleeps=sleeps,
             )
             name = f"{step.file_name}.vllm.log" if not number else f"{step.file_name}.vllm-{number + 1}.log"
             command = [program, *serve_arguments(plan, settings)]
             processes.append(ServerProcess(command, serve_environment(plan, environment), LOGS / name))
             urls.append(f"http://127.0.0.1:{plan.port}")
-        _await_all(step, folder, urls, processes)
+        await_servers(step, folder, urls, processes)
         for url in urls:
             check_server(url, policy, length, swaps=True)
     except BaseException:
         for process in processes:
             process.close()
         raise
-    return Servers(step, urls, MODEL, length, processes, sleeps=shares)
+    return Servers(step, urls, MODEL, length, processes, sleeps=sleeps)
 
 
 def join_servers(step: Step, policy: Policy, *, max_len: int | None = None, swaps: bool = True) -> Servers:
@@ -160,41 +157,3 @@ def join_servers(step: Step, policy: Policy, *, max_len: int | None = None, swap
             "start all with the same --served-model-name",
         )
     return Servers(step, urls, names[0], length)
-
-
-def _await_all(step: Step, folder: Path, urls: Sequence[str], processes: Sequence[ServerProcess]) -> None:
-    """Wait until each answers that it is well."""
-    limit = step.runtime.vllm.start_timeout_s
-    deadline = time.monotonic() + limit
-    bar = progress(range(len(urls)), f"{step.name}: vLLM loads", total=len(urls), unit="server")
-    with bar:
-        for url, process in zip(urls, processes, strict=True):
-            what = f"vLLM at {url} to load {folder}; its log: {process.log}"
-            while not _is_well(url):
-                _check_runs(process, f"vLLM ended before it served {folder}", "mend that, and run it again")
-                if time.monotonic() > deadline:
-                    said = process.last_words()
-                    raise ChainForgeError(
-                        f"waited {limit:g} s (runtime.vllm.start_timeout_s) for {what}; it says: {said}",
-                        "raise that setting if it was still at work, or mend what the log tells",
-                    )
-                bar.set_postfix_str(f"up to {math.ceil(deadline - time.monotonic())} s", refresh=False)
-                bar.update(0)
-                time.sleep(LOOK_S)
-            bar.update(1)
-
-
-def _is_well(url: str) -> bool:
-    try:
-        call(url, "/health", doing="starting", within_s=HEALTH_S, method="GET")
-    except ServerFailed:
-        return False
-    return True
-
-
-def _check_runs(process: ServerProcess, problem: str, fix: str) -> None:
-    if ending := process.ending():
-        said = process.last_words()
-        raise ChainForgeError(
-            f"{problem} ({ending}): {said or 'it said nothing'}", f"its log: {process.log}; {fix}"
-        )
