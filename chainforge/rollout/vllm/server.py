@@ -107,7 +107,7 @@ def start_servers(
     length = context_len(policy, max_len)
     device = choose_device(step.runtime.device)
     visible = visible_gpus(count_gpus(step.runtime)) if device.type == "cuda" else ()
-    places = place_servers(visible, settings, step.world.size)
+    places = place_servers(visible, settings, step.world.local_size)
     sleeps = bool(visible) and settings.gpus == 0 and not frozen
     trains_all = not frozen and adapter_rank is None
     memory = memory_for(policy, step, length, device, len(places[0]), trains_all=trains_all)
