@@ -12,12 +12,14 @@ from typing import Any
 import psutil
 import pytest
 from fake_vllm import fake_command, serving
-from fakes import make_step, policy, qwen2, tokenizer
+from fakes import MadeUp, make_step, policy, prompt, qwen2, tokenizer
 
+from chainforge.config.sampling import SamplingSettings
 from chainforge.config.vllm import VllmSettings
 from chainforge.errors import ChainForgeError
 from chainforge.models.checkpoint import Policy, save_policy
 from chainforge.providers.secrets import environment_without_keys
+from chainforge.rollout.complete import complete, longest_sequence
 from chainforge.rollout.vllm import server
 from chainforge.rollout.vllm.command import MODEL, Plan, serve_arguments, serve_environment
 from chainforge.rollout.vllm.gpus import place_servers, visible_gpus
@@ -123,6 +125,14 @@ def test_the_context_is_what_is_wanted_where_the_model_has_it() -> None:
     assert context_len(made, None) == 512
     with pytest.raises(ChainForgeError, match="up to 513 tokens, and the model's context is 512"):
         context_len(made, 513)
+
+
+def test_the_longest_sequence_is_the_longest_prompt_as_it_is_asked_with_the_longest_completion() -> None:
+    step, settings, prompts = make_step(), SamplingSettings(max_new_tokens=7), [prompt(1), prompt(20)]
+    engine = MadeUp()
+    complete(engine, tokenizer(), prompts, 1, settings, step, seed=lambda place, number: 0)
+    asked = max(len(request.prompt_ids) for request in engine.asked)
+    assert longest_sequence(tokenizer(), prompts, settings, step) == asked + 7
 
 
 # What they are called with

@@ -85,6 +85,14 @@ class ServerProcess:
             self._guard.wait()
 
 
+def close_all(processes: Sequence[ServerProcess]) -> None:
+    """Let all of them end at once, and wait until they have."""
+    for process in processes:
+        process.let_go()
+    for process in processes:
+        process.close()
+
+
 def find_program(command: str) -> str:
     """The file to start. Raises ChainForgeError where there is none."""
     found = shutil.which(os.path.expanduser(command))

@@ -11,7 +11,7 @@ from chainforge.rollout.vllm.check_server import check_server
 from chainforge.rollout.vllm.client import ServerFailed, call
 from chainforge.rollout.vllm.command import MODEL, Plan, serve_arguments, serve_environment
 from chainforge.rollout.vllm.gpus import place_servers, visible_gpus
-from chainforge.rollout.vllm.process import ServerProcess, find_program, free_port
+from chainforge.rollout.vllm.process import ServerProcess, close_all, find_program, free_port
 from chainforge.rollout.vllm.room import context_len, memory_for
 from chainforge.run.launch import count_gpus
 from chainforge.run.step import LOGS, Step
@@ -45,11 +45,13 @@ class Servers:
         """Raise ChainForgeError where a server has ended, or gives no sign of life. `doing`: "sampling"."""
         for url, process in zip(self.urls, self._processes, strict=False):
             process.check_runs(f"vLLM at {url} has ended while {doing}", AGAIN)
+        from httpx2 import TimeoutException
+
         for url in self.urls:
             try:
                 call(url, "/health", doing="asking whether it lives", within_s=HEALTH_S, method="GET")
             except ServerFailed as error:
-                if error.status is None and "within" in error.problem:
+                if isinstance(error.__cause__, TimeoutException):
                     continue  # who is too busy to answer lives
                 log = f"; its log: {self._processes[self.urls.index(url)].log}" if self._processes else ""
                 raise ChainForgeError(
@@ -81,10 +83,7 @@ class Servers:
 
     def close(self) -> None:
         """End the servers that the step has started."""
-        for process in self._processes:
-            process.let_go()  # all at once; then wait for each
-        for process in self._processes:
-            process.close()
+        close_all(self._processes)
         self._processes = []
 
 
@@ -135,8 +134,7 @@ def start_servers(
         for url in urls:
             check_server(url, policy, length, swaps=True)
     except BaseException:
-        for process in processes:
-            process.close()
+        close_all(processes)
         raise
     return Servers(step, urls, MODEL, length, processes, sleeps=sleeps)
 
