@@ -156,6 +156,8 @@ class Fake:
         name = self._check_name(body)
         if self.asleep:
             raise Refused(500, "the engine sleeps")
+        if not 0 <= _or(body.get("temperature"), 1.0) <= 2:
+            raise Refused(400, f"temperature must be in [0, 2], got {body['temperature']}.")
         prompt = body["prompt"]
         if isinstance(prompt, str):
             prompt = self._tokenizer.encode(prompt, add_special_tokens=True).ids

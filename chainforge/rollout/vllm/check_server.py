@@ -3,9 +3,8 @@
 import json
 import re
 from contextlib import suppress
-from math import log
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 from chainforge.errors import ChainForgeError
@@ -14,7 +13,7 @@ from chainforge.rollout.vllm.client import ServerFailed, call
 from chainforge.run.progress import say
 
 OLDEST, NEWEST = (0, 28), (0, 33)  # versions that are known to work as it is used here
-WARM, CHOICE, TOLERANCE = 1000.0, 32, 0.2  # temperature, top_k; nats
+PROBES, CERTAIN = 24, 1e-3  # prompts; nats
 ANSWER_S = 120.0  # the first completion compiles kernels
 TEXTS = ("What is 12 + 35?", "<think>\nÜber 3.5 × 10⁻² — naïve\n\n    x = [1,2]\n</think>", "東京 🙂 don't")
 SHAPE = (
@@ -118,28 +117,28 @@ def _has_dev_mode(url: str) -> bool:
 
 
 def _check_logprobs(url: str, name: str, policy: Policy) -> None:
-    """Very warm, the `CHOICE` likeliest tokens are equally likely: processed log-probabilities say so."""
-    prompt = policy.tokenizer.encode(TEXTS[0], add_special_tokens=False)
-    choice = min(CHOICE, len(policy.tokenizer))
+    """With top_k 1 a token is certain: its processed log-probability is 0, and a raw one is below. Prompts of
+    one token each leave a model in doubt; among 16-bit logits two may be the largest, now and then."""
+    prompts = [[token] for token in policy.tokenizer.encode(" ".join(TEXTS), add_special_tokens=False)]
     body = {
         "model": name,
-        "prompt": prompt,
-        "max_tokens": 8,
-        "temperature": WARM,
-        "top_k": choice,
+        "prompt": prompts[:PROBES],
+        "max_tokens": 1,
+        "temperature": 1.0,
+        "top_k": 1,
         "top_p": 1.0,
         "seed": 0,
         "logprobs": 0,
         "ignore_eos": True,
     }
-    said = call(url, "/v1/completions", body=body, doing="asking for one completion", within_s=ANSWER_S)
+    said = call(url, "/v1/completions", body=body, doing="asking for completions", within_s=ANSWER_S)
     try:
-        off = [abs(float(value) + log(choice)) for value in said["choices"][0]["logprobs"]["token_logprobs"]]
+        found = [float(choice["logprobs"]["token_logprobs"][0]) for choice in said["choices"]]
     except (KeyError, IndexError, TypeError) as error:
         raise ChainForgeError(
             f"{url} gives no log-probabilities with a completion", f"it must be vLLM: {RESTART}"
         ) from error
-    if fmean(off) > TOLERANCE:
+    if abs(median(found)) > CERTAIN:
         raise ChainForgeError(
             f"vLLM at {url} gives log-probabilities of the raw logits, not of logits / temperature",
             f"{RESTART}: vllm serve … --logprobs-mode processed_logprobs",
