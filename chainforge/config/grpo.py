@@ -123,4 +123,9 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
                 "those that they replace",
                 "set resample_rounds to 0, or max_lag to 0",
             )
+        if self.engine.kind == "vllm" and (self.top_p < 1 or self.top_k):
+            raise Impossible(
+                "vLLM gives log-probabilities after top_p and top_k, and the policy's are those before",
+                "set top_p to 1.0 and top_k to 0, or engine to {kind: local}",
+            )
         return self

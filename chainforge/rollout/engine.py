@@ -24,7 +24,7 @@ class Sampled:
     """One completion: token ids with the EOS token that ended it, if any; log-probabilities; how it ended."""
 
     token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]  # in nats under logits / temperature, before top-k and top-p
+    logprobs: tuple[float, ...]  # in nats under logits / temperature, before top-k and top-p; vLLM's: after
     finish: Finish
 
 
