@@ -429,6 +429,19 @@ def test_a_dual_clip_that_cannot_work_stops_before_any_training(wrong: dict[str,
         GrpoSettings.model_validate(known | wrong)
 
 
+@pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 50}])
+def test_grpo_learns_from_the_whole_distribution_where_vllm_samples(cut: dict[str, float]) -> None:
+    known = {
+        "output": "a",
+        "start_from": "b",
+        "prompts": "c",
+        "rewards": {"correct": 1.0, "short": -0.1},
+    } | cut
+    GrpoSettings.model_validate(known)
+    with pytest.raises(ValueError, match="after top_p and top_k"):
+        GrpoSettings.model_validate(known | {"engine": {"kind": "vllm"}})
+
+
 def test_maxrl_with_a_negative_weight_stops_before_any_training() -> None:
     known = {"output": "a", "start_from": "b", "prompts": "c", "rewards": {"correct": 1.0, "short": -0.1}}
     with pytest.raises(ValueError, match="maxrl divides by the mean"):

@@ -24,6 +24,7 @@ from chainforge.rollout.checkpoint_source import CheckpointSource
 from chainforge.rollout.engine import Request, Sampled
 from chainforge.rollout.local_engine import LocalEngine
 from chainforge.rollout.vllm import first_process, server
+from chainforge.rollout.vllm.completion import completion_request, read_completion
 from chainforge.rollout.vllm.engine import VllmEngine
 from chainforge.rollout.vllm.sampling import deal
 from chainforge.run.step import Step
@@ -297,3 +298,43 @@ def test_what_a_killed_process_left_in_memory_goes(tmp_path: Path) -> None:
     with served(tmp_path) as (urls, _):
         VllmEngine(policy(), step_with(urls, tmp_path), frozen=True).close()
     assert not left.exists()
+
+
+@given(seed=st.integers(0, 2**130))
+def test_a_request_leaves_nothing_to_the_servers_defaults(seed: int) -> None:
+    body = completion_request("m", [1, 2], seed, SETTINGS, [5, 6])
+    assert 0 <= body["seed"] < 2**63
+    assert completion_request("m", [1, 2], 2**63 - 1, SETTINGS, [])["seed"] == 2**63 - 1
+    assert body["stop_token_ids"] == [5, 6]
+    assert body["ignore_eos"]
+    drawing = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    assert [body[name] for name in drawing] == [1.0, 1.0, 0, 0.0, 1.0]
+
+
+WHOLE = {"token_ids": [1, 5], "logprobs": {"token_logprobs": [-0.5, -1]}, "finish_reason": "stop"}
+
+
+def test_an_answer_is_a_completion() -> None:
+    cut = WHOLE | {"token_ids": [1, 2], "finish_reason": "length"}
+    assert read_completion("u", {"choices": [WHOLE]}, [5]) == Sampled((1, 5), (-0.5, -1.0), "stop")
+    assert read_completion("u", {"choices": [cut]}, [5]) == Sampled((1, 2), (-0.5, -1.0), "length")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Success",
+        {},
+        {"choices": []},
+        {"choices": [WHOLE, WHOLE]},
+        {"choices": [WHOLE | {"token_ids": None}]},
+        {"choices": [WHOLE | {"token_ids": [1, 4]}]},  # a stop that is no EOS token
+        {"choices": [WHOLE | {"token_ids": [5]}]},
+        {"choices": [WHOLE | {"finish_reason": "length"}]},
+        {"choices": [WHOLE | {"finish_reason": "abort"}]},
+        {"choices": [WHOLE | {"logprobs": {"token_logprobs": [-0.5, None]}}]},
+    ],
+)
+def test_an_answer_that_is_not_whole_is_an_error(answer: Any) -> None:
+    with pytest.raises(ChainForgeError, match="http://it"):
+        read_completion("http://it", answer, [5])
