@@ -51,6 +51,15 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("params.yaml")
 
 
+def test_vllm_takes_temperatures_up_to_2(params: Path) -> None:
+    warm = GRPO.replace("  clip_ratio", "  temperature: 2.5\n  engine: {kind: KIND}\n  clip_ratio")
+    params.write_text(warm.replace("KIND", "local"))
+    assert load_settings(GrpoSettings, "grpo", "grpo_final").temperature == 2.5
+    params.write_text(warm.replace("KIND", "vllm"))
+    with pytest.raises(ChainForgeError, match=r"vLLM takes temperatures up to 2, and this one is 2\.5"):
+        load_settings(GrpoSettings, "grpo", "grpo_final")
+
+
 def test_later_sections_win_over_earlier_ones(params: Path) -> None:
     params.write_text(GRPO)
     settings = load_settings(GrpoSettings, "grpo", "grpo_final")

@@ -2,11 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from chainforge.config.engine import EngineSettings
+from chainforge.config.impossible import Impossible
 from chainforge.config.loading import Settings
 from chainforge.config.types import Count, Temperature, Tokens
+
+WARMEST_OF_VLLM = 2.0
 
 
 class SamplingSettings(Settings):
@@ -22,3 +25,12 @@ class SamplingSettings(Settings):
     """Completions are cut here."""
     engine: EngineSettings = EngineSettings()
     """Which engine samples."""
+
+    @model_validator(mode="after")
+    def _engine_takes(self) -> "SamplingSettings":
+        if self.engine.kind == "vllm" and self.temperature > WARMEST_OF_VLLM:
+            raise Impossible(
+                f"vLLM takes temperatures up to {WARMEST_OF_VLLM:g}, and this one is {self.temperature:g}",
+                "lower temperature, or set engine to {kind: local}",
+            )
+        return self
