@@ -1,5 +1,6 @@
 """vLLM as an engine, on a stand-in for its server: completions, hand-overs, and what goes wrong."""
 
+import os
 from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -293,8 +294,9 @@ def test_a_prompt_that_is_too_long_is_not_sent(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_in_memory_goes(tmp_path: Path) -> None:
-    left = tmp_path / "handed over" / "chainforge-weights-999999999"
+    left = tmp_path / "handed over" / "chainforge-weights-999999999-abc"
     left.mkdir(parents=True)
+    os.utime(left, (0, 0))
     with served(tmp_path) as (urls, _):
         VllmEngine(policy(), step_with(urls, tmp_path), frozen=True).close()
     assert not left.exists()

@@ -7,10 +7,12 @@ started on tied embeddings may go on with its old head, whatever it loads (vLLM 
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import psutil
@@ -27,6 +29,7 @@ from chainforge.rollout.vllm.client import ServerFailed, call
 from chainforge.run.progress import progress, say
 
 ADAPTER = "chainforge"  # its name at the servers
+OLD_S = 3600.0
 SOON_S = 5.0  # a hand-over that takes longer gets a bar
 FOLDER = (
     "start it with VLLM_SERVER_DEV_MODE=1, and set runtime.vllm.folder to a place that this machine and the "
@@ -150,12 +153,13 @@ def place_for_weights(chosen: Path | None, otherwise: Path, size: int) -> Iterat
     fits = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1.2 * size
     root = chosen or (memory if fits else otherwise)
     root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob("chainforge-weights-*"):
-        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+    for left in root.glob("chainforge-weights-*-*"):
+        # of a container that shares this memory, the processes are not seen here
+        is_old = left.stat().st_mtime < time.time() - OLD_S
+        if is_old and not psutil.pid_exists(int(left.name.split("-")[2])):
             shutil.rmtree(left, ignore_errors=True)
-    folder = root / f"chainforge-weights-{os.getpid()}"
-    folder.mkdir()
+    folder = Path(mkdtemp(prefix=f"chainforge-weights-{os.getpid()}-", dir=root)).resolve()
     try:
-        yield folder.resolve()
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
