@@ -3,9 +3,12 @@
 import os
 from asyncio import CancelledError
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from typing import Any, cast
 
 import pytest
 from fake_vllm import Fake, Faults, serving
@@ -29,6 +32,7 @@ from chainforge.rollout.vllm.completion import completion_request, read_completi
 from chainforge.rollout.vllm.engine import VllmEngine
 from chainforge.rollout.vllm.sampling import deal
 from chainforge.run.step import Step
+from chainforge.run.world import World
 
 SETTINGS = SamplingSettings(max_new_tokens=6)
 REQUESTS = [Request([1, 2, 3], [5, 6]), Request([4], [7]), Request([9, 8], [10, 11, 12])]
@@ -340,3 +344,51 @@ def test_an_answer_is_a_completion() -> None:
 def test_an_answer_that_is_not_whole_is_an_error(answer: Any) -> None:
     with pytest.raises(ChainForgeError, match="http://it"):
         read_completion("http://it", answer, [5])
+
+
+@dataclass
+class Process:
+    """A thread in the place of a process of a step; what all say, all hear."""
+
+    rank: int
+    said: list[Any]
+    barrier: Barrier
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def size(self) -> int:
+        return len(self.said)
+
+    def gather(self, value: Any) -> list[Any]:
+        self.said[self.rank] = value
+        self.barrier.wait(60)
+        found = list(self.said)
+        self.barrier.wait(60)
+        return found
+
+    share = gather
+
+    def hand_out(self, value: Any) -> Any:
+        return self.gather(value)[0]
+
+
+def test_several_processes_have_one_that_talks(tmp_path: Path) -> None:
+    said, barrier, made = [None, None], Barrier(2), [policy(seed=1), policy(seed=1)]
+    with served(tmp_path) as (urls, (fake,)):
+        one = step_with(urls, tmp_path)
+
+        def run(rank: int) -> list[list[Sampled]]:
+            step = replace(one, world=cast(World, Process(rank, said, barrier)))
+            with closing(VllmEngine(made[rank], step)) as engine:
+                engine.update(CheckpointSource(made[rank], "float32"), 1)
+                return engine.generate(REQUESTS, SETTINGS)
+
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(run, range(2)))
+        assert found[0] == found[1]
+        assert alike(found[0], LocalEngine(made[0], one).generate(REQUESTS, SETTINGS))
+    paths = [path for path, _ in fake.calls]
+    assert paths.count("/collective_rpc") == 2, "a head of zeros, and the weights, from one of them"
