@@ -24,6 +24,7 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -104,7 +105,7 @@ def run(given: Namespace, seed: int) -> None:
         sampling_correction=correction,
     )
     runtime = RuntimeSettings(device="auto", vllm=VllmSettings(command=given.vllm))
-    name = f"{given.engine}-{given.correction}-lr{given.learning_rate:g}-seed{seed}"
+    name = f"{given.engine}-{given.precision}-{given.correction}-lr{given.learning_rate:g}-seed{seed}"
     step = Step(f"mismatch_{name}", RunSettings(seed=seed, precision=given.precision), runtime)
     device = start_torch(step.settings, runtime)
     policy = load_policy(given.model, device)
@@ -256,31 +257,48 @@ class Watched:
 
 
 def picture(path: Path, folders: Sequence[Path]) -> None:
-    """Held-out accuracy over steps: a thin line per run with its interval, a thick one per mean of a kind."""
-    kinds: dict[str, list[dict[str, Any]]] = {}
+    """Held-out accuracy over steps, a panel per learning rate: a thin line per run with its 95% interval, and
+    a thick one for the mean over seeds."""
+    panels: dict[float, dict[str, list[Any]]] = {}
     for folder in folders:
         found = json.loads((folder / "run.json").read_text())
-        kinds.setdefault(folder.name.rpartition("-seed")[0], []).append(found)
+        given = found["settings"]
+        panel = panels.setdefault(float(given["learning_rate"]), {})
+        panel.setdefault(label(given), []).append(found["evaluations"])
+    labels = sorted({name for panel in panels.values() for name in panel})
+    colours = dict(zip(labels, (BLUE, ORANGE, GREEN, INK), strict=False))
     with plain_style():
-        figure = Figure(figsize=(8, 4.5), facecolor="white")
-        ax = figure.add_subplot()
-        for (kind, runs), colour in zip(kinds.items(), (BLUE, ORANGE, GREEN, INK), strict=False):
-            for found in runs:
-                rows = found["evaluations"]
-                steps = [row["step"] for row in rows]
-                ax.plot(
-                    steps, [100 * row["accuracy"] for row in rows], color=colour, linewidth=0.8, alpha=0.6
-                )
-                low, high = ([100 * row[key] for row in rows] for key in ("ci95_lo", "ci95_hi"))
-                ax.fill_between(steps, low, high, color=colour, alpha=0.1, linewidth=0)
-            means = [
-                fmean(row["accuracy"] for row in at)
-                for at in zip(*(r["evaluations"] for r in runs), strict=True)
-            ]
-            ax.plot(steps, [100 * mean for mean in means], color=colour, label=kind)
-        ax.set(xlabel="RL step", ylabel="right answers to held-out sums, %", ylim=(0, 100))
-        ax.legend()
+        figure = Figure(figsize=(4.6 * len(panels), 4), facecolor="white")
+        for ax, (rate, panel) in zip(
+            figure.subplots(1, len(panels), sharey=True, squeeze=False)[0],
+            sorted(panels.items()),
+            strict=True,
+        ):
+            for name, runs in sorted(panel.items()):
+                draw(ax, runs, name, colours[name])
+            ax.set(title=f"learning rate {rate:g}", xlabel="RL step", ylim=(0, 100))
+            ax.legend(loc="lower right")
+        figure.axes[0].set_ylabel("held-out sums that are right, %")
         figure.savefig(path, dpi=140)
+
+
+def label(given: Mapping[str, str]) -> str:
+    """What a run is called in the picture."""
+    bits = re.fullmatch(r"int(\d)", given["engine"])
+    sampler = f"rounded to {bits[1]} bits" if bits else f"{given['engine']}, {given['precision']}"
+    corrected = {"auto": "", "none": ", not corrected", "token": ", token_cap", "sequence": ", sequence_band"}
+    return sampler + corrected.get(given["correction"], ", corrected")
+
+
+def draw(ax: Axes, runs: Sequence[Sequence[Mapping[str, float]]], name: str, colour: str) -> None:
+    """The runs of one kind."""
+    steps = [row["step"] for row in runs[0]]
+    for rows in runs:
+        ax.plot(steps, [100 * row["accuracy"] for row in rows], color=colour, linewidth=0.8, alpha=0.6)
+        low, high = ([100 * row[key] for row in rows] for key in ("ci95_lo", "ci95_hi"))
+        ax.fill_between(steps, low, high, color=colour, alpha=0.12 / len(runs), linewidth=0)
+    means = [100 * fmean(row["accuracy"] for row in at) for at in zip(*runs, strict=True)]
+    ax.plot(steps, means, color=colour, label=f"{name} ({len(runs)} seeds)" if len(runs) > 1 else name)
 
 
 if __name__ == "__main__":
