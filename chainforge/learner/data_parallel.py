@@ -8,15 +8,15 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from chainforge.learner.forward_passes import Passes, add_sums, forward_passes
 from chainforge.learner.learner import Sums
 from chainforge.models.adapters import adapter_weights, plain_weights
-from chainforge.models.batch import Batch
+from chainforge.models.batch import Tokens
 from chainforge.models.policy_model import PolicyModel
 from chainforge.run.world import World
 
 T = TypeVar("T")
 BUCKET = 2**25  # elements
-Passes = Iterator[tuple[list[int], Batch]]  # (places of a micro-batch's sequences, the micro-batch)
 
 
 class DataParallel:
@@ -33,18 +33,33 @@ class DataParallel:
     def distribute(self, model: PolicyModel, precision: str) -> None:
         """Make the model ready, before the optimizer sees its weights."""
 
-    def own(self, lengths: Sequence[int]) -> list[int]:
-        """Places of the sequences that this process computes: about as many tokens as every other one's."""
+    def own(self, sequences: Sequence[Tokens]) -> tuple[list[int], list[Tokens]]:
+        """What this process computes, places and sequences: about as many tokens as every other one."""
         size, rank = self.world.size, self.world.rank
-        longest_first = sorted(range(len(lengths)), key=lambda place: -lengths[place])
-        rounds = [longest_first[start : start + size] for start in range(0, len(lengths), size)]
+        longest_first = sorted(range(len(sequences)), key=lambda place: -len(sequences[place]))
+        rounds = [longest_first[start : start + size] for start in range(0, len(sequences), size)]
         dealt = [places if number % 2 == 0 else places[::-1] for number, places in enumerate(rounds)]
-        return sorted(places[rank] for places in dealt if rank < len(places))
+        own = sorted(places[rank] for places in dealt if rank < len(places))
+        return own, [sequences[place] for place in own]
 
     def gather(self, places: Sequence[int], found: Sequence[T]) -> list[T]:
         """What all processes found for all places, in order."""
         said = self.world.gather(dict(zip(places, found, strict=True)))
         return [value for _, value in sorted((pair for each in said for pair in each.items()), key=_place)]
+
+    def passes(
+        self,
+        model: PolicyModel,
+        own: Sequence[Tokens],
+        most_tokens: int,
+        *,
+        share: bool = True,
+        sparse: bool = False,
+    ) -> Passes:
+        """`forward_passes` of this process."""
+        share = share and not self.splits_weights  # prompts would be passes of their own
+        passes = forward_passes(model, own, most_tokens, share=share, sparse=sparse)
+        return self.even_out(passes, model.device)
 
     def even_out(self, passes: Passes, device: torch.device) -> Passes:
         """The micro-batches of this process. Where weights are split, all processes need equally many."""
@@ -77,8 +92,7 @@ class DataParallel:
         said = self.world.gather((loss, {name: value.cpu() for name, value in sums.items()}))
         total = Sums()
         for _, theirs in said:
-            for name, value in theirs.items():
-                total[name] = total[name] + value if name in total else value
+            add_sums(total, theirs)
         return sum(loss for loss, _ in said), total
 
     def whole(self, weight: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Sequences as the forward passes that compute them: like lengths together, and shared prompts once.
+"""Sequences as the passes that compute them: like lengths together, and shared prompts once.
 
 N prompts, P their width, B rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from chainforge.learner.learner import Loss, Sums
 from chainforge.models.batch import Batch, Prefix, Tokens, collate, pad_ids
-from chainforge.models.policy_model import PolicyModel
+from chainforge.models.policy_model import LogProbs, PolicyModel
 
+Passes = Iterator[tuple[list[int], Batch]]  # (indices of a micro-batch's sequences, the micro-batch)
 CASTS = {"bfloat16": torch.bfloat16, "float16": torch.float16}  # precision -> what weights are cast to
 LARGE = 2**20  # elements of the head's weight from which on a second gradient of it is worth avoiding
 MOST_PADDING = 1 / 8  # of a micro-batch: on a CPU, about what the fixed costs of one more are worth
@@ -26,7 +28,7 @@ def forward_passes(
     *,
     share: bool = True,
     sparse: bool = False,
-) -> Iterator[tuple[list[int], Batch]]:
+) -> Passes:
     """(indices, batch) of all sequences, at most `most_tokens` tokens each with padding counted.
 
     Where completions share their prompts these are computed apart, once, unless `share` is false. Their
@@ -48,6 +50,36 @@ def forward_passes(
             batch = collate([Tokens((), sequences[i].completion) for i in indices], model.device)
             yield indices, replace(batch, prefix=shared.of(prompt_B.to(model.device)))
         shared.backward()
+
+
+def backward_passes(
+    passes: Passes,
+    ask: Callable[[Batch], LogProbs],
+    loss: Loss,
+    scaled: Callable[[Tensor], Tensor],
+) -> tuple[float, Sums]:
+    """Add up the gradient, micro-batch by micro-batch; returns the whole loss and its sums.
+
+    `ask` is the model's forward pass, `loss` gets indices, and a backward pass starts from `scaled(loss)`.
+    """
+    total, sums = 0.0, Sums()
+    for indices, batch in passes:
+        given = ask(batch)
+        if indices:
+            part, its_sums = loss(indices, given, batch)
+        else:  # only to go through the same layers at the same time as other processes
+            part, its_sums = given.logp_BT.sum() * 0, Sums()
+        with full_precision(part.device):
+            scaled(part).backward()
+        total += part.item()
+        add_sums(sums, its_sums)
+    return total, sums
+
+
+def add_sums(total: Sums, more: Sums) -> None:
+    """Add to the sums of these names."""
+    for name, value in more.items():
+        total[name] = total[name] + value if name in total else value
 
 
 def can_share(model: PolicyModel, sequences: Sequence[Tokens]) -> bool:

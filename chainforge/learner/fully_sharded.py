@@ -11,7 +11,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from chainforge.errors import ChainForgeError
-from chainforge.learner.data_parallel import DataParallel, Passes
+from chainforge.learner.data_parallel import DataParallel
+from chainforge.learner.forward_passes import Passes
 from chainforge.models.batch import Tokens, collate
 from chainforge.models.four_bits import four_bit_names
 from chainforge.models.policy_model import PolicyModel, layers_of

@@ -1,6 +1,7 @@
 """A learner in this process, or in several that share the work."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,8 @@ from torch import Tensor
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.learner.data_parallel import DataParallel
 from chainforge.learner.forward_passes import (
+    backward_passes,
     begin_head_gradient,
-    forward_passes,
-    full_precision,
     mixed_precision,
     note_logp,
 )
@@ -27,7 +27,7 @@ from chainforge.memory import enough_memory
 from chainforge.models.adapters import adapter_weights, attach_adapter, plain_weights
 from chainforge.models.batch import Batch, Tokens
 from chainforge.models.checkpoint import Policy, save_policy
-from chainforge.models.policy_model import PolicyModel
+from chainforge.models.policy_model import LogProbs, PolicyModel
 from chainforge.models.precision import settle_precision
 from chainforge.run.step import Step
 
@@ -94,10 +94,10 @@ class LocalLearner:
     def _logprobs(
         self, model: PolicyModel, sequences: Sequence[Tokens], temperature: float
     ) -> list[list[float]]:
-        places, own = self._own(sequences)
+        places, own = self._processes.own(sequences)
         found: list[list[float]] = [[] for _ in own]
         with enough_memory("a forward pass", LOWER), mixed_precision(self._precision, model.device):
-            for indices, batch in self._passes(model, own):
+            for indices, batch in self._processes.passes(model, own, self._most_tokens):
                 note_logp(found, own, indices, model(batch, temperature).logp_BT)
         return self._processes.gather(places, found)
 
@@ -112,58 +112,48 @@ class LocalLearner:
         logprobs: bool = False,
     ) -> Update:
         assert self._optimizer is not None, "begin(steps) comes first"
-        places, own = self._own(sequences)
+        optimizer, processes = self._optimizer, self._processes
+        places, own = processes.own(sequences)
         if self._router_weight:
             loss = with_router_loss(loss, self._router_weight, len(sequences))
         found: list[list[float]] = [[] for _ in own]
-        total, sums, device = 0.0, Sums(), self._model.device
-        whole = not (vocabulary or self._processes.splits_weights)
+
+        def its_loss(indices: Sequence[int], given: LogProbs, batch: Batch) -> tuple[Tensor, Sums]:
+            if logprobs:
+                note_logp(found, own, indices, given.logp_BT)
+            return loss([places[index] for index in indices], given, batch)
+
+        whole = not (vocabulary or processes.splits_weights)
         head_VH = begin_head_gradient(self._policy.model) if whole else None
-        passes = self._passes(
+        passes = processes.passes(
             self._model,
             own,
+            self._most_tokens,
             share=not (self._checkpointing or vocabulary),  # a teacher reads the same batch, prompts included
             sparse=head_VH is not None and self._model.embeds_sparsely,
+        )
+        forward = partial(
+            self._model,
+            temperature=temperature,
+            entropy=entropy,
+            vocabulary=vocabulary,
+            head_gradient_VH=head_VH,
         )
         with (
             enough_memory("a training pass", LOWER),
             # One block for all: weights are cast once, unless memory is what checkpointing is to save.
-            mixed_precision(self._precision, device, keep_casts=not self._checkpointing),
+            mixed_precision(self._precision, self._model.device, keep_casts=not self._checkpointing),
         ):
-            for indices, batch in passes:
-                given = self._model(
-                    batch, temperature, entropy=entropy, vocabulary=vocabulary, head_gradient_VH=head_VH
-                )
-                if indices:
-                    part, its_sums = loss([places[index] for index in indices], given, batch)
-                else:  # only to go through the same layers at the same time as the others
-                    part, its_sums = given.logp_BT.sum() * 0, Sums()
-                with full_precision(device):
-                    self._optimizer.scaled(self._processes.weigh(part)).backward()
-                total += part.item()
-                for name, value in its_sums.items():
-                    sums[name] = sums[name] + value if name in sums else value
-                if logprobs:
-                    note_logp(found, own, indices, given.logp_BT)
-        self._processes.add_up_gradients(self._optimizer.parameters)
-        total, sums = self._processes.add_up(total, sums)
+            total, sums = backward_passes(
+                passes, forward, its_loss, lambda part: optimizer.scaled(processes.weigh(part))
+            )
+        processes.add_up_gradients(optimizer.parameters)
+        total, sums = processes.add_up(total, sums)
         if not isfinite(total):
             raise NotFinite("the loss", total)
-        grad_norm = self._optimizer.step()
-        before = self._processes.gather(places, found) if logprobs else None
-        return Update(total, sums, grad_norm, self._optimizer.learning_rate, before)
-
-    def _own(self, sequences: Sequence[Tokens]) -> tuple[list[int], list[Tokens]]:
-        """What this process computes: places and sequences."""
-        places = self._processes.own([len(s) for s in sequences])
-        return places, [sequences[place] for place in places]
-
-    def _passes(
-        self, model: PolicyModel, own: Sequence[Tokens], *, share: bool = True, sparse: bool = False
-    ) -> Iterator[tuple[list[int], Batch]]:
-        share = share and not self._processes.splits_weights  # prompts would be passes of their own
-        passes = forward_passes(model, own, self._most_tokens, share=share, sparse=sparse)
-        return self._processes.even_out(passes, model.device)
+        grad_norm = optimizer.step()
+        before = processes.gather(places, found) if logprobs else None
+        return Update(total, sums, grad_norm, optimizer.learning_rate, before)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         for name, weight in plain_weights(self._policy.model):
