@@ -145,7 +145,7 @@ def test_the_command_line_says_all_that_sampling_depends_on() -> None:
         "serve m --served-model-name policy --host 127.0.0.1 --port 1234 --dtype bfloat16 "
         "--max-model-len 768 --max-num-seqs 64 --seed 17 --generation-config vllm "
         "--logprobs-mode processed_logprobs --max-logprobs -1 --disable-uvicorn-access-log "
-        "--enforce-eager --block-size 32"
+        "--enforce-eager --no-enable-chunked-prefill --max-num-batched-tokens 4096 --block-size 32"
     )
 
 

@@ -21,6 +21,7 @@ OURS = (
     "CHAINFORGE_",
     "PYTHON",
 )
+MOST_TOKENS = 4096  # of prompts that are read at once on a CPU
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -59,6 +60,10 @@ def serve_arguments(plan: Plan, settings: VllmSettings) -> list[str]:
         arguments += ["--gpu-memory-utilization", f"{plan.memory:.3f}"]
     else:
         arguments += ["--enforce-eager"]  # on a CPU compiling takes minutes, and gains nothing
+        # A seeded request whose prompt is read in pieces would end the engine (0.32: "CPU Generator does not use
+        # offset"), so each is read at once.
+        arguments += ["--no-enable-chunked-prefill"]
+        arguments += ["--max-num-batched-tokens", str(max(MOST_TOKENS, plan.max_len))]
     if plan.sleeps:
         arguments += ["--enable-sleep-mode"]
     if plan.adapter_rank is not None:
