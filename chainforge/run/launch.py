@@ -37,7 +37,7 @@ def count_processes(runtime: RuntimeSettings, taken: int = 0) -> int:
         return max(1, gpus)
     if 0 < gpus < runtime.processes:
         raise ChainForgeError(
-            f"runtime.processes is {runtime.processes}, and {gpus} GPUs are left for them: each needs one",
+            f"runtime.processes is {runtime.processes}, and there are {gpus} GPUs for them: each needs one",
             f"set it to auto or at most {gpus}, or runtime.device to cpu",
         )
     return runtime.processes

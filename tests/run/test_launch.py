@@ -400,7 +400,7 @@ def test_auto_is_one_process_for_each_gpu_and_more_are_refused() -> None:
     assert count_processes(RuntimeSettings(processes="auto", device="cpu")) == 1
     assert count_processes(RuntimeSettings(processes=8, device="cpu")) == 8
     assert count_processes(RuntimeSettings(processes=3)) == 3
-    with pytest.raises(ChainForgeError, match="is 8, and 4 GPUs are left"):
+    with pytest.raises(ChainForgeError, match="is 8, and there are 4 GPUs"):
         count_processes(RuntimeSettings(processes=8))
 
 
@@ -408,7 +408,7 @@ def test_auto_is_one_process_for_each_gpu_and_more_are_refused() -> None:
 def test_the_last_gpus_are_not_for_processes_where_servers_have_them() -> None:
     assert count_processes(RuntimeSettings(processes="auto"), 3) == 1
     assert count_processes(RuntimeSettings(processes=2), 2) == 2
-    with pytest.raises(ChainForgeError, match=r"is 3, and 2 GPUs are left for them"):
+    with pytest.raises(ChainForgeError, match=r"is 3, and there are 2 GPUs for them"):
         count_processes(RuntimeSettings(processes=3), 2)
 
 
