@@ -20,7 +20,7 @@ from chainforge.models.batch import Tokens
 TOLERANCE = {"float32": 0.01}
 TOLERANCE_16 = 0.15
 # How far the policy's scores have moved, as a mean in nats, where a server's must have moved by a bit. In 16
-# bits one step of SmolLM2 moves them by 0.03 to 0.05 at any rate from 1e-8 to 1e-5: rounding falls another way.
+# bits one step of SmolLM2 moves them by 0.03 to 0.05 at rates from 1e-8 to 1e-5: rounding falls another way.
 MOVED = {"float32": 1e-5}
 MOVED_16 = 1e-3
 EQUALLY = 0.01  # nats

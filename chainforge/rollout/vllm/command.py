@@ -60,7 +60,7 @@ def serve_arguments(plan: Plan, settings: VllmSettings) -> list[str]:
         arguments += ["--gpu-memory-utilization", f"{plan.memory:.3f}"]
     else:
         arguments += ["--enforce-eager"]  # on a CPU compiling takes minutes, and gains nothing
-        # A prompt is read at once: in pieces, with a seed, it ends the engine (0.32: "CPU Generator does not use
+        # Each prompt at once: in pieces, with a seed, it ends the engine (0.32: "CPU Generator does not use
         # offset").
         arguments += ["--no-enable-chunked-prefill"]
         arguments += ["--max-num-batched-tokens", str(max(MOST_TOKENS, plan.max_len))]
