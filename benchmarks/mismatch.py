@@ -55,9 +55,9 @@ HELD_OUT, SPLIT_SEED = 48, 5
 CORRECTIONS: dict[str, dict[str, Any]] = {
     "auto": {},
     "none": {"when": "always", "token_cap": None, "sequence_band": None},  # the figures alone
-    "token": {"when": "always", "sequence_band": None},
-    "sequence": {"when": "always", "token_cap": None},
-    "both": {"when": "always"},
+    "token": {"when": "always"},
+    "sequence": {"when": "always", "token_cap": None, "sequence_band": [0.99, 1.01]},
+    "both": {"when": "always", "sequence_band": [0.99, 1.01]},
 }
 
 

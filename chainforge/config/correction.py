@@ -24,10 +24,9 @@ class CorrectionSettings(Settings):
     """auto: unless the sampler computes what the learner does: engine local in float32."""
     token_cap: Above0 | None = 2.0
     """Tokens weigh min(p / q, token_cap): p of the policy, q of the sampler; null: 1."""
-    sequence_band: Annotated[list[Above0], Field(min_length=2, max_length=2)] | None = Field(
-        default_factory=lambda: [0.99, 1.01]
-    )
-    """Completions whose geometric mean of p / q is outside do not count; null: all do."""
+    sequence_band: Annotated[list[Above0], Field(min_length=2, max_length=2)] | None = None
+    """Completions whose geometric mean of p / q is outside do not count; null: all do. [0.99, 1.01] is for
+    completions of hundreds of tokens: short ones leave it by chance."""
 
     @property
     def bounds(self) -> Bounds:
