@@ -20,7 +20,7 @@ from chainforge.models.batch import Tokens
 TOLERANCE = {"float32": 0.01}
 TOLERANCE_16 = 0.15
 # How far the policy's scores have moved, as a mean in nats, where a server's must have moved by a bit. In 16
-# bits one step of SmolLM2 moves them by 0.03 to 0.05 at rates from 1e-8 to 1e-5: rounding falls another way.
+# bits one step moves them by 0.03 to 0.05, at any rate from 1e-8 to 1e-5: rounding falls another way.
 MOVED = {"float32": 1e-5}
 MOVED_16 = 1e-3
 EQUALLY = 0.01  # nats
@@ -39,10 +39,11 @@ ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The scores of one server, and those that the policy had then."""
+    """The scores of one server, those that the policy had then, and a digest of what was handed over."""
 
     theirs: Sequence[float]
     ours: Sequence[float]
+    digest: Sequence[int]
 
 
 class SyncCheck:
@@ -54,13 +55,18 @@ class SyncCheck:
         self._last_moved: dict[str, Served] = {}
 
     def compare(
-        self, url: str, theirs: Sequence[Sequence[float]], ours: Sequence[Sequence[float]], what: str
+        self,
+        url: str,
+        theirs: Sequence[Sequence[float]],
+        ours: Sequence[Sequence[float]],
+        what: str,
+        digest: Sequence[int],
     ) -> float:
-        """The mean difference. `what` was handed over, in words.
+        """The mean difference. `what` was handed over, in words, and its `digest`.
 
         Raises ChainForgeError where the server serves something else.
         """
-        now = Served([x for row in theirs for x in row], [x for row in ours for x in row])
+        now = Served([x for row in theirs for x in row], [x for row in ours for x in row], digest)
         difference = mean_difference(now.theirs, now.ours)
         if not difference <= self._tolerance:  # nor where it is no number
             raise ChainForgeError(
@@ -71,7 +77,7 @@ class SyncCheck:
         before = self._last_moved.get(url)
         if before is None or before.theirs != now.theirs:
             self._last_moved[url] = now
-        elif (moved := mean_difference(now.ours, before.ours)) > self._moved:
+        elif before.digest != digest and (moved := mean_difference(now.ours, before.ours)) > self._moved:
             raise ChainForgeError(
                 f"{url} does not serve {what}: it is stale: the policy's log-probabilities have moved by "
                 f"{moved:.3g} nats on average, and the server's are the same to the last bit",

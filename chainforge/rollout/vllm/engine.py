@@ -104,7 +104,9 @@ class VllmEngine:
         if self._first:
             urls = self._first.servers.urls
             for url, theirs in zip(urls, self._first.scores(self._probes, what), strict=True):
-                self._check.compare(url, theirs, ours, f"{what} ({self._first.handover.way})")
+                handover = self._first.handover
+                served = f"{what}, handed over as {handover.way}," if handover.way else what
+                self._check.compare(url, theirs, ours, served, handover.digest)
 
     def _wake(self) -> None:
         """Where servers share the learner's GPU: the memory that PyTorch keeps for later is theirs now."""

@@ -29,6 +29,7 @@ from chainforge.rollout.vllm.client import ServerFailed, call
 from chainforge.run.progress import progress, say
 
 ADAPTER = "chainforge"  # its name at the servers
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 OLD_S = 3600.0
 SOON_S = 5.0  # a hand-over that takes longer gets a bar
 FOLDER = (
@@ -46,10 +47,11 @@ class Handover:
         """`name` is the step's; `within_s` what each server may take."""
         self._policy, self._folder, self._urls = policy, folder, urls
         self._name, self._within_s = name, within_s
-        self.way = ""
+        self.way, self.digest = "", list[int]()  # of the last hand-over
 
     def adapter(self, adapter: Mapping[str, Tensor], version: int, what: str) -> bool:
         """Swap it while servers run. False where the first is refused: then weights have to be merged."""
+        self.digest = digest(adapter)
         path = self._folder / f"adapter-{version}"  # another each time: prompts are cached by it
         with whole_folder(path) as partial:
             save_adapter(self._policy.model, partial, adapter)
@@ -58,17 +60,18 @@ class Handover:
             body = {"lora_name": ADAPTER, "lora_path": str(path), "load_inplace": True}
             self._ask_all("/v1/load_lora_adapter", body, what)
         except ServerFailed as error:
-            if error.status is None or self.way == "adapter":
+            if error.status is None or self.way == "an adapter":
                 raise
             say(f"{self._name}: no adapter can be swapped, so weights are merged ({error.problem})")
             return False
         finally:
             shutil.rmtree(path)
-        self._tell("adapter", "an adapter, which is swapped while it runs")
+        self._tell("an adapter", "which is swapped while servers run")
         return True
 
     def weights(self, weights: Mapping[str, Tensor], version: int, what: str) -> None:
         """Write them to a folder that is loaded, and then removed."""
+        self.digest = digest(weights)
         path = self._folder / f"weights-{version}"  # another each time: a path that is known may be stale
         write_weights(self._policy, weights, path)
         body = {"method": "reload_weights", "kwargs": {"weights_path": str(path)}}
@@ -78,7 +81,7 @@ class Handover:
             raise error if error.status is None else ServerFailed(error.problem, FOLDER) from error
         finally:
             shutil.rmtree(path)
-        self._tell("folder", f"a folder in {self._folder}, which is loaded anew")
+        self._tell("a folder", f"in {self._folder}, which is loaded anew")
 
     def _ask_all(self, path: str, body: Any, what: str) -> None:
         """Ask all servers at once, then have them forget the keys and values of prompts."""
@@ -97,9 +100,9 @@ class Handover:
             for _ in progress(done, title, total=len(self._urls), unit="server", delay_s=SOON_S):
                 pass
 
-    def _tell(self, way: str, as_what: str) -> None:
+    def _tell(self, way: str, more: str) -> None:
         if way != self.way:
-            say(f"{self._name}: vLLM gets weights as {as_what}")
+            say(f"{self._name}: vLLM gets weights as {way}, {more}")
         self.way = way
 
 
@@ -114,6 +117,14 @@ def gather(
             kind = dtype if weight.is_floating_point() else weight.dtype
             own[name] = weight.detach().to("cpu", kind, copy=True)
     return own
+
+
+def digest(weights: Mapping[str, Tensor]) -> list[int]:
+    """A number for each tensor, which another value in it changes but for a rare chance."""
+    return [
+        int(weight.detach().view(INTEGERS[weight.element_size()]).sum(dtype=torch.int64))
+        for weight in weights.values()
+    ]
 
 
 def zero_head(model: PreTrainedModel) -> dict[str, Tensor]:
