@@ -105,7 +105,7 @@ class VllmEngine:
             urls = self._first.servers.urls
             for url, theirs in zip(urls, self._first.scores(self._probes, what), strict=True):
                 handover = self._first.handover
-                served = f"{what}, handed over as {handover.way}," if handover.way else what
+                served = f"{what} (as {handover.way})" if handover.way else what
                 self._check.compare(url, theirs, ours, served, handover.digest)
 
     def _wake(self) -> None:
