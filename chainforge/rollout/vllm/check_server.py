@@ -12,7 +12,7 @@ from chainforge.models.checkpoint import Policy
 from chainforge.rollout.vllm.client import ServerFailed, call
 from chainforge.run.progress import say
 
-OLDEST, NEWEST = (0, 28), (0, 33)  # versions that have what is used here, by their documentation; 0.32 was tried
+OLDEST, NEWEST = (0, 28), (0, 33)  # by the documentation, they have what is used here; 0.32 was tried
 PROBES, CERTAIN = 24, 1e-3  # prompts; nats
 ANSWER_S = 120.0  # the first completion compiles kernels
 TEXTS = ("What is 12 + 35?", "<think>\nÜber 3.5 × 10⁻² — naïve\n\n    x = [1,2]\n</think>", "東京 🙂 don't")
