@@ -19,7 +19,7 @@ class OptimizerSettings(Settings):
     """How weights are updated, for every verb that trains."""
 
     optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
-    """adamw-8bit keeps AdamW's two moments in 8 bits each, in place of 32 (torchao)."""
+    """adamw-8bit keeps AdamW's two moments in 8 bits each, not 32; but those of embeddings (torchao)."""
     adapter: AdapterSettings | None = None
     """What is trained: a new adapter, merged in the checkpoint; or, with null, all weights."""
     learning_rate: Rate

@@ -112,9 +112,10 @@ class Training:
 
     def _moments(self) -> float:
         size = self.model
-        if self.settings.optimizer == "adamw-8bit":
-            return 2 * EIGHT_BIT * size.trained
         each = size.trained_bytes / max(1, size.trained)
+        if self.settings.optimizer == "adamw-8bit":  # but for tables
+            tables = 0 if size.frozen else size.tables
+            return 2 * (each * tables + EIGHT_BIT * (size.trained - tables))
         by_muon = min(size.linear, size.trained) if self.settings.muon_learning_rate > 0 else 0
         return each * (2 * size.trained - by_muon)
 

@@ -48,9 +48,7 @@ def read_shared(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
 
     reader, own = FileSystemReader(folder), dict(_tensors(like))
     tensors = {
-        name: torch.empty_like(own[name])
-        if name in own
-        else torch.empty(kept.size, dtype=kept.properties.dtype)
+        name: _another(own[name]) if name in own else torch.empty(kept.size, dtype=kept.properties.dtype)
         for name, kept in reader.read_metadata().state_dict_metadata.items()
         if isinstance(kept, TensorStorageMetadata)
     }
@@ -63,14 +61,37 @@ def read_shared(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
 
 def place_like(state: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
     """A whole state, with each tensor split as that of `like` is."""
+    import torch
     from torch.distributed.tensor import DTensor, distribute_tensor
+    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
     tensors, own = dict(_tensors(state)), dict(_tensors(like))
     for name, tensor in tensors.items():
-        if isinstance(target := own.get(name), DTensor):
-            tensors[name] = distribute_tensor(tensor.to(target.device), target.device_mesh, target.placements)
+        target = own.get(name)
+        if isinstance(target, DTensor) and not isinstance(tensor, DTensor):
+            in_blocks = is_traceable_wrapper_subclass(tensor)  # of 8 bits: split, they may be other ones
+            numbers = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor) if in_blocks else tensor
+            split = distribute_tensor(numbers.to(target.device), target.device_mesh, target.placements)
+            tensors[name] = _another(target).copy_(split) if in_blocks else split
     placed: dict[str, Any] = _put_back(_without_tensors(state), tensors)
     return placed
+
+
+def _another(tensor: "Tensor") -> Any:
+    """One of the same kind and size, with memory of its own. A kind that is made of plain tensors, as that of
+    moments in 8 bits, may not know how to copy itself."""
+    from torch.distributed.tensor import DTensor
+    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+    tensor = tensor.detach()
+    if isinstance(tensor, DTensor):
+        own, size = _another(tensor.to_local()), {"shape": tensor.shape, "stride": tensor.stride()}
+        return DTensor.from_local(own, tensor.device_mesh, tensor.placements, run_check=False, **size)
+    if is_traceable_wrapper_subclass(tensor):
+        names, how = tensor.__tensor_flatten__()
+        parts = {name: getattr(tensor, name).clone() for name in names}
+        return type(tensor).__tensor_unflatten__(parts, how, tensor.shape, tensor.stride())
+    return tensor.clone()
 
 
 def _tensors(state: Any, path: str = "") -> Iterator[tuple[str, "Tensor"]]:

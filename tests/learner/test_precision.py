@@ -23,10 +23,13 @@ WIDE = {
 }  # matrices of 4,096 weights and more are those kept in 8 bits
 
 
+COMMON, RARE = 2, 3  # tokens; their rows share a block
+
+
 def made(
-    precision: str, optimizer: str, rate: float = 1e-2, **changes: Any
+    precision: str, optimizer: str, rate: float = 1e-2, model: Any = None, **changes: Any
 ) -> tuple[Any, ScheduledOptimizer]:
-    model = llama(sharpness=0.1, **WIDE)
+    model = model or llama(sharpness=0.1, **WIDE)
     if precision == "bfloat16-weights":
         round_weights(model)
     settings = OptimizerSettings(learning_rate=rate, optimizer=optimizer, **changes)
@@ -105,11 +108,30 @@ def test_moments_take_a_quarter_of_the_bytes() -> None:
         model, optimizer = made("float32", kind)
         step(model, optimizer)
         weight = model.model.layers[0].mlp.gate_proj.weight
-        moments = optimizer._optimizers[-1].state[weight]
+        (moments,) = (o.state[weight] for o in optimizer._optimizers if weight in o.state)
         parts = [moments[name] for name in ("exp_avg", "exp_avg_sq")]
         flat = [[getattr(p, n) for n in ("codes", "scale")] if hasattr(p, "codes") else [p] for p in parts]
         sizes[kind] = sum(t.numel() * t.element_size() for each in flat for t in each)
     assert sizes["adamw-8bit"] <= 0.26 * sizes["adamw"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16-weights"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_no_weight_of_a_rare_token_leaps(tied: bool, precision: str) -> None:
+    """Beside the moments of a common token, those of a rare one would be 0 in 8 bits."""
+    pytest.importorskip("torchao")
+    rate = 1e-2
+    model, optimizer = made(precision, "adamw-8bit", rate, model=llama(256, **WIDE, tie_word_embeddings=tied))
+    tables = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    before = [table.detach().clone() for table in tables]
+    for _ in range(4):
+        for table in tables:
+            table.grad = torch.zeros_like(table)
+            table.grad[COMMON], table.grad[RARE] = 1.0, 1e-5
+        optimizer.step()
+    for table, old in zip(tables, before, strict=True):
+        moved = (table - old).detach().float().abs()
+        assert 0 < moved[RARE].max() < 5 * rate
 
 
 def test_rounded_weights_are_bfloat16_and_buffers_stay() -> None:
