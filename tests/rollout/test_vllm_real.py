@@ -37,7 +37,7 @@ LORA = AdapterSettings(kind="lora", rank=8)
 RATE = 1e-5
 SETTINGS = SamplingSettings(max_new_tokens=32)
 LENGTH = 256
-ROUNDING = 0.06  # nats: two computations in bfloat16 differ by 0.04, each from float32 by 0.03
+ROUNDING = 0.1  # nats: in bfloat16 0.04 to 0.06 were measured, in float32 a thousandth
 
 
 @pytest.fixture(autouse=True)
