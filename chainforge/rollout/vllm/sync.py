@@ -48,6 +48,7 @@ class Handover:
         self._policy, self._folder, self._urls = policy, folder, urls
         self._name, self._within_s = name, within_s
         self.way, self.digest = "", list[int]()  # of the last hand-over
+        self._served: Path | None = None  # the folder of the adapter that servers have
 
     def adapter(self, adapter: Mapping[str, Tensor], version: int, what: str) -> bool:
         """Swap it while servers run. False where the first is refused: then weights have to be merged."""
@@ -60,12 +61,14 @@ class Handover:
             body = {"lora_name": ADAPTER, "lora_path": str(path), "load_inplace": True}
             self._ask_all("/v1/load_lora_adapter", body, what)
         except ServerFailed as error:
+            shutil.rmtree(path)
             if error.status is None or self.way == "an adapter":
                 raise
             say(f"{self._name}: no adapter can be swapped, so weights are merged ({error.problem})")
             return False
-        finally:
-            shutil.rmtree(path)
+        if self._served:
+            shutil.rmtree(self._served)
+        self._served = path  # stays: with load_inplace, vLLM reads it again for later requests
         self._tell("an adapter", "which is swapped while servers run")
         return True
 
