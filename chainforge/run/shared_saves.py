@@ -85,7 +85,8 @@ def _another(tensor: "Tensor") -> Any:
 
     tensor = tensor.detach()
     if isinstance(tensor, DTensor):
-        own, size = _another(tensor.to_local()), {"shape": tensor.shape, "stride": tensor.stride()}
+        size: dict[str, Any] = {"shape": tensor.shape, "stride": tensor.stride()}
+        own = _another(tensor.to_local())
         return DTensor.from_local(own, tensor.device_mesh, tensor.placements, run_check=False, **size)
     if is_traceable_wrapper_subclass(tensor):
         names, how = tensor.__tensor_flatten__()

@@ -101,10 +101,12 @@ def test_a_second_run_is_told_who_is_first(begun: Clone) -> None:
     begun.put("collect.samples", 8)
     process = start(begun, "dvc", "repro", STEP)
     wait_for(under_way(begun, STEP), process)
+    os.killpg(process.pid, signal.SIGSTOP)  # else it might end before the others begin
     by_dvc = begun.run("dvc", "repro", STEP, fails=True)
     assert "is busy" in by_dvc or "is already running: PID" in by_dvc
     by_hand = begun.run("python", "-m", "stages.collect", STEP, fails=True)
     assert f"{STEP} is already running: PID" in by_hand
+    os.killpg(process.pid, signal.SIGCONT)
     assert process.wait(timeout=600) == 0, said(begun)
     assert begun.repro(STEP) == ["lock"]
 

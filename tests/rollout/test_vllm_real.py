@@ -132,14 +132,10 @@ def test_in_float32_it_draws_with_the_learners_log_probabilities() -> None:
         assert engine.generate(asked, SETTINGS) == engine.generate(asked, SETTINGS)
 
 
-@pytest.mark.parametrize("adapter", [None, LORA], ids=["all weights", "adapter"])
-def test_a_server_that_keeps_old_weights_is_found_after_one_step(
-    adapter: AdapterSettings | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The traps of the real server: the same adapter without load_inplace, and a path that it knows."""
+def test_a_server_that_keeps_old_weights_is_found_after_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, step = smollm2(), step_with()
-    with closing(VllmEngine(policy, step, max_len=LENGTH, adapter=adapter)) as engine:
-        learner = learning(policy, step, adapter)
+    with closing(VllmEngine(policy, step, max_len=LENGTH)) as engine:
+        learner = learning(policy, step)
         train(learner, requests(policy))
         engine.update(learner, 1)
         train(learner, requests(policy))
@@ -156,11 +152,19 @@ def on_tied_embeddings(policy: Policy, step: Step) -> Iterator[Servers]:
         yield servers
 
 
-def test_a_server_that_was_started_on_tied_embeddings_is_refused() -> None:
-    """In float32: in bfloat16, vLLM 0.32 takes the new output layer."""
+def test_a_server_that_was_started_on_tied_embeddings_is_refused_or_takes_new_weights() -> None:
+    """In process, vLLM 0.32 for CPUs kept its old output layer; its server was seen to take the new one."""
     policy, step = smollm2(), step_with("float32")
     assert policy.model.config.tie_word_embeddings
     with on_tied_embeddings(policy, step) as servers:
         joined = step_with("float32", urls=servers.urls)
-        with pytest.raises(ChainForgeError, match="tied embeddings"):
-            VllmEngine(policy, joined, max_len=LENGTH)
+        try:
+            engine = VllmEngine(policy, joined, max_len=LENGTH)
+        except ChainForgeError as error:
+            if "tied embeddings" not in error.problem:
+                raise
+            return
+        with closing(engine):
+            learner = learning(policy, joined)
+            train(learner, requests(policy))
+            engine.update(learner, 1)  # raises unless it is served
