@@ -7,6 +7,7 @@ policy sampled. Source: J. Schulman, "Approximating KL divergence", joschu.net/b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import log
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # settings name an estimator, and must not wait for torch
@@ -31,9 +32,34 @@ def k3(log_ref_ratio: Tensor) -> Tensor:
 KL_ESTIMATORS: Mapping[str, Callable[[Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
 
 
-def distillation_kl(logp_student_MV: Tensor, logp_teacher_MV: Tensor) -> Tensor:
-    """KL(teacher || student) in nats, summed over M tokens; V vocabulary.
+def forward_kl(logp_student_MV: Tensor, logp_teacher_MV: Tensor) -> Tensor:
+    """KL(teacher || student) in nats, summed over M tokens; V vocabulary. The student covers all that the
+    teacher might say.
 
     Source: Hinton et al., arXiv 1503.02531, at temperature 1, per token.
     """
     return (logp_teacher_MV.exp() * (logp_teacher_MV - logp_student_MV)).sum()
+
+
+def reverse_kl(logp_student_MV: Tensor, logp_teacher_MV: Tensor) -> Tensor:
+    """KL(student || teacher), likewise. The student leaves out what the teacher would not say.
+
+    Source: MiniLLM, arXiv 2306.08543, section 2.1.
+    """
+    return forward_kl(logp_teacher_MV, logp_student_MV)
+
+
+def jsd(logp_student_MV: Tensor, logp_teacher_MV: Tensor) -> Tensor:
+    """The Jensen-Shannon divergence, likewise: half of the KL of each to the mean of both, at most ln 2.
+
+    Source: GKD, arXiv 2306.13649, eq. 1 with beta = 1/2.
+    """
+    logp_mean_MV = logp_student_MV.logaddexp(logp_teacher_MV) - log(2)
+    return (forward_kl(logp_mean_MV, logp_student_MV) + forward_kl(logp_mean_MV, logp_teacher_MV)) / 2
+
+
+DIVERGENCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "forward-kl": forward_kl,
+    "reverse-kl": reverse_kl,
+    "jsd": jsd,
+}

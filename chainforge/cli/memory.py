@@ -102,7 +102,7 @@ def _with_models(settings: Mapping[str, SftSettings | GrpoSettings]) -> Iterator
 
     for name, found in settings.items():
         teacher = None
-        if isinstance(found, SftSettings) and found.teacher and found.logit_kd_weight > 0:
+        if isinstance(found, SftSettings) and found.teacher and found.asks_teacher:
             teacher = model_of(makers[found.teacher]) if found.teacher in makers else str(found.teacher)
         yield TrainingStep(name, found, model_of(found), teacher)
 

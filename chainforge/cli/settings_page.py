@@ -19,6 +19,7 @@ from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.prompts import PromptSetSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.config.sampling import SamplingSettings
+from chainforge.config.sft import OnPolicySettings
 from chainforge.config.types import OneOf, Real
 from chainforge.config.verbs import VERBS
 from chainforge.config.vllm import VllmSettings
@@ -33,13 +34,14 @@ SECTIONS = {name: f"`{name}`" for name in ("prompts", "report")} | {
 }
 GROUPS: dict[type[BaseModel], tuple[str, str]] = {
     OptimizerSettings: ("Optimizer", "`sft` and `grpo`"),
-    SamplingSettings: ("Sampling", "`grpo`, `sample` and `evaluate`"),
+    SamplingSettings: ("Sampling", "`grpo`, `sample`, `evaluate` and `distill.on_policy`"),
 }
 NAMES: dict[Any, str] = {
     Path: "path", str: "text", bool: "true or false", int: "whole number", float: "number", NoneType: "null",
     dict[str, Real]: "reward: weight, …", dict[str, str]: "name: name, …", list[str]: "names",
     PromptSetSettings: "a prompt set", AdapterSettings: "an adapter",
     EngineSettings: "an engine", VllmSettings: "servers", CorrectionSettings: "a correction",
+    OnPolicySettings: "own answers",
 }  # fmt: skip
 FAR_OFF = 10_000  # a bound that nobody meets on purpose is not shown
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -107,6 +109,7 @@ def settings_page() -> str:
         ("A prompt set: `prompts.reasoning` and `prompts.general`", PromptSetSettings),
         ("An adapter: `adapter` of `sft` and `grpo`", AdapterSettings),
         ("An engine: `engine` of `grpo`, `sample` and `evaluate`", EngineSettings),
+        ("A student's own answers: `distill.on_policy`", OnPolicySettings),
         ("A correction: `grpo.sampling_correction`", CorrectionSettings),
         ("vLLM servers: `runtime.vllm`", VllmSettings),
         *((f"{title}: part of {verbs}", group) for group, (title, verbs) in GROUPS.items()),

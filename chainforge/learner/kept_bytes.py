@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from chainforge.algorithms.kl import distillation_kl
 from chainforge.learner.forward_passes import mixed_precision
+from chainforge.learner.teacher import Teacher
 from chainforge.models.batch import Tokens, collate
 from chainforge.models.policy_model import PolicyModel
 
@@ -17,7 +17,7 @@ LENGTHS = (64, 128)  # tokens
 def kept_bytes_per_token(
     model: PolicyModel,
     precision: str,
-    teacher: PolicyModel | None = None,
+    teacher: Teacher | None = None,
     lengths: Sequence[int] = LENGTHS,
 ) -> float:
     """Bytes per token, from what two sequences of these lengths keep."""
@@ -26,7 +26,7 @@ def kept_bytes_per_token(
     return (kept[1] - kept[0]) / (long - short)  # weights that are cast are kept once, for any length
 
 
-def _kept_bytes(model: PolicyModel, length: int, precision: str, teacher: PolicyModel | None) -> int:
+def _kept_bytes(model: PolicyModel, length: int, precision: str, teacher: Teacher | None) -> int:
     parameters = {_place(p) for p in model.parameters()}
     kept: dict[int, Tensor] = {}  # a tensor that is held keeps its place to itself
 
@@ -44,9 +44,7 @@ def _kept_bytes(model: PolicyModel, length: int, precision: str, teacher: Policy
     ):
         found = model(batch, vocabulary=teacher is not None)
         if teacher and found.logp_MV is not None:
-            with torch.no_grad():
-                by_teacher = teacher(batch, vocabulary=True)
-            distillation_kl(found.logp_MV, by_teacher.logp_MV)
+            teacher.divergence_from(found.logp_MV, batch)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

@@ -23,6 +23,7 @@ from chainforge.learner.micro_batch_size import LOWER, plan_passes
 from chainforge.learner.optimizer import NotFinite, ScheduledOptimizer
 from chainforge.learner.reference import Reference, SecondModel, WithoutAdapter
 from chainforge.learner.router_loss import with_router_loss
+from chainforge.learner.teacher import Teacher
 from chainforge.memory import enough_memory
 from chainforge.models.adapters import adapter_weights, attach_adapter, plain_weights
 from chainforge.models.batch import Batch, Tokens
@@ -47,13 +48,13 @@ class LocalLearner:
         step: Step,
         *,
         reference: Callable[[], Policy] | None = None,
-        teacher: PolicyModel | None = None,
+        teacher: Teacher | None = None,
         samples_apart: bool = False,
     ) -> None:
         self.tokenizer, self.num_parameters = policy.tokenizer, policy.num_parameters
         self._policy, self._settings = policy, settings
         self._precision, self._seed = step.settings.precision, step.seed("rounding")
-        settle_precision(self._precision, policy.model, teacher)
+        settle_precision(self._precision, policy.model, teacher.model if teacher else None)
         if settings.adapter:
             attach_adapter(policy.model, settings.adapter, step.seed("adapter"))
         alike = policy.model if reference else None  # the reference has the same shape

@@ -11,6 +11,7 @@ from chainforge.errors import ChainForgeError
 from chainforge.learner.footprint import LOGITS, Activations, Training, copy_bytes, in_gb, sizes, total
 from chainforge.learner.fully_sharded import splits_weights
 from chainforge.learner.kept_bytes import kept_bytes_per_token
+from chainforge.learner.teacher import Teacher
 from chainforge.memory import machine_memory
 from chainforge.models.head import CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE
 from chainforge.models.policy_model import PolicyModel
@@ -40,7 +41,7 @@ def plan_passes(
     settings: OptimizerSettings,
     step: Step,
     reference: PreTrainedModel | None = None,
-    teacher: PolicyModel | None = None,
+    teacher: Teacher | None = None,
     *,
     samples_apart: bool = False,
 ) -> Passes:
@@ -61,7 +62,7 @@ def plan_passes(
         precision,
         settings,
         sizes(reference) if reference else None,
-        sizes(teacher.model) if teacher else None,
+        sizes(teacher.model.model) if teacher else None,
         step.world.size if splits_weights(step) else 1,
     )
     memory, wanted = usable_memory(model.device, step.world.local_size), runtime.micro_batch_tokens

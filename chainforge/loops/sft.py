@@ -5,20 +5,20 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from chainforge.algorithms.kl import distillation_kl
 from chainforge.config.sft import SftSettings
 from chainforge.errors import ChainForgeError
 from chainforge.learner.learner import Learner, Sums, Update
+from chainforge.learner.teacher import Teacher
+from chainforge.loops.own_answers import OwnAnswers
 from chainforge.loops.sft_batches import batches, split
 from chainforge.models.batch import Batch, Tokens
 from chainforge.models.chat import encode_prompt, encode_response, opening
-from chainforge.models.checkpoint import Policy
-from chainforge.models.policy_model import LogProbs, PolicyModel
+from chainforge.models.policy_model import LogProbs
 from chainforge.records import Example
+from chainforge.rollout.engine import Engine
 from chainforge.run.metrics import StepTable
 from chainforge.run.progress import progress
 from chainforge.run.step import Step
@@ -47,13 +47,14 @@ class Done:
 
 def train(
     learner: Learner,
-    teacher: PolicyModel | None,
+    teacher: Teacher | None,
     examples: Sequence[Example],
     settings: SftSettings,
     step: Step,
     work: Work,
+    engine: Engine | None = None,
 ) -> tuple[StepTable, dict[str, float | None]]:
-    """One turn of the body is one optimizer step.
+    """One turn of the body is one optimizer step. `engine` samples the student's own answers.
 
     Returns the row per step, and the summary.
     """
@@ -63,12 +64,17 @@ def train(
     steps = max(1, round(settings.num_epochs * len(training) / settings.batch_size))
     table = step.table(COLUMNS)
     done = Done()
+    own = OwnAnswers(engine, settings.on_policy, steps, step) if engine and settings.on_policy else None
     learner.begin(steps)
     work.attach(learner=learner, table=table, done=done)
     left = islice(batches(training, settings.batch_size, steps, step), done.steps, None)
     bar = progress(left, step.name, total=steps, initial=done.steps)
     for number, batch in enumerate(bar, start=done.steps + 1):
-        given = update(learner, teacher, batch, settings)
+        if own and own.due(number):
+            answered = own.answer(learner, batch, number)
+            given = update(learner, teacher, answered, teacher_weight=1.0)
+        else:
+            given = update(learner, teacher, batch, teacher_weight=settings.logit_kd_weight)
         due = number % settings.eval_every == 0 or number == steps
         eval_loss = evaluation_loss(learner, held_out) if due else None
         table.add(
@@ -113,19 +119,17 @@ def tokenize(
 
 
 def update(
-    learner: Learner, teacher: PolicyModel | None, batch: Sequence[Tokens], settings: SftSettings
+    learner: Learner, teacher: Teacher | None, batch: Sequence[Tokens], *, teacher_weight: float
 ) -> Update:
-    """One optimizer step on the mean loss per response token, in nats."""
+    """One optimizer step on the mean loss per response token, in nats: by `teacher_weight` the divergence
+    from the teacher, else cross-entropy."""
     total = sum(len(t.completion) for t in batch)
-    weight = settings.logit_kd_weight if teacher else 0.0
+    weight = teacher_weight if teacher else 0.0
 
     def loss(_: Sequence[int], found: LogProbs, micro_batch: Batch) -> tuple[Tensor, Sums]:
-        """Cross-entropy summed over response tokens, mixed with the teacher's KL by `logit_kd_weight`."""
         value = -(1 - weight) * found.logp_BT.sum()
         if teacher and found.logp_MV is not None:
-            with torch.no_grad():
-                by_teacher = teacher(micro_batch, vocabulary=True)
-            value = value + weight * distillation_kl(found.logp_MV, by_teacher.logp_MV)
+            value = value + weight * teacher.divergence_from(found.logp_MV, micro_batch)
         return value / total, {}
 
     return learner.step(batch, loss, vocabulary=weight > 0)
@@ -136,15 +140,3 @@ def evaluation_loss(learner: Learner, held_out: Sequence[Tokens]) -> float | Non
     if not held_out:
         return None
     return -sum(map(sum, learner.logprobs(held_out))) / sum(len(t.completion) for t in held_out)
-
-
-def check_same_vocabulary(student: Policy, teacher: Policy) -> None:
-    """Raise ChainForgeError unless every token id means the same to both."""
-    ours, theirs = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
-    rows = [p.model.get_output_embeddings().weight.shape[0] for p in (student, teacher)]
-    if ours != theirs or rows[0] != rows[1]:
-        raise ChainForgeError(
-            f"teacher and student do not share a vocabulary ({rows[1]} and {rows[0]} logits, "
-            f"{len(ours.items() ^ theirs.items())} tokens differ)",
-            "set logit_kd_weight to 0 (distill by samples), or give the student its teacher's tokenizer",
-        )

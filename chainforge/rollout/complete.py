@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from chainforge.config.sampling import SamplingSettings
 from chainforge.models.chat import decode_response, encode_prompt, opening
-from chainforge.records import Completion, Prompt
+from chainforge.records import Completion, Example, Prompt
 from chainforge.rollout.engine import Engine, Request, Sampled
 from chainforge.run.step import Step
 
@@ -63,7 +63,10 @@ def begin_completions(
 
 
 def longest_sequence(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], settings: SamplingSettings, step: Step
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt | Example],
+    settings: SamplingSettings,
+    step: Step,
 ) -> int:
     """Tokens of the longest of these prompts with the longest completion."""
     prefill = opening(tokenizer, step.response_format)

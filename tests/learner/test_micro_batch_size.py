@@ -27,6 +27,7 @@ from chainforge.learner.micro_batch_size import (
     plan_passes,
     power_of_two,
 )
+from chainforge.learner.teacher import Teacher
 from chainforge.models.policy_model import PolicyModel
 from chainforge.run.step import Step
 from chainforge.run.world import World
@@ -94,7 +95,7 @@ def test_all_that_lies_beside_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     count = sum(p.numel() for p in model.parameters())
     alone = needed(model)
     assert needed(model, reference=qwen2(**sizes)) - alone == pytest.approx(4 * count, abs=4e3)
-    taught = needed(model, teacher=PolicyModel(qwen2(**sizes))) - alone
+    taught = needed(model, teacher=Teacher(PolicyModel(qwen2(**sizes)), 11)) - alone
     assert (
         taught >= 4 * count + LEAST * 2 * 4 * 11
     )  # and two distributions over the vocabulary for each token
@@ -122,7 +123,7 @@ def test_a_teacher_s_logits_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of student and teacher, log-probabilities of the whole vocabulary are kept for every token."""
     vocab = 20_000
     monkeypatch.setattr(micro_batch_size, "CPU_BYTES", 2**26)
-    student, teacher = qwen2(vocab), PolicyModel(qwen2(vocab, seed=1))
+    student, teacher = qwen2(vocab), Teacher(PolicyModel(qwen2(vocab, seed=1)), vocab)
     alone = kept_bytes_per_token(PolicyModel(student), "float32")
     both = kept_bytes_per_token(PolicyModel(student), "float32", teacher=teacher)
     assert both >= alone + 2 * 4 * vocab - 16  # but for what the fused head keeps
@@ -130,7 +131,7 @@ def test_a_teacher_s_logits_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan(student, teacher=teacher).most_tokens < alone_most == MOST_ON_CPU
     assert plan(student).most_tokens == alone_most
     # and where the vocabulary's logits are what does not fit, it is said
-    have(monkeypatch, needed(student) + 4 * teacher.model.num_parameters() + LEAST * 4 * vocab)
+    have(monkeypatch, needed(student) + 4 * sizes_of(teacher.model.model).all + LEAST * 4 * vocab)
     with pytest.raises(ChainForgeError, match="training does not fit"):
         plan(student, teacher=teacher)
 

@@ -13,11 +13,14 @@ from fakes import SUPERCOT, Beside, Interrupted, completion, learner_of, make_st
 from chainforge.config.adapter import AdapterSettings
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.sft import SftSettings
+from chainforge.learner.local_learner import LocalLearner
+from chainforge.learner.teacher import Teacher
 from chainforge.loops import sft
 from chainforge.loops.collect import collect
 from chainforge.loops.grpo import train as grpo
 from chainforge.loops.grpo.prompt_mix import PromptMix
 from chainforge.loops.scored_batches import sample_and_score
+from chainforge.models.policy_model import PolicyModel
 from chainforge.records import Completion, Example, Group, Prompt, Trace
 from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.stopping import Stopped
@@ -26,6 +29,7 @@ from chainforge.scoring import Scorer, WeightedReward
 
 PROMPTS = [prompt(n) for n in range(1, 9)]
 LORA = AdapterSettings(kind="lora", rank=4)
+OWN = {"share": 0.5, "max_new_tokens": 6}
 
 
 def stopped_everywhere(run: Callable[[Work], Any], folder: Path, *, every: int = 1) -> int:
@@ -104,7 +108,14 @@ def test_grpo(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"muon_learning_rate": 1e-2}, {"eval_fraction": 0.3, "eval_every": 2}, {"adapter": LORA}],
+    [
+        {},
+        {"muon_learning_rate": 1e-2},
+        {"eval_fraction": 0.3, "eval_every": 2},
+        {"adapter": LORA},
+        {"on_policy": OWN, "teacher": "t"},
+        {"on_policy": OWN, "teacher": "t", "adapter": LORA},
+    ],
 )
 def test_sft(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -116,8 +127,12 @@ def test_sft(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
     step = make_step("sft_cold_start")
 
     def run(work: Work) -> tuple[list[torch.Tensor], str, dict[str, float | None]]:
-        toy = policy()
-        table, summary = sft.train(learner_of(toy, settings, step), None, examples, settings, step, work)
+        toy, teacher, engine = policy(), None, None
+        if settings.on_policy:
+            teacher = Teacher(PolicyModel(policy(seed=1).model), 290)
+            engine = LocalEngine(toy, step, apart=settings.adapter is not None)
+        learner = LocalLearner(toy, settings, step, teacher=teacher)
+        table, summary = sft.train(learner, teacher, examples, settings, step, work, engine)
         return weights(toy), table.state_dict()["rows"], summary
 
     expected = run(Work())

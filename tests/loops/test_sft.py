@@ -4,19 +4,22 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
-from fakes import SUPERCOT, Recording, learner_of, make_step, policy, qwen2, tokenizer, weights
+from fakes import SUPERCOT, MadeUp, Recording, learner_of, make_step, policy, qwen2, tokenizer, weights
 from torch.nn.functional import cross_entropy
 
-from chainforge.config.sft import SftSettings
+from chainforge.algorithms.kl import DIVERGENCES
+from chainforge.config.sft import OnPolicySettings, SftSettings
 from chainforge.errors import ChainForgeError
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.learner.optimizer import NotFinite
-from chainforge.loops.sft import check_same_vocabulary, evaluation_loss, tokenize, train, update
+from chainforge.learner.teacher import Teacher, shared_vocabulary
+from chainforge.loops.sft import evaluation_loss, tokenize, train, update
 from chainforge.loops.sft_batches import batches, split
 from chainforge.models.batch import Tokens
 from chainforge.models.chat import encode_prompt, encode_response
@@ -24,6 +27,8 @@ from chainforge.models.checkpoint import Policy
 from chainforge.models.policy_model import PolicyModel
 from chainforge.records import Example
 from chainforge.response import tag_format
+from chainforge.rollout.engine import Engine
+from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.metrics import StepTable
 from chainforge.run.step import Step
 from chainforge.run.work import Work
@@ -60,21 +65,25 @@ def tokens_of(toy: Policy, examples: list[Example] = EXAMPLES) -> list[Tokens]:
     return tokenize(toy.tokenizer, examples, settings_of(), "")[0]
 
 
+def teacher_of(teaching: Policy, divergence: str = "forward-kl") -> Teacher:
+    return Teacher(PolicyModel(teaching.model), 290, DIVERGENCES[divergence])
+
+
 def backward(
     toy: Policy, teacher: Policy | None, batch: list[Tokens], settings: SftSettings, step: Step = STEP
 ) -> tuple[float, torch.Tensor]:
     """(loss, gradient) of an optimizer step that changes no weight."""
-    learning = PolicyModel(teacher.model) if teacher else None
+    learning = teacher_of(teacher) if teacher else None
     with patch("chainforge.learner.local_learner.ScheduledOptimizer", Recording):
         learner = LocalLearner(toy, settings, step, teacher=learning)
         learner.begin(1)
-    return update(learner, learning, batch, settings).loss, Recording.gradient
+    return update(learner, learning, batch, teacher_weight=settings.logit_kd_weight).loss, Recording.gradient
 
 
 def run(
     toy: Policy, settings: SftSettings, teacher: Policy | None = None
 ) -> tuple[StepTable, dict[str, float | None]]:
-    learning = PolicyModel(teacher.model) if teacher else None
+    learning = teacher_of(teacher) if teacher else None
     learner = LocalLearner(toy, settings, STEP, teacher=learning)
     return train(learner, learning, EXAMPLES, settings, STEP, Work())
 
@@ -177,15 +186,26 @@ def test_distilling_logits_teaches_the_teacher_s_distribution() -> None:
 
 
 def test_a_teacher_with_another_vocabulary_is_an_error() -> None:
-    check_same_vocabulary(policy(), policy(seed=1))
+    assert shared_vocabulary(policy(), policy(seed=1)) == 290
     other = Policy(policy().model, tokenizer(tag_format("r1").tags))
     with pytest.raises(
-        ChainForgeError, match=r"do not share a vocabulary \(290 and 290 logits, [1-9]\d* tokens differ"
+        ChainForgeError,
+        match=r"do not share a vocabulary \(290 and 290 tokens, [1-9]\d* .*\n.*logit_kd_weight to 0",
     ):
-        check_same_vocabulary(policy(), other)
-    wider = Policy(qwen2(304), tokenizer())
-    with pytest.raises(ChainForgeError, match=r"\(304 and 290 logits, 0 tokens.*\n.*logit_kd_weight to 0"):
-        check_same_vocabulary(policy(), wider)
+        shared_vocabulary(policy(), other)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_logits_that_only_pad_one_of_two_vocabularies_are_cut(divergence: str) -> None:
+    """A teacher with padding rows teaches the same as one without, whichever of the two has them."""
+    toy, teacher = policy(), policy(seed=1)
+    wide = Policy(qwen2(304), tokenizer())
+    assert shared_vocabulary(toy, wide) == shared_vocabulary(wide, toy) == 290
+    logp_MV = torch.randn(7, 290).log_softmax(-1)
+    padded_MV = torch.cat([logp_MV + 0.3, torch.randn(7, 14)], 1).log_softmax(-1)
+    found = teacher_of(teacher, divergence)
+    torch.testing.assert_close(found._known(padded_MV), logp_MV)
+    assert found._known(logp_MV) is logp_MV
 
 
 def test_examples_that_are_too_long_are_left_out_and_counted() -> None:
@@ -243,3 +263,42 @@ def test_a_loss_that_is_not_a_number_stops() -> None:
     with pytest.raises(NotFinite, match="the loss is nan\n  -> lower the learning rate"):
         run(toy, settings_of())
     assert not Path("metrics").exists()
+
+
+def on_policy(share: float = 1.0, **changes: Any) -> SftSettings:
+    own = OnPolicySettings(share=share, max_new_tokens=12)
+    return settings_of(on_policy=own, teacher="t", divergence="reverse-kl", **changes)
+
+
+def distill(
+    toy: Policy, teacher: Policy, settings: SftSettings, engine: Engine, work: Work | None = None
+) -> list[float]:
+    """The loss of every step."""
+    learning = teacher_of(teacher, settings.divergence)
+    learner = LocalLearner(toy, settings, STEP, teacher=learning)
+    table, _ = train(learner, learning, EXAMPLES, settings, STEP, work or Work(), engine)
+    return [float(row["loss"]) for row in csv.DictReader(table.state_dict()["rows"].splitlines())]
+
+
+def test_the_last_share_of_the_steps_is_on_what_the_student_answers() -> None:
+    settings, engine = on_policy(0.4, num_epochs=4.0), MadeUp()
+    distill(policy(), policy(seed=1), settings, engine)
+    assert engine.versions == [7, 8, 9, 10]  # of ten, and each from the student as it is then
+    prompts = {tuple(t.prompt) for t in tokens_of(policy())}
+    assert {tuple(request.prompt_ids) for request in engine.asked} <= prompts
+    seeds = [seed for request in engine.asked for seed in request.seeds]
+    assert len(set(seeds)) == len(seeds) == len(engine.asked)
+
+
+def test_the_loss_on_its_own_answers_is_the_divergence_alone() -> None:
+    """A student that is its teacher has nothing to learn, whatever the examples say."""
+    toy = policy()
+    losses = distill(toy, policy(), on_policy(num_epochs=0.4), MadeUp())
+    assert losses == [pytest.approx(0, abs=1e-5)]
+
+
+def test_answering_brings_a_student_to_its_teacher() -> None:
+    toy, teacher = policy(), policy(seed=1, sharpness=0.5)
+    settings = on_policy(num_epochs=30.0, learning_rate=1e-2)
+    losses = distill(toy, teacher, settings, LocalEngine(toy, STEP))
+    assert fmean(losses[-5:]) < 0.5 * fmean(losses[:5])

@@ -9,7 +9,7 @@ from fakes import llama, qwen2
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from chainforge.algorithms.kl import distillation_kl
+from chainforge.algorithms.kl import forward_kl
 from chainforge.learner.forward_passes import micro_batches, mixed_precision
 from chainforge.models import decoder, head
 from chainforge.models.batch import Tokens, collate
@@ -41,7 +41,7 @@ def kl_of(student: PreTrainedModel, teacher: PreTrainedModel) -> Tensor:
     batch = collate(SEQUENCES, CPU)
     with torch.no_grad():
         by_teacher = PolicyModel(teacher)(batch, vocabulary=True).logp_MV
-    return distillation_kl(PolicyModel(student)(batch, vocabulary=True).logp_MV, by_teacher)
+    return forward_kl(PolicyModel(student)(batch, vocabulary=True).logp_MV, by_teacher)
 
 
 def gradient(model: PreTrainedModel, value: Tensor) -> Tensor:
