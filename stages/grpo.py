@@ -9,6 +9,7 @@ from chainforge.learner.fully_sharded import splits_weights
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.loops.grpo.prompt_mix import PromptMix
 from chainforge.loops.grpo.train import train
+from chainforge.loops.grpo.watch import Watch
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Prompt
@@ -26,6 +27,11 @@ def main(run: Run[GrpoSettings]) -> None:
     own = read_records(settings.prompts, Prompt)
     scorer.check([*own, *extra])
     prompts = PromptMix(own, extra, settings.extra_share, step.seed("prompts"))
+    watch = None
+    if settings.watch:
+        grader = make_scorer(plugins, {settings.watch.reward: 1.0}, step)
+        seen = read_records(settings.watch.prompts, Prompt, settings.watch.max_prompts)
+        watch = Watch(settings.watch, grader, scorer, seen, settings, step)
     device = start_torch(step.settings, step.runtime)
     policy = load_policy(settings.start_from, device)
     compares = settings.kl_coeff > 0 and not settings.adapter
@@ -39,7 +45,7 @@ def main(run: Run[GrpoSettings]) -> None:
         closing(begin(policy, step)) as engine,
     ):
         learner = LocalLearner(policy, settings, step, reference=reference, samples_apart=apart)
-        table, summary = train(learner, engine, scorer, prompts, settings, step, work)
+        table, summary = train(learner, engine, scorer, prompts, settings, step, work, watch)
         learner.save(folder)
         step.finish(summary, table)
 

@@ -23,6 +23,7 @@ from chainforge.config.sft import OnPolicySettings
 from chainforge.config.types import OneOf, Real
 from chainforge.config.verbs import VERBS
 from chainforge.config.vllm import VllmSettings
+from chainforge.config.watch import WatchSettings
 
 SECTIONS = {name: f"`{name}`" for name in ("prompts", "report")} | {
     "collect": "`collect`, then `collect_cot` or `collect_general`",
@@ -41,7 +42,7 @@ NAMES: dict[Any, str] = {
     dict[str, Real]: "reward: weight, …", dict[str, str]: "name: name, …", list[str]: "names",
     PromptSetSettings: "a prompt set", AdapterSettings: "an adapter",
     EngineSettings: "an engine", VllmSettings: "servers", CorrectionSettings: "a correction",
-    OnPolicySettings: "own answers",
+    OnPolicySettings: "own answers", WatchSettings: "a watch",
 }  # fmt: skip
 FAR_OFF = 10_000  # a bound that nobody meets on purpose is not shown
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -110,6 +111,7 @@ def settings_page() -> str:
         ("An adapter: `adapter` of `sft` and `grpo`", AdapterSettings),
         ("An engine: `engine` of `grpo`, `sample` and `evaluate`", EngineSettings),
         ("A student's own answers: `distill.on_policy`", OnPolicySettings),
+        ("A watch: `grpo.watch`", WatchSettings),
         ("A correction: `grpo.sampling_correction`", CorrectionSettings),
         ("vLLM servers: `runtime.vllm`", VllmSettings),
         *((f"{title}: part of {verbs}", group) for group, (title, verbs) in GROUPS.items()),

@@ -26,6 +26,7 @@ from chainforge.config.types import (
     Rounds,
     WarmTemperature,
 )
+from chainforge.config.watch import WatchSettings
 from chainforge.errors import ChainForgeError
 
 
@@ -91,7 +92,8 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
     """Leave groups whose rewards are all equal out of the KL term too: they cost time and teach nothing."""
     resample_rounds: Rounds = 0
     """Dynamic sampling: how often a step may replace groups whose rewards are all equal by new prompts."""
-
+    watch: WatchSettings | None = None
+    """What shows whether the policy pleases the rewards without being right; null for nothing."""
     max_lag: Literal[0, 1] = 0
     """1: the next rollout is sampled while the learner works on the last, by the policy of one update ago.
     Needs engine vllm, which computes elsewhere."""
@@ -107,6 +109,11 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
             _ = self.loss
         except ChainForgeError as error:
             raise Impossible(error.problem, error.fix) from None
+        if self.watch and self.watch.reward in self.rewards:
+            raise Impossible(
+                f"watch.reward {self.watch.reward!r} is one of the rewards: it would see what they see",
+                "name a reward plugin that trains nothing here, such as math beside correct",
+            )
         if self.scale_rewards == "maxrl" and min(self.rewards.values()) < 0:
             raise Impossible(
                 "scale_rewards maxrl divides by the mean reward, and a weight is negative",

@@ -9,6 +9,7 @@ from chainforge.algorithms.advantages import deviation, zero_variance_N
 from chainforge.loops.grpo.rollout import rewards_NG
 from chainforge.records import Group
 
+WATCH_NAMES = ("watch/reward", "watch/grader")
 DRIFT, MASKED = "sampling/sampling_logp_difference/mean", "sampling/masked_sequences"
 UPDATE_NAMES = {
     "kl": "kl",
@@ -33,7 +34,7 @@ MISMATCH_NAMES = {  # where the sampler may not be the policy
 OVER_STEPS: Mapping[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max}
 
 
-def columns(rewards: Iterable[str], *, corrected: bool = False) -> list[str]:
+def columns(rewards: Iterable[str], *, corrected: bool = False, watched: bool = False) -> list[str]:
     """The columns of plots/STEP.csv for these rewards."""
     return [
         "reward",
@@ -45,6 +46,7 @@ def columns(rewards: Iterable[str], *, corrected: bool = False) -> list[str]:
         "num_tokens",
         *UPDATE_NAMES.values(),
         *(MISMATCH_NAMES.values() if corrected else ()),
+        *(WATCH_NAMES if watched else ()),
     ]
 
 

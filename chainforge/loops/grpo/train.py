@@ -14,6 +14,7 @@ from chainforge.loops.grpo.prompt_mix import PromptMix
 from chainforge.loops.grpo.rollout import Rollout, check_rewards
 from chainforge.loops.grpo.rows import RolloutBuffer, Row, make_rows, mini_batches
 from chainforge.loops.grpo.update import add_logprobs, update
+from chainforge.loops.grpo.watch import Watch
 from chainforge.rollout.engine import Engine
 from chainforge.run.metrics import StepTable
 from chainforge.run.progress import progress
@@ -30,6 +31,7 @@ def train(
     settings: GrpoSettings,
     step: Step,
     work: Work,
+    watch: Watch | None = None,
 ) -> tuple[StepTable, dict[str, float]]:
     """One turn of the body is one rollout and its optimizer steps.
 
@@ -38,13 +40,14 @@ def train(
     """
     correction = correction_of(settings, step)
     table, alarm = (
-        step.table(columns(settings.rewards, corrected=correction is not None)),
+        step.table(columns(settings.rewards, corrected=correction is not None, watched=watch is not None)),
         Alarm(settings, step),
     )
     buffer = RolloutBuffer()
     rollout = Rollout(engine, scorer, learner.tokenizer, prompts, settings, step)
     learner.begin(settings.num_rl_steps * settings.num_iterations * settings.mini_batches)
-    work.attach(learner=learner, table=table, buffer=buffer, ahead=rollout.ahead)
+    watched = {"watch": watch} if watch else {}
+    work.attach(learner=learner, table=table, buffer=buffer, ahead=rollout.ahead, **watched)
     first = max(1, buffer.number)
     numbers = range(first, settings.num_rl_steps + 1)
     bar = progress(numbers, step.name, total=settings.num_rl_steps, initial=first - 1)
@@ -52,6 +55,7 @@ def train(
         if number > buffer.number:
             if not rollout.ahead.has(buffer.drawn):
                 engine.update(learner, number)
+            seen = watch.look(engine, learner.tokenizer, number) if watch else {}
             groups, drawn = rollout.groups(number, buffer.drawn)
             if settings.max_lag and number < settings.num_rl_steps:
                 engine.update(learner, number + 1)
@@ -59,7 +63,7 @@ def train(
             applied = check_rewards(groups, scorer.rewards, number, buffer.applied)
             rows = make_rows(learner.tokenizer, groups, settings, step)
             add_logprobs(learner, rows, settings, step)
-            buffer.fill(number, rows, rollout_metrics(groups, settings.rewards), drawn, applied)
+            buffer.fill(number, rows, rollout_metrics(groups, settings.rewards) | seen, drawn, applied)
             work.safe_point()
         for part in islice(parts_of(buffer.rows, settings), len(buffer.updates), None):
             buffer.updates.append(update(learner, part, settings, step))
