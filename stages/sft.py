@@ -1,26 +1,20 @@
 """Supervised fine-tuning: the cold start, the refinement, and every student."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
-from functools import partial
 
 import torch
 
-from chainforge.algorithms.kl import DIVERGENCES
 from chainforge.config.sft import SftSettings
 from chainforge.jsonl import read_records
 from chainforge.learner.fully_sharded import splits_weights
 from chainforge.learner.local_learner import LocalLearner
-from chainforge.learner.teacher import Teacher, shared_vocabulary
+from chainforge.learner.teacher import load_teacher
+from chainforge.loops.own_answers import answering_engine
 from chainforge.loops.sft import train
 from chainforge.models.checkpoint import Policy, load_policy, make_policy, start_torch
-from chainforge.models.policy_model import PolicyModel
 from chainforge.plugins import Plugins
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Example
-from chainforge.rollout.complete import longest_sequence
-from chainforge.rollout.engine import Engine
-from chainforge.rollout.open_engine import open_engine
 from chainforge.run.step import Step
 from chainforge.run.work import open_work
 from chainforge.wiring import load_student
@@ -33,11 +27,7 @@ def main(run: Run[SftSettings]) -> None:
     files = [path for path in (settings.examples, settings.extra_examples) if path]
     examples = [example for path in files for example in read_records(path, Example)]
     policy = starting_policy(settings, plugins, examples, step, device)
-    teacher = None
-    if settings.teacher and settings.asks_teacher:
-        teaching = load_policy(settings.teacher, device)
-        known = shared_vocabulary(policy, teaching)
-        teacher = Teacher(PolicyModel(teaching.model), known, DIVERGENCES[settings.divergence])
+    teacher = load_teacher(settings, policy, device)
     apart = bool(settings.on_policy) and (splits_weights(step) or settings.adapter is not None)
     with (
         open_work(run.inputs, step.runtime) as work,
@@ -59,19 +49,6 @@ def starting_policy(
     chosen, seed = settings.new_model, step.seed("model")
     texts = ["\n".join([*(m["content"] for m in e.messages), e.response]) for e in examples]
     return make_policy(*load_student(plugins, chosen.plugin, chosen.settings, seed=seed, texts=texts), device)
-
-
-def answering_engine(
-    settings: SftSettings, policy: Policy, examples: Sequence[Example], step: Step, *, apart: bool
-) -> AbstractContextManager[Engine | None]:
-    """The engine of the student's own answers, where it learns from those."""
-    own = settings.on_policy
-    if own is None:
-        return nullcontext()
-    longest = partial(longest_sequence, policy.tokenizer, examples, own, step)
-    return closing(
-        open_engine(own.engine, policy, step, max_len=longest, apart=apart, adapter=settings.adapter)
-    )
 
 
 if __name__ == "__main__":

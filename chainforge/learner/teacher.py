@@ -6,10 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from chainforge.algorithms.kl import forward_kl
+from chainforge.algorithms.kl import DIVERGENCES, forward_kl
+from chainforge.config.sft import SftSettings
 from chainforge.errors import ChainForgeError
 from chainforge.models.batch import Batch
-from chainforge.models.checkpoint import Policy
+from chainforge.models.checkpoint import Policy, load_policy
 from chainforge.models.policy_model import PolicyModel
 
 
@@ -33,6 +34,15 @@ class Teacher(NamedTuple):
         if logp_MV.shape[-1] == self.vocabulary:
             return logp_MV
         return logp_MV[:, : self.vocabulary].log_softmax(-1)
+
+
+def load_teacher(settings: SftSettings, student: Policy, device: torch.device) -> Teacher | None:
+    """The teacher, where the settings have its logits read."""
+    if not (settings.teacher and settings.asks_teacher):
+        return None
+    policy = load_policy(settings.teacher, device)
+    known = shared_vocabulary(student, policy)
+    return Teacher(PolicyModel(policy.model), known, DIVERGENCES[settings.divergence])
 
 
 def shared_vocabulary(student: Policy, teacher: Policy) -> int:

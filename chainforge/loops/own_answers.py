@@ -5,11 +5,17 @@ Source: GKD, arXiv 2306.13649, algorithm 1. First examples, then this: Qwen3, ar
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 
-from chainforge.config.sft import OnPolicySettings
+from chainforge.config.sft import OnPolicySettings, SftSettings
 from chainforge.learner.learner import Learner
 from chainforge.models.batch import Tokens
+from chainforge.models.checkpoint import Policy
+from chainforge.records import Example
+from chainforge.rollout.complete import longest_sequence
 from chainforge.rollout.engine import Engine, Request
+from chainforge.rollout.open_engine import open_engine
 from chainforge.run.step import Step
 
 
@@ -31,3 +37,16 @@ class OwnAnswers:
         requests = [Request(t.prompt, [seed]) for t, seed in zip(batch, seeds, strict=True)]
         answers = self._engine.generate(requests, self._settings)
         return [Tokens(t.prompt, found.token_ids) for t, (found,) in zip(batch, answers, strict=True)]
+
+
+def answering_engine(
+    settings: SftSettings, policy: Policy, examples: Sequence[Example], step: Step, *, apart: bool
+) -> AbstractContextManager[Engine | None]:
+    """The engine of the student's own answers, where it learns from those."""
+    own = settings.on_policy
+    if own is None:
+        return nullcontext()
+    longest = partial(longest_sequence, policy.tokenizer, examples, own, step)
+    return closing(
+        open_engine(own.engine, policy, step, max_len=longest, apart=apart, adapter=settings.adapter)
+    )

@@ -90,7 +90,7 @@ def test_watching_changes_no_weight_and_fills_its_columns() -> None:
         seen = watch(by_place, lambda step, n: float(n % 2), settings) if watched else None
         learner, engine = learner_of(toy, settings, STEP), LocalEngine(toy, STEP)
         rewarded = scorer("correct", by_place)
-        table, _ = train(learner, engine, rewarded, mix(), settings, STEP, Work(), seen)
+        table, _ = train(learner, engine, rewarded, mix(PROMPTS), settings, STEP, Work(), seen)
         tables.append(table.state_dict()["rows"].splitlines())
         found.append(weights(toy))
     assert all((a == b).all() for a, b in zip(*found, strict=True))

@@ -190,7 +190,7 @@ def test_a_teacher_with_another_vocabulary_is_an_error() -> None:
     other = Policy(policy().model, tokenizer(tag_format("r1").tags))
     with pytest.raises(
         ChainForgeError,
-        match=r"do not share a vocabulary \(290 and 290 tokens, [1-9]\d* .*\n.*logit_kd_weight to 0",
+        match=r"do not share a vocabulary \(300 and 290 tokens, [1-9]\d* .*\n.*logit_kd_weight to 0",
     ):
         shared_vocabulary(policy(), other)
 
@@ -298,7 +298,11 @@ def test_the_loss_on_its_own_answers_is_the_divergence_alone() -> None:
 
 
 def test_answering_brings_a_student_to_its_teacher() -> None:
-    toy, teacher = policy(), policy(seed=1, sharpness=0.5)
-    settings = on_policy(num_epochs=30.0, learning_rate=1e-2)
+    teacher, toy = policy(), policy()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in toy.model.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    settings = on_policy(num_epochs=20.0, learning_rate=1e-2)
     losses = distill(toy, teacher, settings, LocalEngine(toy, STEP))
-    assert fmean(losses[-5:]) < 0.5 * fmean(losses[:5])
+    assert fmean(losses[-5:]) < 0.6 * fmean(losses[:5])
