@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from chainforge.answer import boxed, read_answer, same_answer
+from chainforge.answer import answer_kind, boxed, marked_answer, read_answer, same_answer
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
 from chainforge.jsonl import count_rows, read_rows
@@ -41,6 +41,7 @@ __all__ = [
     "Trace",
     "Usage",
     "__version__",
+    "answer_kind",
     "boxed",
     "check_messages",
     "count_rows",
@@ -48,6 +49,7 @@ __all__ = [
     "hookimpl",
     "load_model",
     "load_tokenizer",
+    "marked_answer",
     "read_answer",
     "read_rows",
     "refusal",

@@ -4,15 +4,12 @@ A hook receives `register` and calls it once per name. Names are what params.yam
 module must not import torch at its top level, because `dvc repro` imports every plugin each time.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import pluggy
 
-from chainforge.errors import unknown
 from chainforge.providers.calls import Call, Reply
 from chainforge.providers.prices import Prices
 from chainforge.records import Prompt, Trace
@@ -99,56 +96,6 @@ class StudentModel(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardOptions:
-    """How a reward is called; given at registration, and checked there.
-
-    - `conversational`: prompts as message lists, completions as `[{"role": "assistant", "content": …}]`.
-    - `per_sample`: one call per completion, as verifiers does, with singular names: `prompt`, `completion`,
-      and `answer`, `completion_ids` and every column as the value for this one; besides, `info` (the prompt's
-      columns as a dict, or its column of that name) and `state` (a fresh dict). It returns a number or None.
-    - `isolation`: "process" runs the reward in a process of its own, which can be killed: for code that
-      may hang or crash. "inline" runs it here, under a timer.
-    - `timeout_s`: seconds that one call for all completions may take, instead of runtime.reward_timeout_s.
-    - `on_error`: what becomes of a call that raises, takes too long or crashes. "raise" stops the run;
-      "none" makes it None for all completions of the call, says so once, and counts it in the log.
-    - `keys`: the environment variables that its own process gets though they hold keys.
-    - `reading`: the answer of a summary in a normal form, None if it has none: what maj@k votes on.
-    """
-
-    conversational: bool = False
-    per_sample: bool = False
-    isolation: Literal["inline", "process"] = "inline"
-    timeout_s: float | None = None
-    on_error: Literal["raise", "none"] = "raise"
-    keys: tuple[str, ...] = ()
-    reading: Callable[[str], str | None] | None = None
-
-    def __post_init__(self) -> None:
-        yes_or_no, ways, ends = (True, False), ("inline", "process"), ("raise", "none")
-        allowed: dict[str, tuple[Any, Any]] = {"conversational": yes_or_no, "per_sample": yes_or_no}
-        for option, values in (allowed | {"isolation": ways, "on_error": ends}).items():
-            if getattr(self, option) not in values:
-                wanted = " or ".join(map(repr, values))
-                raise ValueError(f"{option} must be {wanted}, not {getattr(self, option)!r}")
-        if not (isinstance(self.keys, tuple) and all(isinstance(key, str) for key in self.keys)):
-            raise ValueError(f"keys must be a tuple of names, not {self.keys!r}")
-        seconds = self.timeout_s
-        if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < math.inf):
-            raise ValueError(f"timeout_s must be a number of seconds above 0, not {seconds!r}")
-        if self.reading is not None and not callable(self.reading):
-            raise ValueError(f"reading must be a function of a text, not {self.reading!r}")
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Self:
-        """The options by name. Raises TypeError for one that there is not."""
-        known = [option.name for option in fields(cls)]
-        for option in options:
-            if option not in known:
-                raise TypeError(str(unknown("option of a reward", option, known)).replace("\n  ->", ";"))
-        return cls(**options)
-
-
 class RegisterReward(Protocol):
     """Adds one reward under a name: `register("exact", exact)`. Options: `RewardOptions` and `override`."""
 
@@ -165,6 +112,10 @@ class RegisterReward(Protocol):
         keys: tuple[str, ...] = (),
         override: bool = False,
         reading: Callable[[str], str | None] | None = None,
+        each_s: float | None = None,
+        ready: Callable[[], None] | None = None,
+        prepare: Callable[[], None] | None = None,
+        check_answer: Callable[[str], str | None] | None = None,
     ) -> None: ...
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from chainforge.config.loading import PARAMS, read_params
 from chainforge.containment import no_leaving
 from chainforge.errors import ChainForgeError, describe
-from chainforge.hookspecs import RewardOptions
 from chainforge.plugins import Entry, Plugins, import_file, make_component, register_plugin
 from chainforge.providers.secrets import keys_named_in
+from chainforge.reward_options import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
 
 if TYPE_CHECKING:
@@ -87,8 +87,12 @@ def load_student(
 
 
 def load_reward(name: str, source: str, module: str, file: str | None) -> Callable[..., Any]:
-    """The reward that `load_plugins` found in that module, in another process: no other plugin is loaded."""
+    """The reward that `load_plugins` found in that module, prepared, in another process: no other plugin is
+    loaded."""
     by_path = file is not None and module == f"chainforge_plugin_{Path(file).stem}"
     loaded = import_file(Path(str(file))) if by_path else importlib.import_module(module)
-    component: Callable[..., Any] = register_plugin(source, loaded, {})["rewards", name].component
+    entry = register_plugin(source, loaded, {})["rewards", name]
+    if prepare := RewardOptions.of(entry.options).prepare:
+        prepare()
+    component: Callable[..., Any] = entry.component
     return component

@@ -1,8 +1,10 @@
-"""Teacher `recorded`: the worked solution that a data set brings along is the chain of thought.
+r"""Teacher `recorded`: the worked solution that a data set brings along is the chain of thought.
 
->>> janet = cf.Prompt("p1", "gsm8k", (), "18", {"solution": "9 * 2 = $<<9*2=18>>18 a day.\\n#### 18"})
+>>> janet = cf.Prompt("p1", "gsm8k", (), "18", {"solution": "9 * 2 = $<<9*2=18>>18 a day.\n#### 18"})
 >>> [(t.reasoning, t.content) for t in Recorded(drop="<<.*?>>").generate([janet], n=1, seed=17)]
 [('9 * 2 = $18 a day.', '18')]
+>>> [t.content for t in Recorded(box=True).generate([janet], n=1, seed=17)]
+['\\boxed{18}']
 """
 
 import re
@@ -20,6 +22,7 @@ class Recorded:
     column: str = "solution"
     drop: str | None = None  # a regular expression; what it matches is left out
     answer_mark: str = "####"
+    box: bool = False  # whether the answer goes into a box, as prompts may ask for
 
     def __post_init__(self) -> None:
         if not self.answer_mark:
@@ -41,7 +44,8 @@ class Recorded:
             )
         for prompt in prompts if n else ():
             reasoning, content = self.split(prompt)
-            yield cf.Trace(prompt.id, reasoning, content, "stop", "recorded")
+            answer = rf"\boxed{{{content}}}" if self.box else content
+            yield cf.Trace(prompt.id, reasoning, answer, "stop", "recorded")
 
     def split(self, prompt: cf.Prompt) -> tuple[str, str]:
         solution = prompt.columns.get(self.column)

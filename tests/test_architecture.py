@@ -32,7 +32,7 @@ WINGS = {"project", "providers"}
 GROUND = {"records", "errors"}
 PROVIDERS = {f"providers.{name}" for name in ("calls", "nesting", "prices", "reasoning", "secrets")}
 FLOOR = GROUND | PROVIDERS | {"algorithms", "answer", "config", "defuse", "hookspecs", "jsonl", "outputs"}
-FLOOR |= {"containment", "response"}
+FLOOR |= {"containment", "response", "reward_options"}
 WALLS = {"models", "learner", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
@@ -53,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "providers.chat_answer": {"providers.calls", "providers.reasoning"},
     "providers.chat_body": {"providers.chat_answer", "providers.nesting"},
+    "reward_options": GROUND,
     "jsonl": GROUND | {"outputs"},
     "outputs": set(),
     "config": GROUND | {"algorithms", "response"},

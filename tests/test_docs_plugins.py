@@ -164,7 +164,7 @@ def test_the_entry_point_of_the_page_is_found(fresh: Fresh) -> None:
 
 def test_every_option_of_a_reward_and_every_fixture_is_in_a_table() -> None:
     from chainforge import pytest_plugin
-    from chainforge.hookspecs import RewardOptions
+    from chainforge.reward_options import RewardOptions
 
     rows = "\n".join(line for line in PAGE.splitlines() if line.startswith("| `"))
     for option in RewardOptions.__dataclass_fields__:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Literal
 
 from chainforge.answer.mark import meant
 from chainforge.answer.moment import moment
@@ -11,15 +12,33 @@ from chainforge.answer.number import Number, only_number
 from chainforge.answer.several import Several, several
 from chainforge.answer.wording import choice, verdict, wording
 
+Kind = Literal["number", "moment", "several", "choice", "formula"]
+WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '_-]?[^\W\d_]+){0,12}")
 BARE = re.compile(r"(?:\S+ ?[=] ?)?[-+(]?\s?[$€£¥₹]?\s?-?[.\d][^=;]{0,400}")
 
 
 def same_answer(summary: str, reference: str) -> bool:
-    """Whether a text gives the reference answer, however it writes it."""
+    """Whether a text gives the reference answer, by the law of its kind, however it writes it."""
     given, wanted = meant(summary), plain_notation(reference)
     if not given.strip():
         return False
-    return wording(given) == wording(wanted) or any(law(given, wanted) for law in LAWS)
+    return wording(given) == wording(wanted) or LAWS[answer_kind(reference)](given, wanted)
+
+
+def answer_kind(reference: str) -> Kind:
+    """What a reference answer is, and so how answers are held against it.
+
+    "number": one number, with a unit at most; "moment": a time of day or a date; "several": a list, a set, a
+    point or an interval; "choice": a letter or words, yes and no among them; "formula": anything else.
+    """
+    text = plain_notation(reference)
+    if bare_number(text) is not None:
+        return "number"
+    if moment(text) is not None:
+        return "moment"
+    if several(text) is not None:
+        return "several"
+    return "choice" if choice(text) or WORDS.fullmatch(wording(text)) else "formula"
 
 
 def same_number(given: str, wanted: str) -> bool:
@@ -80,4 +99,10 @@ def same_choice(given: str, wanted: str) -> bool:
     return (letter is not None and choice(given) == letter) or verdict(given) == wording(wanted)
 
 
-LAWS: tuple[Callable[[str, str], bool], ...] = (same_number, same_moment, same_parts, same_choice)
+LAWS: dict[Kind, Callable[[str, str], bool]] = {
+    "number": same_number,
+    "moment": same_moment,
+    "several": same_parts,
+    "choice": same_choice,
+    "formula": same_choice,  # `x` is a formula as much as a letter
+}

@@ -6,8 +6,10 @@ line that begins with `####`, and the one number in bold.
 
 import re
 from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
 
-from chainforge.answer.notation import BOLD, plain_notation
+from chainforge.answer.notation import BOLD, plain_notation, tidy
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 HIDDEN = re.compile(r"\\[hv]?phantom|<!--|\\color\s*\{white\}")  # nobody sees it
@@ -42,35 +44,68 @@ def meant(summary: str) -> str:
     """The part of a text that is its answer, in plain notation; empty if it has none that can be trusted."""
     if HIDDEN.search(summary):
         return ""
-    if BOX.search(summary):
-        inside, after = around_box(summary)
-        return "" if TAKES_BACK.search(plain_notation(after)) else inside
+    if box := last_box(summary):
+        return "" if TAKES_BACK.search(plain_notation(box.after)) else box.content(plain_notation)
     text = plain_notation(summary)
-    if marks := last(ANSWER, text):
-        clause, after = cut(text[marks.end() :])
-        return "" if TAKES_BACK.search(after) else clause
-    if hashes := HASHES.search(text):
-        return hashes[1]
+    if (clause := marked_clause(text)) is not None:
+        return clause
     bold = {plain_notation(found[1] or found[2]) for found in BOLD.finditer(summary)}
     numbers = {part for part in bold if re.match(r"[-+$€£¥₹.]?\s?[\d.$]", part)}
     return numbers.pop() if len(numbers) == 1 else text
 
 
-def around_box(summary: str) -> tuple[str, str]:
-    """What the last box holds, in plain notation, a minus before it and a % behind; the text after it."""
+def marked_answer(summary: str) -> str:
+    """The part of a text that is its answer, as it was written; empty if it has none that can be trusted."""
+    if HIDDEN.search(summary):
+        return ""
+    if box := last_box(summary):
+        return "" if TAKES_BACK.search(plain_notation(box.after)) else box.content(str.strip)
+    text = tidy(BOLD.sub(lambda found: found[1] or found[2], summary))
+    clause = marked_clause(text)
+    return text if clause is None else clause
+
+
+def marked_clause(text: str) -> str | None:
+    """What follows the last "answer is" or "####"; empty if it is taken back, None without such a mark."""
+    if marks := last(ANSWER, text):
+        clause, after = cut(text[marks.end() :])
+        return "" if TAKES_BACK.search(after) else clause
+    hashes = HASHES.search(text)
+    return hashes[1] if hashes else None
+
+
+class Box(NamedTuple):
+    """The last box of a text, with what stands before and behind it that makes its number another."""
+
+    before: str
+    inside: str
+    behind: str
+    after: str  # the text after it
+
+    def content(self, read: Callable[[str], str]) -> str:
+        """What it holds, a minus before it and a % behind; nothing where another sign stands before it."""
+        inside = read(self.inside)
+        if self.before:
+            inside = f"-{inside}" if self.before in MINUS else ""
+        return inside + read(self.behind) if inside else inside
+
+
+def last_box(summary: str) -> Box | None:
+    """The last box; an empty one if it is never closed."""
     box = last(BOX, summary)
-    assert box is not None
+    if box is None:
+        return None
     end = closing(summary, box.end())
     if end < 0:
-        return "", ""
-    sign, more = (
-        BEFORE_A_BOX.search(summary[max(0, box.start() - 16) : box.start()]),
-        AFTER_A_BOX.match(summary, end + 1),
+        return Box("", "", "", "")
+    before = BEFORE_A_BOX.search(summary[max(0, box.start() - 16) : box.start()])
+    behind = AFTER_A_BOX.match(summary, end + 1)
+    return Box(
+        before[0].strip(" $") if before else "",
+        summary[box.end() : end],
+        behind[0] if behind else "",
+        summary[end + 1 :],
     )
-    inside = plain_notation(summary[box.end() : end])
-    if sign:
-        inside = f"-{inside}" if sign[0].strip(" $") in MINUS else ""
-    return inside + plain_notation(more[0]) if more and inside else inside, summary[end + 1 :]
 
 
 def boxed(text: str) -> str:

@@ -33,7 +33,7 @@ COMMANDS = {
 COMMAND = re.compile(r"\\([a-zA-Z]+|[%{}#&_])")
 LAYOUT = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|quad|qquad)(?![a-zA-Z])\.?"
-    r"|\\[,;:!> ]|\\[()\[\]]"
+    r"|\\[,;:> ]|\\[()\[\]]"
 )
 WORDING = (
     r"\\(?:text|mathrm|mathbf|mathit|mathsf|textbf|textit|operatorname|mbox|emph|boxed|fbox)\s?\{([^{}]*)\}"
@@ -51,7 +51,12 @@ ATOM = re.compile(r"[\w.√π]+")
 def plain_notation(text: str) -> str:
     """The text in one notation, with single blanks and line breaks. It may still hold any character."""
     text = tidy(digits(text.translate(SIGNS)))
-    text = BOLD.sub(lambda found: found[1] or found[2], text).replace("`", "").replace("{,}", ",")
+    text = (
+        BOLD.sub(lambda found: found[1] or found[2], text)
+        .replace("`", "")
+        .replace("{,}", ",")
+        .replace("\\!", "")
+    )
     text = LAYOUT.sub(" ", text.replace("\\$", "\ufdd0")).replace("$$", " ")
     text = MATHS.sub(r"\1", text).replace("\ufdd0", "$")
     text = re.sub(r"(?<=[\w)}])(?=\\[dtc]?frac)", " ", text)  # 2\frac{1}{2} is 2 1/2

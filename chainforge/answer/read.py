@@ -6,7 +6,7 @@ from chainforge.answer.mark import meant
 from chainforge.answer.moment import moment
 from chainforge.answer.number import Number, only_number
 from chainforge.answer.several import Several, several
-from chainforge.answer.wording import wording
+from chainforge.answer.wording import choice, verdict, wording
 
 Meaning = Number | Several | date | time | str
 
@@ -23,6 +23,8 @@ def read_answer(summary: str) -> str | None:
 
 
 def normal(text: str) -> str:
+    if named := choice(text) or verdict(text):
+        return named
     found = meaning(text)
     if isinstance(found, Several):
         parts = [str(only_number(part) or wording(part)) for part in found.parts]

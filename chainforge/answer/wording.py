@@ -4,8 +4,14 @@ import re
 
 from chainforge.records import plain
 
-CHOICE = re.compile(r"(?:(?:option|choice|answer) )?(?:\(([a-z])\)|([a-z]))[.):]?")
-CHOICE_AND_TEXT = re.compile(r"(?:(?:option|choice) )?(?:\(([a-z])\)|([a-z])[.):]) (.+)")
+PICKS = r"(?:(?:i|we) (?:would |will )?(?:choose|pick|select|go with) )?"
+CHOICE = re.compile(
+    rf"{PICKS}(?:(?:option|choice|answer) )?(?:\(([a-z])\)|([a-z]))[.):]?"
+    r"(?: is (?:the )?(?:correct|right|best)(?: (?:option|choice|answer|one))?[.]?)?"
+)
+CHOICE_AND_TEXT = re.compile(
+    rf"{PICKS}(?:(?:option|choice|answer) )?(?:\(([a-z])\)|([a-z])(?:[.):]| \u2014)) (.+)"
+)
 ANOTHER = re.compile(r"\bor\b|\band\b|(?<!\w)\(?[a-z][.):](?!\w)")
 YES = re.compile(r"(yes|no|true|false)[,.:;] .*")
 
@@ -31,6 +37,6 @@ def choice(text: str) -> str | None:
 
 def verdict(text: str) -> str | None:
     """`yes` of `Yes, it is.`; so with no, true and false; None where another of them follows."""
-    found = YES.fullmatch(plain(text))
+    found = YES.fullmatch(re.split(r",? (?:since|because|as) ", plain(text))[0] + ", ")
     several = found and len(set(re.findall(r"\b(?:yes|no|not|true|false)\b", found[0]))) > 1
     return None if found is None or several else found[1]

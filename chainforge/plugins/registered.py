@@ -10,6 +10,7 @@ import pluggy
 from chainforge import hookspecs
 from chainforge.errors import unknown
 from chainforge.plugins.entry import ROLES, Entry, Key, role_title
+from chainforge.reward_options import RewardOptions
 
 NAME = re.compile(r"[\w-]+")  # what `dvc exp run -S` and the columns of the metrics can hold
 API = "CHAINFORGE_API"  # the constant with which a plugin says for which version it was written
@@ -76,7 +77,7 @@ def _check_claim(role: str, name: Any, component: Any, override: Any, options: M
     if type(override) is not bool:
         raise TypeError(f"override must be True or False, not {override!r:.60}")
     if role == "rewards":
-        hookspecs.RewardOptions.of(options)
+        RewardOptions.of(options)
     elif options:
         stranger = unknown(f"option of a {role_title(role)}", min(options), ["override"])
         raise TypeError(str(stranger).replace("\n  ->", ";"))

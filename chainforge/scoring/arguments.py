@@ -3,12 +3,12 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from chainforge.hookspecs import RewardOptions
 from chainforge.records import Completion, Prompt
+from chainforge.reward_options import RewardOptions
 
 LOGS = ("log_metric", "log_extra")
 
@@ -36,6 +36,15 @@ class Arguments:
             function(**{name: values[i] for name, values in self.columns.items()}, **shared)
             for i in range(self.count)
         ]
+
+    def one(self, place: int) -> "Arguments":
+        """Those of one completion."""
+        return self.some(range(place, place + 1))
+
+    def some(self, places: range) -> "Arguments":
+        """Those of completions side by side."""
+        columns = {name: values[places.start : places.stop] for name, values in self.columns.items()}
+        return replace(self, columns=columns, count=len(places))
 
     def waits(self, values: Any) -> bool:
         """Whether what `call` returned is still to be awaited."""

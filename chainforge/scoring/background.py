@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from chainforge.scoring.process import RewardProcess
+from chainforge.scoring.processes import RewardProcesses
 from chainforge.scoring.reward import WeightedReward
 
 
@@ -43,7 +44,7 @@ class Background:
 
     def __init__(self) -> None:
         self._events: EventThread | None = None
-        self._processes: dict[str, RewardProcess] = {}
+        self._processes: dict[str, RewardProcess | RewardProcesses] = {}
         self.keys: frozenset[str] = frozenset()  # variables that no process of a reward gets
 
     @property
@@ -56,15 +57,17 @@ class Background:
         """Leave a loop that a reward blocks; the next call gets another."""
         self._events = None
 
-    def process(self, reward: WeightedReward) -> RewardProcess:
-        """The process of that reward."""
+    def process(self, reward: WeightedReward) -> RewardProcess | RewardProcesses:
+        """The process of that reward, or its processes."""
         if reward.name not in self._processes:
-            self._processes[reward.name] = RewardProcess(reward, self.keys)
+            kind = RewardProcesses if reward.options.each_s else RewardProcess
+            self._processes[reward.name] = kind(reward, self.keys)
         return self._processes[reward.name]
 
     def close(self) -> None:
         """End the threads and processes. What is needed later starts again."""
-        for process in self._processes.values():
+        processes, self._processes = self._processes, {}
+        for process in processes.values():
             process.close()
         events, self._events = self._events, None
         if events:

@@ -11,7 +11,8 @@ from chainforge.containment import no_leaving
 from chainforge.scoring.arguments import Arguments, is_async, wait_for_all
 from chainforge.scoring.background import Background
 from chainforge.scoring.limits import TimeOut, time_limit
-from chainforge.scoring.reward import WeightedReward, reward_error
+from chainforge.scoring.process import Outcomes
+from chainforge.scoring.reward import CallFailed, WeightedReward, reward_error
 from chainforge.scoring.state import as_before, is_of_the_user
 from chainforge.scoring.takes import wrong_shape
 from chainforge.scoring.values import check_values
@@ -30,7 +31,8 @@ class Call:
     seconds: float
     background: Background
     logged: list[tuple[str, Any]] = field(default_factory=list)
-    future: Future[Values] | None = None
+    future: Future[Values] | Future[Outcomes] | None = None
+    failed: list[CallFailed] = field(default_factory=list)  # of single completions, with each_s
     deadline: float = 0.0
 
     def start(self) -> None:
@@ -68,7 +70,9 @@ class Call:
             self.background.give_up_events()  # it blocks the event loop
             raise self.reward.took_too_long(self.seconds, self.arguments.count)
         try:
-            return self.future.result()
+            outcomes = self.future.result()
+            self.failed = [outcome for outcome in outcomes if isinstance(outcome, CallFailed)]
+            return [None if isinstance(outcome, CallFailed) else outcome for outcome in outcomes]
         except CancelledError as error:
             if not self.deadline:
                 raise

@@ -7,7 +7,7 @@ import pickle
 import signal
 import subprocess
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
@@ -15,9 +15,10 @@ from typing import Any
 
 from chainforge.errors import ChainForgeError
 from chainforge.providers.secrets import environment_without_keys
+from chainforge.scoring.alarm import killed_after
 from chainforge.scoring.arguments import Arguments, Log
 from chainforge.scoring.limits import TimeOut
-from chainforge.scoring.reward import CallFailed, WeightedReward
+from chainforge.scoring.reward import CallFailed, WeightedReward, counted
 from chainforge.scoring.start_worker import ending, start_worker
 from chainforge.scoring.values import check_values
 
@@ -25,8 +26,8 @@ START = "see that the plugin can be imported on its own, and soon"
 STARTUP_S = 60.0  # to import the plugin; not counted as time of a call
 LONGEST = 1 << 30  # bytes of one answer
 CLOSING_S = 1.0  # to run what the reward registered for its end
-Values = list[float | None]
-Job = tuple[Future[Values], Arguments, float, Log]
+Outcomes = list[float | CallFailed | None]
+Job = tuple[Future[Outcomes], Arguments, float, Log, bool]
 
 
 class RewardProcess:
@@ -40,13 +41,19 @@ class RewardProcess:
         self._connection: Connection | None = None
         self._busy = False
 
-    def submit(self, arguments: Arguments, seconds: float, log: Log) -> Future[Values]:
-        """Start a call; its future holds the values or the error."""
-        future: Future[Values] = Future()
+    def submit(
+        self, arguments: Arguments, seconds: float, log: Log, *, each: bool = False
+    ) -> Future[Outcomes]:
+        """Start a call; its future holds the values or the error.
+
+        With `each`, the seconds are for one completion, and the future has a value or a failure for each, up
+        to one that ended the process.
+        """
+        future: Future[Outcomes] = Future()
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name=self._reward.who, daemon=True)
             self._thread.start()
-        self._jobs.put((future, arguments, seconds, log))
+        self._jobs.put((future, arguments, seconds, log, each))
         return future
 
     def close(self) -> None:
@@ -66,40 +73,55 @@ class RewardProcess:
     def _serve(self) -> None:
         try:
             while job := self._jobs.get():
-                future, arguments, seconds, log = job
+                future, *call, each = job
                 if future.set_running_or_notify_cancel():
                     self._busy = True
                     try:
-                        future.set_result(self._call(arguments, seconds, log))
+                        outcomes = self._call(*call, each)
+                        if not each and outcomes and isinstance(outcomes[0], CallFailed):
+                            raise outcomes[0]
+                        future.set_result(outcomes)
                     except BaseException as error:
                         future.set_exception(error)
                     self._busy = False
         finally:
             self._stop()
 
-    def _call(self, arguments: Arguments, seconds: float, log: Log) -> Values:
-        who, count = self._reward.who, arguments.count
+    def _call(self, arguments: Arguments, seconds: float, log: Log, each: bool) -> Outcomes:
+        """What comes back, as far as the process came: if it ended or had to, the last one is the failure."""
+        counts = [1] * arguments.count if each else [arguments.count]
+        outcomes: Outcomes = []
         connection = self._started(log)
         try:
-            with self._killed_after(seconds):
-                connection.send_bytes(pickle.dumps((arguments, seconds)))
-                kind, *rest = self._answer(connection, log)
+            with killed_after(seconds, self._kill) as again:
+                connection.send_bytes(pickle.dumps((arguments, seconds, each)))
+                for count in counts:
+                    outcomes += self._understood(self._answer(connection, log), count)
+                    again()
         except TimeOut:
             self._stop(now=True)
-            raise self._reward.took_too_long(seconds, count) from None
+            return [*outcomes, self._reward.took_too_long(seconds, counts[0])]
         except (EOFError, OSError):
-            raise CallFailed(
-                f"{who} ended its process ({self._ending()}) in a call for {count} completions",
+            failure = CallFailed(
+                f"{self._reward.who} ended its process ({self._ending()}) in a call for {counted(counts[0])}",
                 "it must return, not exit; a signal means a fault in its native code, or too little memory",
-            ) from None
+            )
+            return [*outcomes, failure]
+        except CallFailed as error:
+            return [*outcomes, error]
         except BaseException:
             self._stop(now=True)
             raise
-        match kind, rest:
-            case "values", [values]:
-                return check_values(who, values, count)
-            case (("failed" | "wrong"), [str(problem), str(fix)]):
-                raise (CallFailed if kind == "failed" else ChainForgeError)(problem, fix)
+        return outcomes
+
+    def _understood(self, message: list[Any], count: int) -> Outcomes:
+        match message:
+            case "values", values:
+                return list(check_values(self._reward.who, values, count))
+            case "failed", str(problem), str(fix):
+                return [CallFailed(problem, fix)]
+            case "wrong", str(problem), str(fix):
+                raise ChainForgeError(problem, fix)
         raise self._garbled()
 
     def _started(self, log: Log) -> Connection:
@@ -111,7 +133,7 @@ class RewardProcess:
         keep = self._reward.options.keys
         self._process, self._connection = start_worker(environment_without_keys(self._keys, keep))
         try:
-            with self._killed_after(STARTUP_S):
+            with killed_after(STARTUP_S, self._kill):
                 self._connection.send_bytes(what)
                 kind, *reason = self._answer(self._connection, log)
         except TimeOut:
@@ -123,28 +145,6 @@ class RewardProcess:
             self._stop(now=True)
             raise ChainForgeError(*(reason if len(reason) == 2 else (f"{self._reward.who}: {kind}", START)))
         return self._connection
-
-    @contextlib.contextmanager
-    def _killed_after(self, seconds: float) -> Iterator[None]:
-        """Kill the process after `seconds`, which ends all waiting to write or to read: TimeOut."""
-        late = threading.Event()
-
-        def ring() -> None:
-            late.set()
-            self._kill()
-
-        timer = threading.Timer(seconds, ring)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except (EOFError, OSError):
-            if late.is_set():
-                raise TimeOut from None
-            raise
-        finally:
-            timer.cancel()
-            timer.join()  # or it would kill the next process
 
     def _answer(self, connection: Connection, log: Log) -> list[Any]:
         """The answer to a call, logging on the way. Raises EOFError where the process ended."""

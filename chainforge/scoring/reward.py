@@ -3,13 +3,15 @@
 import os
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from chainforge.errors import ChainForgeError, text_of
-from chainforge.hookspecs import RewardOptions
+from chainforge.records import Prompt
+from chainforge.reward_options import RewardOptions
+from chainforge.scoring.takes import check_columns
 
 FIX = "a reward must not raise on odd text: return 0.0, or None where it does not apply"
 ELSEWHERE = (  # code that no author of a reward wrote
@@ -42,12 +44,41 @@ class WeightedReward:
         """How errors name it: the reward, and the plugin with its version."""
         return f"reward {self.name!r} ({self.source})"
 
+    def check(
+        self, prompts: Sequence[Prompt], columns: Collection[str], checked: set[tuple[str, str | None]]
+    ) -> None:
+        """Raise ChainForgeError where this reward cannot work here, or not on these prompts.
+
+        `checked` remembers what has been asked, so that asking in each step of a run costs nothing.
+        """
+        if (self.name, None) not in checked:
+            self.check_ready()
+            checked.add((self.name, None))
+        check_columns(self.who, self.function, self.options, columns, "the prompts")
+        if (check_answer := self.options.check_answer) is None:
+            return
+        for prompt in prompts:
+            if prompt.answer is None or (self.name, prompt.answer) in checked:
+                continue
+            if wrong := check_answer(prompt.answer):
+                raise ChainForgeError(
+                    f"{self.who} cannot use the answer {prompt.answer!r:.120} of prompt {prompt.id!r}: "
+                    f"{wrong}",
+                    "correct that answer, leave the prompt out, or choose another reward",
+                )
+            checked.add((self.name, prompt.answer))
+
+    def check_ready(self) -> None:
+        """Raise ChainForgeError where this reward cannot work on this machine."""
+        if self.options.ready:
+            self.options.ready()
+
     def took_too_long(self, seconds: float, count: int) -> CallFailed:
         """The error for a call that had to be given up."""
-        own = self.options.timeout_s is not None
+        own = "each_s" if self.options.each_s else "timeout_s" if self.options.timeout_s else ""
         return CallFailed(
-            f"{self.who} did not return within {seconds:g} s for {count} completions",
-            f"make it faster, or raise {'its timeout_s' if own else 'runtime.reward_timeout_s'}",
+            f"{self.who} did not return within {seconds:g} s for {counted(count)}",
+            f"make it faster, or raise {f'its {own}' if own else 'runtime.reward_timeout_s'}",
         )
 
     def gives_up(self, seconds: float) -> str:
@@ -57,6 +88,11 @@ class WeightedReward:
             '  -> run it in a process of its own, which can be killed: register(…, isolation="process"). '
             "Finished work is kept"
         )
+
+
+def counted(completions: int) -> str:
+    """Their number, as errors say it."""
+    return f"{completions} completion{'' if completions == 1 else 's'}"
 
 
 def reward_error(who: str, error: BaseException, hint: str = "") -> CallFailed:

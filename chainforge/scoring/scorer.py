@@ -14,7 +14,6 @@ from chainforge.scoring.arguments import arguments_for
 from chainforge.scoring.background import Background
 from chainforge.scoring.call import Call, Values
 from chainforge.scoring.reward import CallFailed, WeightedReward
-from chainforge.scoring.takes import check_columns
 
 FOREVER_S = 1e9  # timers take no more
 
@@ -37,6 +36,7 @@ class Scorer:
     is_first: bool = True
     hand_out: Callable[[Any], Any] = lambda value: value  # gives every process what the first one has
     columns: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    checked: set[tuple[str, str | None]] = field(default_factory=set, init=False, repr=False, compare=False)
     failures: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     background: Background = field(default_factory=Background, init=False, repr=False, compare=False)
 
@@ -62,13 +62,14 @@ class Scorer:
         return {reward.name: reward.weight for reward in self.rewards}
 
     def check(self, prompts: Iterable[Prompt]) -> Self:
-        """Raise ChainForgeError where a reward needs what these prompts do not have: before any work.
+        """Raise ChainForgeError where a reward cannot work here, or not on these prompts: before any work.
 
         A column that some of them have is offered from now on, None where a prompt lacks it.
         """
+        prompts = list(prompts)
         self.columns.update(name for prompt in prompts for name in prompt.columns)
         for reward in self.rewards:
-            check_columns(reward.who, reward.function, reward.options, self.columns, "the prompts")
+            reward.check(prompts if self.is_first else [], self.columns, self.checked)
         return self
 
     def score(
@@ -104,7 +105,7 @@ class Scorer:
         calls = []
         for reward in self.rewards if self.is_first else ():
             arguments = arguments_for(reward.function, reward.options, flat, shared, self.columns)
-            seconds = min(reward.options.timeout_s or self.timeout_s, FOREVER_S)
+            seconds = min(reward.options.each_s or reward.options.timeout_s or self.timeout_s, FOREVER_S)
             calls.append(Call(reward, arguments, seconds, self.background))
             calls[-1].start()
         return Pending(self, list(prompts), [tuple(group) for group in completions], calls)
@@ -172,19 +173,22 @@ class Pending:
         try:
             values = do()
             waits = values is None
+            for error in call.failed:
+                self._tell(call, error)
             return values
         except CallFailed as error:
             if call.reward.options.on_error == "raise":
                 raise
-            return self._without(call, error)
+            self._tell(call, error)
+            return [None] * call.arguments.count
         finally:
             if not waits:  # else its thread may be logging now, and the order would be random
                 for name, value in call.logged:
                     self._scorer.log(name, value)
                 call.logged.clear()
 
-    def _without(self, call: Call, error: CallFailed) -> Values:
-        """None for every completion: said once, counted always."""
+    def _tell(self, call: Call, error: CallFailed) -> None:
+        """What counts as None for want of an answer: said once, counted always."""
         name, failures = call.reward.name, self._scorer.failures
         failures[name] = failures.get(name, 0) + 1
         if failures[name] == 1:
@@ -193,4 +197,3 @@ class Pending:
                 f"further failures are only counted, as {name}.failed_calls in the log\n"
             )
         self._scorer.log(f"{name}.failed_calls", failures[name])
-        return [None] * call.arguments.count

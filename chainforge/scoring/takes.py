@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from chainforge.errors import ChainForgeError, describe, text_of
-from chainforge.hookspecs import RewardOptions
+from chainforge.reward_options import RewardOptions
 
 SHARED = ("trainer_state", "response_format", "log_metric", "log_extra")
 PLURAL, SINGULAR = ("prompts", "completions"), ("prompt", "completion")

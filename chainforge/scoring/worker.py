@@ -55,6 +55,8 @@ def main(descriptor: int) -> None:
     who, load = pickle.loads(first)
     try:
         function = pickle.loads(load)()
+    except ChainForgeError as error:
+        return send("wrong", f"{who} does not load: {error.problem}", error.fix)
     except BaseException as error:
         reason = describe(error)
         return send("wrong", f"{who} does not load in a process of its own: {reason}", "mend the plugin")
@@ -62,14 +64,17 @@ def main(descriptor: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with asyncio.Runner() as runner:  # one event loop for all calls: clients that a reward keeps stay usable
         while (frame := frames.get()) is not None:
-            arguments, seconds = pickle.loads(frame)
-            faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True, file=nowhere)
-            answer = _answer(who, function, arguments, log, runner)
-            try:
-                send(*answer)
-            except OSError:  # the reward closed every descriptor: the parent sees that the connection ended
-                os._exit(1)
-            faulthandler.cancel_dump_traceback_later()
+            arguments, seconds, each = pickle.loads(frame)
+            for part in map(arguments.one, range(arguments.count)) if each else [arguments]:
+                faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True, file=nowhere)
+                answer = _answer(who, function, part, log, runner)
+                try:
+                    send(*answer)
+                except (
+                    OSError
+                ):  # the reward closed every descriptor: the parent sees that the connection ended
+                    os._exit(1)
+                faulthandler.cancel_dump_traceback_later()
 
 
 def _answer(

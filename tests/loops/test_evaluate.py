@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from chainforge.algorithms.statistics import mean_interval
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.errors import ChainForgeError
-from chainforge.hookspecs import RewardOptions
 from chainforge.loops.evaluate import check_bench, figures, outcome
 from chainforge.loops.votes import Reading, majority_passes, reading_of
 from chainforge.plugins import load_plugins
 from chainforge.records import Group, Score
+from chainforge.reward_options import RewardOptions
 from chainforge.scoring import WeightedReward
 from chainforge.wiring import make_reward
 

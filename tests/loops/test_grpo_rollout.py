@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainforge.errors import ChainForgeError
-from chainforge.hookspecs import RewardOptions
 from chainforge.loops.grpo.metrics import rollout_metrics
 from chainforge.loops.grpo.rollout import Rollout
 from chainforge.loops.grpo.rows import make_rows
 from chainforge.records import Group, Prompt
+from chainforge.reward_options import RewardOptions
 from chainforge.rollout.local_engine import LocalEngine
 from chainforge.scoring import WeightedReward
 

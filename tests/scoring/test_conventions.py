@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toys import MakeScorer
 
 from chainforge.errors import ChainForgeError
-from chainforge.hookspecs import RewardOptions
+from chainforge.reward_options import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
 
 HERE = Path(__file__).parent

@@ -16,7 +16,7 @@ from fakes import SUPERCOT, completion, prompt
 from toys import MakeScorer
 
 from chainforge.errors import ChainForgeError
-from chainforge.hookspecs import RewardOptions
+from chainforge.reward_options import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
 from chainforge.scoring.takes import check_columns
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from toys import MakeScorer, until
 
 from chainforge.errors import ChainForgeError
-from chainforge.hookspecs import RewardOptions
 from chainforge.records import Completion, Prompt
+from chainforge.reward_options import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
 
 WAITS = """

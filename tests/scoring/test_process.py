@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from toys import MakeScorer, alive, until, write_plugin
 
 from chainforge.errors import ChainForgeError
-from chainforge.hookspecs import RewardOptions
 from chainforge.plugins import load_plugins
+from chainforge.reward_options import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
 from chainforge.wiring import make_reward
 

@@ -9,8 +9,9 @@ import pytest
 from toys import write_plugin
 
 from chainforge.errors import ChainForgeError
-from chainforge.hookspecs import RegisterReward, RewardOptions
+from chainforge.hookspecs import RegisterReward
 from chainforge.plugins import load_plugins
+from chainforge.reward_options import RewardOptions
 from chainforge.wiring import make_reward
 
 REWARD = "def reward(completions): return [0.0] * len(completions)\n"
@@ -32,6 +33,16 @@ REWARD = "def reward(completions): return [0.0] * len(completions)\n"
         ({"timeout_s": -1.5}, "ValueError: timeout_s must be a number of seconds above 0, not -1.5"),
         ({"timeout_s": True}, "ValueError: timeout_s must be a number of seconds above 0, not True"),
         ({"reading": 5}, "ValueError: reading must be a function of a text, not 5"),
+        (
+            {"each_s": 0, "isolation": "process"},
+            "ValueError: each_s must be a number of seconds above 0, not 0",
+        ),
+        (
+            {"each_s": 2.0},
+            'ValueError: each_s is for a reward with a process of its own: isolation="process"',
+        ),
+        ({"ready": "yes"}, "ValueError: ready must be a function, not 'yes'"),
+        ({"check_answer": 1}, "ValueError: check_answer must be a function of a text, not 1"),
         ({"timeout_s": "5"}, "ValueError: timeout_s must be a number of seconds above 0, not '5'"),
     ],
 )
@@ -56,10 +67,12 @@ def test_every_option_reaches_the_reward_as_registered(tmp_path: Path) -> None:
         "per_sample": True,
         "isolation": "process",
         "timeout_s": 2,
+        "each_s": 1.5,
         "on_error": "none",
         "keys": ("JUDGE_API_KEY",),
     }
-    assert set(options) == {option.name for option in fields(RewardOptions)} - {"reading"}  # no text
+    functions = {"reading", "ready", "prepare", "check_answer"}  # no texts
+    assert set(options) == {option.name for option in fields(RewardOptions)} - functions
     write_plugin(tmp_path, REWARD, "toy", "reward", **options)
     reward = make_reward(load_plugins(tmp_path).pick("rewards", "toy"), 0.5)
     assert reward.options == RewardOptions(**options)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainforge.errors import ChainForgeError
-from chainforge.hookspecs import RewardOptions
+from chainforge.reward_options import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
 
 PROMPTS = [prompt(1, "one?", "1", level="easy"), prompt(2, "two?", "2", level="hard", hint="even")]

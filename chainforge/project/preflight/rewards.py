@@ -8,12 +8,12 @@ from typing import Any
 from chainforge.config.verbs import VERBS
 from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
-from chainforge.hookspecs import RewardOptions
 from chainforge.jsonl import read_rows
 from chainforge.plugins import Entry, Plugins
 from chainforge.project.claims import DVC_LOCK
 from chainforge.project.graph import GraphStep, dependencies, param, settings_of
 from chainforge.project.lock_entry import selections
+from chainforge.reward_options import RewardOptions
 from chainforge.run.progress import say
 from chainforge.scoring.takes import check_columns, missing_columns
 
@@ -22,7 +22,7 @@ LOOKED_AT = 1000  # prompts of a file
 
 
 def check_rewards(graph: Mapping[str, GraphStep], plugins: Plugins) -> None:
-    """Raise ChainForgeError for a reward that cannot be called as it is registered, or on these prompts.
+    """Raise ChainForgeError for a reward that cannot work here, as it is registered, or on these prompts.
 
     Where the prompts are still to be made, a column that it needs is said, and looked for when a step starts.
     """
@@ -35,6 +35,8 @@ def check_rewards(graph: Mapping[str, GraphStep], plugins: Plugins) -> None:
 
 def _check(step: GraphStep, entry: Entry, files: list[Path]) -> None:
     options = RewardOptions.of(entry.options)
+    if options.ready:
+        options.ready()
     missing = missing_columns(entry.who, entry.component, options)
     if not missing:
         return
