@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -76,6 +77,8 @@ class Fake:
 
     def __init__(self, served: Served) -> None:
         self.served = served
+        # all at once, as vLLM does: the step removes the folder as soon as the server is up
+        self._files = {file.name: file.read_bytes() for file in served.folder.glob("*") if file.is_file()}
         self.calls: list[tuple[str, Any]] = []  # path and body
         self.adapters: dict[str, str] = {}
         self.syncs = 0
@@ -143,7 +146,7 @@ class Fake:
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer  # without torch: most tests of the start need no model
 
-        return Tokenizer.from_file(str(self.served.folder / "tokenizer.json"))
+        return Tokenizer.from_buffer(self._files["tokenizer.json"])
 
     def _check_name(self, body: Any) -> str:
         name = str(body.get("model") or self.served.name)
@@ -225,7 +228,7 @@ class Fake:
     @cached_property
     def _eos_ids(self) -> list[int]:
         """The tokenizer's: with `--generation-config vllm` there is no other."""
-        named = json.loads((self.served.folder / "tokenizer_config.json").read_text()).get("eos_token")
+        named = json.loads(self._files["tokenizer_config.json"]).get("eos_token")
         text = named.get("content") if isinstance(named, dict) else named
         return [] if text is None else [self._tokenizer.token_to_id(text)]
 
@@ -288,9 +291,12 @@ class Fake:
         from transformers import AutoModelForCausalLM
 
         torch.set_num_threads(1)
-        model = AutoModelForCausalLM.from_pretrained(
-            self.served.folder, dtype=getattr(torch, self.served.dtype), local_files_only=True
-        ).eval()
+        with TemporaryDirectory() as folder:
+            for name, content in self._files.items():
+                Path(folder, name).write_bytes(content)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, self.served.dtype), local_files_only=True
+            ).eval()
         if model.config.tie_word_embeddings:  # the head stays what it is, whatever is loaded
             model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
         return model

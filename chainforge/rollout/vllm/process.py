@@ -45,18 +45,19 @@ class ServerProcess:
             )
         os.close(theirs)
 
-    def ending(self) -> str | None:
-        """How it ended: "exit code 1", "signal 9 (SIGKILL)"; None while it runs."""
-        code = self._guard.poll()
-        if code is None:
+    def ending(self, within_s: float = 0.0) -> str | None:
+        """How it ended: "exit code 1", "signal 9 (SIGKILL)"; None while it runs. `within_s`: wait for that."""
+        try:
+            code = self._guard.wait(within_s)
+        except subprocess.TimeoutExpired:
             return None
         number = code - 128 if code > 128 else -code
         named = next((known.name for known in signal.Signals if known == number), None)
         return f"signal {number} ({named})" if named else f"exit code {code}"
 
-    def check_runs(self, problem: str, fix: str) -> None:
-        """Raise ChainForgeError with this problem where it has ended."""
-        if ending := self.ending():
+    def check_runs(self, problem: str, fix: str, within_s: float = 0.0) -> None:
+        """Raise ChainForgeError with this problem where it has ended, or ends within that time."""
+        if ending := self.ending(within_s):
             said = self.last_words() or "it said nothing"
             raise ChainForgeError(f"{problem} ({ending}): {said}", f"its log: {self.log}; {fix}")
 

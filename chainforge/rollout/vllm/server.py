@@ -17,6 +17,7 @@ from chainforge.run.launch import count_gpus
 from chainforge.run.step import LOGS, Step
 
 DTYPES = {"bfloat16-weights": "bfloat16"}  # the others have vLLM's names
+ENDING_S = 5.0
 AGAIN = "run the same command again: the step goes on from its last save"
 
 
@@ -43,7 +44,8 @@ class Servers:
 
     def check_alive(self, doing: str) -> None:
         """Raise ChainForgeError where a server has ended, or gives no sign of life. `doing`: "sampling"."""
-        for url, process in zip(self.urls, self._processes, strict=False):
+        own = dict(zip(self.urls, self._processes, strict=False))
+        for url, process in own.items():
             process.check_runs(f"vLLM at {url} has ended while {doing}", AGAIN)
         from httpx2 import TimeoutException
 
@@ -53,7 +55,9 @@ class Servers:
             except ServerFailed as error:
                 if isinstance(error.__cause__, TimeoutException):
                     continue  # who is too busy to answer lives
-                log = f"; its log: {self._processes[self.urls.index(url)].log}" if self._processes else ""
+                if url in own:  # its sockets close a moment before it has ended
+                    own[url].check_runs(f"vLLM at {url} has ended while {doing}", AGAIN, ENDING_S)
+                log = f"; its log: {own[url].log}" if url in own else ""
                 raise ChainForgeError(
                     f"vLLM at {url} does not serve any more, while {doing}: {error.problem}{log}", AGAIN
                 ) from error
