@@ -109,7 +109,7 @@ def parse(formula: str) -> list[Any]:
     """The formula as math-verify reads it; nothing if it cannot."""
     from math_verify import parse as read
 
-    text = formula.replace("$", "").replace("\\!", "").strip()
+    text = formula.replace("$", "").replace(",\\!", "").replace("{,}", "").replace("\\!", "").strip()
     text = BARE_UNDER.sub(r"\1{\2}", BARE_TOP.sub(r"\\frac{\1}", text))
     found: list[Any] = read(f"${text}$", targets(), fallback_mode="no_fallback", parsing_timeout=None)
     return found

@@ -66,7 +66,8 @@ class Call:
     def finish(self) -> Values:
         """Wait for what was started."""
         assert self.future is not None
-        if self.deadline and not wait([self.future], max(0.0, self.deadline - time.monotonic())).done:
+        futures: list[Future[Any]] = [self.future]
+        if self.deadline and not wait(futures, max(0.0, self.deadline - time.monotonic())).done:
             self.background.give_up_events()  # it blocks the event loop
             raise self.reward.took_too_long(self.seconds, self.arguments.count)
         try:

@@ -73,11 +73,11 @@ class RewardProcess:
     def _serve(self) -> None:
         try:
             while job := self._jobs.get():
-                future, *call, each = job
+                future, arguments, seconds, log, each = job
                 if future.set_running_or_notify_cancel():
                     self._busy = True
                     try:
-                        outcomes = self._call(*call, each)
+                        outcomes = self._call(arguments, seconds, log, each)
                         if not each and outcomes and isinstance(outcomes[0], CallFailed):
                             raise outcomes[0]
                         future.set_result(outcomes)
