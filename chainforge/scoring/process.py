@@ -46,8 +46,7 @@ class RewardProcess:
     ) -> Future[Outcomes]:
         """Start a call; its future holds the values or the error.
 
-        With `each`, the seconds are for one completion, and the future has a value or a failure for each, up
-        to one that ended the process.
+        With `each`, the seconds are for one, and the future has a value or failure for each, up to its end.
         """
         future: Future[Outcomes] = Future()
         if self._thread is None:
@@ -109,8 +108,9 @@ class RewardProcess:
             return [*outcomes, failure]
         except CallFailed as error:
             return [*outcomes, error]
-        except BaseException:
-            self._stop(now=True)
+        except BaseException as error:
+            if each or not isinstance(error, ChainForgeError):  # else it has nothing more to say
+                self._stop(now=True)
             raise
         return outcomes
 
