@@ -4,6 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from chainforge.answer import answer_kind, boxed, marked_answer, read_answer, same_answer
 from chainforge.errors import ChainForgeError
+from chainforge.filtering.language import script_share
+from chainforge.filtering.repetition import repeated_share
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
 from chainforge.jsonl import count_rows, read_rows
 from chainforge.pretrained import load_model, load_tokenizer, render_chat
@@ -13,6 +15,7 @@ from chainforge.providers.reasoning import split_reasoning
 from chainforge.providers.secrets import refuse_keys, secret, without_key
 from chainforge.records import Completion, Example, Message, Prompt, Trace, check_messages, from_json
 from chainforge.response import Parsed, TagFormat, tag_format
+from chainforge.sandbox import Limits, Outcome, check_sandbox, run_program, run_tests
 
 try:
     __version__ = version("chainforge-r1")
@@ -29,7 +32,9 @@ __all__ = [
     "ChainForgeError",
     "Completion",
     "Example",
+    "Limits",
     "Message",
+    "Outcome",
     "Parsed",
     "Prices",
     "Prompt",
@@ -44,6 +49,7 @@ __all__ = [
     "answer_kind",
     "boxed",
     "check_messages",
+    "check_sandbox",
     "count_rows",
     "from_json",
     "hookimpl",
@@ -55,7 +61,11 @@ __all__ = [
     "refusal",
     "refuse_keys",
     "render_chat",
+    "repeated_share",
+    "run_program",
+    "run_tests",
     "same_answer",
+    "script_share",
     "secret",
     "split_reasoning",
     "status_of",

@@ -110,6 +110,7 @@ class RegisterReward(Protocol):
         timeout_s: float | None = None,
         on_error: Literal["raise", "none"] = "raise",
         keys: tuple[str, ...] = (),
+        factory: bool = False,
         override: bool = False,
         reading: Callable[[str], str | None] | None = None,
         each_s: float | None = None,

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def reward_contract() -> Callable[..., list[Finding]]:
-    """`reward_contract(what, columns=None, prompts=None, **options)`: AssertionError if it breaks a law.
+    """`reward_contract(what, columns=None, prompts=None, settings=None, **options)`: AssertionError if it
+    breaks a law.
 
     `what` is a registered name, a plugin module or a function; `options` are those of `register`.
-    `columns` are added to the sample prompts, `prompts` take their place.
+    `columns` are added to the sample prompts, `prompts` take their place; `settings` are the reward's own.
     """
 
     def keep(
@@ -27,11 +28,13 @@ def reward_contract() -> Callable[..., list[Finding]]:
         *,
         columns: Mapping[str, Any] | None = None,
         prompts: Sequence[Prompt] | None = None,
+        settings: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> list[Finding]:
         from chainforge.testing.contracts import keeps_contract
 
-        return keeps_contract("rewards", what, {"columns": columns, "prompts": prompts}, options)
+        given = {"columns": columns, "prompts": prompts, "settings": settings}
+        return keeps_contract("rewards", what, given, options)
 
     return keep
 

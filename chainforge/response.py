@@ -6,8 +6,11 @@ One parser serves SFT data, rewards, sampling, evaluation and the report.
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from chainforge.errors import ChainForgeError, unknown
+
+Part = Literal["response", "reasoning", "summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,15 @@ class TagFormat:
             return None
         match = self._pattern.fullmatch(text)
         return Parsed(match["reasoning"], match["summary"]) if match else None
+
+    def part(self, text: str, part: Part) -> str | None:
+        """The whole response, or one of its two parts; None where it has none."""
+        if part == "response":
+            return text
+        parsed = self.parse(text)
+        if parsed is None:
+            return None
+        return parsed.reasoning if part == "reasoning" else parsed.summary
 
 
 PRESETS = {

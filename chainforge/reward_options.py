@@ -24,6 +24,8 @@ class RewardOptions:
     - `on_error`: what becomes of a call that raises, takes too long or crashes. "raise" stops the run;
       "none" makes it None for all completions of the call, says so once, and counts it in the log.
     - `keys`: the environment variables that its own process gets though they hold keys.
+    - `factory`: what is registered makes the reward, from settings of its own: keyword-only arguments,
+      checked against their annotations, that `reward_settings` in params.yaml has.
     - `reading`: the answer of a summary in a normal form, None if it has none: what maj@k votes on.
     - `ready`: raises ChainForgeError where the reward cannot work here, such as for want of a package. It is
       quick: `lock` asks, and each step before any work.
@@ -39,6 +41,7 @@ class RewardOptions:
     each_s: float | None = None
     on_error: Literal["raise", "none"] = "raise"
     keys: tuple[str, ...] = ()
+    factory: bool = False
     reading: Callable[[str], str | None] | None = None
     ready: Callable[[], None] | None = None
     prepare: Callable[[], None] | None = None
@@ -46,7 +49,8 @@ class RewardOptions:
 
     def __post_init__(self) -> None:
         yes_or_no, ways, ends = (True, False), ("inline", "process"), ("raise", "none")
-        allowed: dict[str, tuple[Any, Any]] = {"conversational": yes_or_no, "per_sample": yes_or_no}
+        names = ("conversational", "per_sample", "factory")
+        allowed: dict[str, tuple[Any, Any]] = dict.fromkeys(names, yes_or_no)
         for option, values in (allowed | {"isolation": ways, "on_error": ends}).items():
             if getattr(self, option) not in values:
                 wanted = " or ".join(map(repr, values))

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from chainforge.config.loading import PARAMS, read_params
 from chainforge.containment import no_leaving
 from chainforge.errors import ChainForgeError, describe
-from chainforge.plugins import Entry, Plugins, import_file, make_component, register_plugin
+from chainforge.plugins import (
+    Entry,
+    Plugins,
+    import_file,
+    make_component,
+    make_reward_function,
+    register_plugin,
+)
 from chainforge.providers.secrets import keys_named_in
 from chainforge.reward_options import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
@@ -18,10 +25,19 @@ if TYPE_CHECKING:
     from chainforge.run.step import Step  # a reward's own process has no use for it
 
 
-def make_scorer(plugins: Plugins, rewards: Mapping[str, float], step: "Step") -> Scorer:
-    """The rewards of a step with their weights. Close it, or use it in a `with`."""
+def make_scorer(
+    plugins: Plugins,
+    rewards: Mapping[str, float],
+    step: "Step",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Scorer:
+    """The rewards of a step with their weights and settings. Close it, or use it in a `with`."""
+    own = settings or {}
     return Scorer(
-        tuple(make_reward(plugins.pick("rewards", name), weight) for name, weight in rewards.items()),
+        tuple(
+            make_reward(plugins.pick("rewards", name), weight, own.get(name, {}))
+            for name, weight in rewards.items()
+        ),
         step.response_format,
         step.runtime.reward_timeout_s,
         step.log,
@@ -55,11 +71,14 @@ def _named_by(settings: Any) -> Iterator[str]:
             yield from _named_by(value)
 
 
-def make_reward(entry: Entry, weight: float = 1.0) -> WeightedReward:
+def make_reward(
+    entry: Entry, weight: float = 1.0, settings: Mapping[str, Any] | None = None
+) -> WeightedReward:
     """A registered reward, ready to be called here or in a process of its own."""
-    load = partial(load_reward, entry.name, entry.source, entry.module.__name__, entry.module.__file__)
+    own = dict(settings or {})
+    load = partial(load_reward, entry.name, entry.source, entry.module.__name__, entry.module.__file__, own)
     options = RewardOptions.of(entry.options)
-    return WeightedReward(entry.name, weight, entry.component, entry.source, options, load)
+    return WeightedReward(entry.name, weight, make_reward_function(entry, own), entry.source, options, load)
 
 
 def load_student(
@@ -86,7 +105,9 @@ def load_student(
     return loaded
 
 
-def load_reward(name: str, source: str, module: str, file: str | None) -> Callable[..., Any]:
+def load_reward(
+    name: str, source: str, module: str, file: str | None, settings: Mapping[str, Any]
+) -> Callable[..., Any]:
     """The reward that `load_plugins` found in that module, prepared, in another process: no other plugin is
     loaded."""
     by_path = file is not None and module == f"chainforge_plugin_{Path(file).stem}"
@@ -94,5 +115,4 @@ def load_reward(name: str, source: str, module: str, file: str | None) -> Callab
     entry = register_plugin(source, loaded, {})["rewards", name]
     if prepare := RewardOptions.of(entry.options).prepare:
         prepare()
-    component: Callable[..., Any] = entry.component
-    return component
+    return make_reward_function(entry, settings)

@@ -24,7 +24,7 @@ from chainforge.wiring import make_scorer
 def main(run: Run[EvaluateSettings]) -> None:
     step, settings, plugins = run.step, run.settings, run.plugins
     checkpoint, _, bench = step.name.partition("@")[2].rpartition("-")
-    scorer = make_scorer(plugins, dict.fromkeys(settings.rewards, 1.0), step)
+    scorer = make_scorer(plugins, dict.fromkeys(settings.rewards, 1.0), step, settings.reward_settings)
     prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
     scorer.check(prompts)
     device = device_of_checkpoint(settings.engine, start_torch(step.settings, step.runtime))

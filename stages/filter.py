@@ -24,7 +24,7 @@ def main(run: Run[FilterSettings]) -> None:
             f"add it to the deps of {step.name} in dvc.yaml, so that a change of it is noticed",
         )
     reward_log(step.name).unlink(missing_ok=True)  # a filter never goes on from an earlier run
-    scorer = make_scorer(run.plugins, {settings.reward: 1.0}, step)
+    scorer = make_scorer(run.plugins, {settings.reward: 1.0}, step, settings.reward_settings)
     prompts = {prompt.id: prompt for prompt in read_records(settings.prompts, Prompt)}
     scorer.check(prompts.values())
     traces = read_records(settings.traces, Trace)

@@ -22,14 +22,14 @@ from chainforge.wiring import make_scorer
 @stage(GrpoSettings)
 def main(run: Run[GrpoSettings]) -> None:
     step, settings, plugins = run.step, run.settings, run.plugins
-    scorer = make_scorer(plugins, settings.rewards, step)
+    scorer = make_scorer(plugins, settings.rewards, step, settings.reward_settings)
     extra = read_records(settings.extra_prompts, Prompt) if settings.extra_prompts else []
     own = read_records(settings.prompts, Prompt)
     scorer.check([*own, *extra])
     prompts = PromptMix(own, extra, settings.extra_share, step.seed("prompts"))
     watch = None
     if settings.watch:
-        grader = make_scorer(plugins, {settings.watch.reward: 1.0}, step)
+        grader = make_scorer(plugins, {settings.watch.reward: 1.0}, step, settings.reward_settings)
         seen = read_records(settings.watch.prompts, Prompt, settings.watch.max_prompts)
         watch = Watch(settings.watch, grader, scorer, seen, settings, step)
     device = start_torch(step.settings, step.runtime)

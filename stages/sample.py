@@ -21,7 +21,7 @@ from chainforge.wiring import make_scorer
 @stage(SampleSettings)
 def main(run: Run[SampleSettings]) -> None:
     step, settings, plugins = run.step, run.settings, run.plugins
-    scorer = make_scorer(plugins, settings.rewards, step)
+    scorer = make_scorer(plugins, settings.rewards, step, settings.reward_settings)
     prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
     if settings.extra_prompts:
         prompts += read_records(settings.extra_prompts, Prompt, settings.extra_max_prompts)

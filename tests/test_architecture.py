@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outputs": set(),
     "config": GROUND | {"algorithms", "response"},
     "hookspecs": GROUND | {"providers.calls", "providers.prices", "response"},
-    "__init__": FLOOR - {"algorithms", "config"} | {"pretrained", "sandbox"},
+    "__init__": FLOOR - {"algorithms", "config"} | {"filtering", "pretrained", "sandbox"},
     "memory": GROUND,
     "pretrained": GROUND | {"memory"},
     "models": FLOOR | {"memory", "pretrained"},

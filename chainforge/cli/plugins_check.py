@@ -19,6 +19,7 @@ from chainforge.errors import ChainForgeError
 from chainforge.jsonl import read_records
 from chainforge.plugins import Entry, Plugins, load_plugins, plugin_settings
 from chainforge.records import Prompt
+from chainforge.reward_options import RewardOptions
 
 
 @click.command("check")
@@ -31,7 +32,11 @@ from chainforge.records import Prompt
     help="Where a name has several.",
 )
 @click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting; for a reward, a column."
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting; for a reward without settings, a column.",
 )
 @click.option(
     "--prompts",
@@ -91,14 +96,16 @@ def check_plugin(
 def arguments(plugins: Plugins, entry: Entry, given: dict[str, Any], prompts: Path | None) -> dict[str, Any]:
     """What a role's contract takes."""
     asked = read_records(prompts, Prompt)[:FEW] if prompts else None
-    if entry.role == "rewards":
-        return {"columns": given, "prompts": asked}
     choices = all_choices()
+    if entry.role == "rewards" and not RewardOptions.of(entry.options).factory:
+        return {"columns": given, "prompts": asked}
     settings = settings_of(entry, choices) | given
     try:
         plugin_settings(entry, settings)
     except ChainForgeError as error:
         raise ChainForgeError(error.problem, f"{error.fix}, or here: --set KEY=VALUE") from None
+    if entry.role == "rewards":
+        return {"settings": settings, "prompts": asked}
     if entry.role != "teachers":
         return {"settings": settings}
     return {"settings": settings, "prompts": asked or usual_prompts(plugins, choices, entry)}
@@ -132,7 +139,10 @@ def report_on(plugins: Plugins, entry: Entry, path: Path, against: str | None) -
     if other and not against and ("rewards", other) not in plugins.entries:
         other = None
     read = read_groups(path)
-    scores = score(plugins, [entry.name, *([other] if other else [])], read)
+    names = [entry.name, *([other] if other else [])]
+    choices = all_choices()
+    own = {name: settings_of(plugins.pick("rewards", name), choices) for name in names}
+    scores = score(plugins, names, read, own)
     show(f"\non {path}: {read.described}")
     show(distribution(entry.name, scores[entry.name]))
     if other:

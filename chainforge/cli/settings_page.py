@@ -20,7 +20,7 @@ from chainforge.config.prompts import PromptSetSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.config.sampling import SamplingSettings
 from chainforge.config.sft import OnPolicySettings
-from chainforge.config.types import OneOf, Real
+from chainforge.config.types import OneOf, PluginSettings, Real
 from chainforge.config.verbs import VERBS
 from chainforge.config.vllm import VllmSettings
 from chainforge.config.watch import WatchSettings
@@ -40,6 +40,7 @@ GROUPS: dict[type[BaseModel], tuple[str, str]] = {
 NAMES: dict[Any, str] = {
     Path: "path", str: "text", bool: "true or false", int: "whole number", float: "number", NoneType: "null",
     dict[str, Real]: "reward: weight, …", dict[str, str]: "name: name, …", list[str]: "names",
+    PluginSettings: "reward: settings, …",
     PromptSetSettings: "a prompt set", AdapterSettings: "an adapter",
     EngineSettings: "an engine", VllmSettings: "servers", CorrectionSettings: "a correction",
     OnPolicySettings: "own answers", WatchSettings: "a watch",
@@ -55,7 +56,8 @@ special: `grpo_reasoning` reads `grpo`, then `grpo_reasoning`, and the later one
 setting. One that is left out has the default below. A wrong name, type or range stops the run before any
 work, with the nearest known name; so does a number far beyond what anybody trains with, whose bound is not
 shown here. A plugin is given as `{plugin: NAME, …}` with its own settings beside
-the name (its file says which), or as `NAME` alone. Rewards have no settings but their weight.
+the name (its file says which), or as `NAME` alone. A reward is given as `NAME: weight`; the settings of those
+that have any stand in `reward_settings`, by the name of the reward.
 
 Also there: `profile`, the name of the active profile; `base_model`, the plugin whose model the recipe starts
 from; `students`, a section for each; `checkpoints`, the folders to evaluate, in the order of the report;

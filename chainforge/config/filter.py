@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from chainforge.config.loading import Settings
-from chainforge.config.types import Count, File, Fraction, Positive, Real, Repeats
+from chainforge.config.types import Count, File, Fraction, PluginSettings, Positive, Real, Repeats
 
 Script = Literal[
     "Latin", "Han", "Hiragana", "Katakana", "Hangul", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari",
@@ -30,6 +30,8 @@ class FilterSettings(Settings):
     """JSON of what the traces cost, as `collect` wrote it."""
     reward: str = "correct"
     """Reward plugin that decides whether a trace is right."""
+    reward_settings: PluginSettings = Field(default_factory=dict)
+    """Reward plugin -> settings of its own, for a reward that has any; those of others are let be."""
     min_reward: Real = 1.0
     """A trace below this is dropped; one that the reward does not apply to is kept."""
     scripts: list[Script] = Field(default_factory=list)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from chainforge.config.engine import EngineSettings
 from chainforge.config.impossible import Impossible
 from chainforge.config.loading import Settings
-from chainforge.config.types import Count, Temperature, Tokens
+from chainforge.config.types import Count, PluginSettings, Temperature, Tokens
 
 WARMEST_OF_VLLM = 2.0
 
@@ -25,6 +25,8 @@ class SamplingSettings(Settings):
     """Completions are cut here."""
     engine: EngineSettings = EngineSettings()
     """Which engine samples."""
+    reward_settings: PluginSettings = Field(default_factory=dict)
+    """Reward plugin -> settings of its own, for a reward that has any; those of others are let be."""
 
     @model_validator(mode="after")
     def _engine_takes(self) -> "SamplingSettings":

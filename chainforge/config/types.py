@@ -55,3 +55,4 @@ Temperature = Annotated[float, Field(ge=0, le=100), AfterValidator(not_almost_gr
 WarmTemperature = Annotated[float, Field(gt=0, le=100), AfterValidator(not_almost_greedy)]
 File = Annotated[Path, Field(strict=False)]
 Rewards = Annotated[dict[str, Real], Field(min_length=1)]
+PluginSettings = dict[str, dict[str, Any]]

@@ -7,7 +7,7 @@ claims a taken name never breaks the others: it is reported, and is an error onl
 from chainforge.plugins.entry import ROLES, Entry, Plugins, role_title
 from chainforge.plugins.find import FOLDER, import_file
 from chainforge.plugins.load import load_plugins
-from chainforge.plugins.made import make_component, prompts_from
+from chainforge.plugins.made import make_component, make_reward_function, prompts_from
 from chainforge.plugins.registered import register_plugin
 from chainforge.plugins.settings import plugin_settings
 
@@ -19,6 +19,7 @@ __all__ = [
     "import_file",
     "load_plugins",
     "make_component",
+    "make_reward_function",
     "plugin_settings",
     "prompts_from",
     "register_plugin",

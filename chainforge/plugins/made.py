@@ -1,7 +1,7 @@
 """What a plugin makes of its settings, and what it yields: checked, and every error told by its name."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from chainforge.containment import Raised, contain, no_leaving
@@ -10,6 +10,7 @@ from chainforge.hookspecs import ApiTeacher
 from chainforge.plugins.entry import Entry
 from chainforge.plugins.settings import plugin_settings
 from chainforge.records import Prompt, check_record
+from chainforge.reward_options import RewardOptions
 
 NEEDED = {"teachers": ("generate",), "student_models": ("load",)}
 
@@ -37,6 +38,30 @@ def make_component(entry: Entry, settings: Mapping[str, Any]) -> Any:
             _mend(entry),
         )
     return component
+
+
+def make_reward_function(entry: Entry, settings: Mapping[str, Any]) -> Callable[..., Any]:
+    """What is called with completions: what was registered, or what it makes of the reward's settings."""
+    if not RewardOptions.of(entry.options).factory:
+        if settings:
+            raise ChainForgeError(
+                f"{entry.who} has no settings, and reward_settings has {min(settings)!r} for it",
+                "take them out; a reward with settings is registered with factory=True",
+            )
+        reward: Callable[..., Any] = entry.component
+        return reward
+    try:
+        made = _call(entry, plugin_settings(entry, settings))
+    except Raised as error:
+        raise ChainForgeError(
+            f"{entry.who} cannot be made with these settings: {describe(error.cause)}",
+            f"correct reward_settings.{entry.name} in params.yaml, or {_mend(entry)}",
+        ) from error.cause
+    if not callable(made):
+        raise ChainForgeError(
+            f"{entry.who} makes {type(made).__name__}, which cannot be called", _mend(entry)
+        )
+    return made  # type: ignore[no-any-return]
 
 
 def prompts_from(

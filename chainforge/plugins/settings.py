@@ -22,9 +22,13 @@ def plugin_settings(entry: Entry, settings: Mapping[str, Any]) -> dict[str, Any]
     missing = [name for name, p in known.items() if p.default is p.empty and name not in settings]
     if missing:
         raise ChainForgeError(
-            f"{entry.who} needs the setting {missing[0]!r}", "add it beside `plugin` in params.yaml"
+            f"{entry.who} needs the setting {missing[0]!r}", f"add it {_place(entry)} in params.yaml"
         )
     return checked
+
+
+def _place(entry: Entry) -> str:
+    return f"to reward_settings.{entry.name}" if entry.role == "rewards" else "beside `plugin`"
 
 
 def _known(entry: Entry) -> dict[str, inspect.Parameter]:

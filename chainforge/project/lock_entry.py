@@ -17,6 +17,7 @@ from chainforge.plugins import Entry, Plugins, plugin_settings
 from chainforge.project.code_digests import closure, digest_code, digest_module
 from chainforge.project.file_digests import digest_path
 from chainforge.project.graph import LOCK, GraphStep, dependencies, param
+from chainforge.reward_options import RewardOptions
 
 Lock = dict[str, Any]
 
@@ -119,7 +120,7 @@ def _selected(step: GraphStep, settings: BaseModel, plugins: Plugins) -> Lock:
     for role, choice in selections(settings):
         entry = _pick(plugins, role, choice.plugin, step)
         found[f"{role}:{entry.name}"] = origin(entry) | {"digest": digest_module(entry.module)}
-        if role != "rewards":
+        if role != "rewards" or RewardOptions.of(entry.options).factory:
             arguments = plugin_settings(entry, choice.settings)
             files |= {
                 str(path): digest_path(Path(path)) for path in arguments.values() if is_input(path, step)
@@ -179,18 +180,20 @@ def _is_folder(text: str) -> bool:
         return False
 
 
-def selections(settings: BaseModel) -> Iterator[tuple[str, Choice]]:
-    """(role, choice) for every plugin that a step's settings name."""
+def selections(
+    settings: BaseModel, own: Mapping[str, Mapping[str, Any]] | None = None
+) -> Iterator[tuple[str, Choice]]:
+    """(role, choice) for every plugin that a step's settings name; `own`: the settings of its rewards."""
+    own = getattr(settings, "reward_settings", own or {})
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, Choice):
             yield _role_of(field), value
-        elif name == "rewards":
-            yield from (("rewards", Choice(plugin=reward)) for reward in value)
-        elif name == "reward":
-            yield "rewards", Choice(plugin=value)
+        elif name in ("reward", "rewards"):
+            for reward in [value] if isinstance(value, str) else value:
+                yield "rewards", Choice.model_validate({**own.get(reward, {}), "plugin": reward})
         elif isinstance(value, BaseModel):
-            yield from selections(value)
+            yield from selections(value, own)
 
 
 def _role_of(field: FieldInfo) -> str:

@@ -14,7 +14,6 @@ import builtins
 import json
 import math
 import os
-import resource
 import sys
 import types
 from collections.abc import Callable
@@ -30,6 +29,8 @@ ENDING = ("StopIteration", "StopAsyncIteration")  # they would end a loop of a t
 
 def start(cpu_s: int, memory: int, processes: int, file_bytes: int) -> int:
     """Take the limits on, say that all is well, and let nobody hear anything after that on stderr."""
+    import resource  # not on every platform that imports this file
+
     limits = {"CPU": cpu_s, "AS": memory, "NPROC": processes, "FSIZE": file_bytes, "NOFILE": 64, "CORE": 0}
     for name, limit in limits.items():
         hard = limit + 1 if name == "CPU" else limit  # a program may catch the first signal, not the second
@@ -42,9 +43,8 @@ def start(cpu_s: int, memory: int, processes: int, file_bytes: int) -> int:
 def run_program(source_fd: int, *limits: int) -> None:
     """A whole program: its input is stdin, and its output stdout."""
     start(*limits)
-    with open(source_fd, encoding="utf-8") as file:
-        code = compile(file.read(), "answer", "exec")
-    exec(code, _module("__main__").__dict__)
+    source = os.fdopen(source_fd, encoding="utf-8").read()
+    exec(compile(source, "answer", "exec"), _module("__main__").__dict__)
 
 
 def run_answer(calls_fd: int, results_fd: int, *limits: int) -> None:
@@ -113,7 +113,7 @@ class Remote:
         raised, value = self.reply(call)
         if raised is None:
             return value
-        known = getattr(builtins, raised, None)
+        known: Any = getattr(builtins, raised, None)
         usual = isinstance(known, type) and issubclass(known, Exception) and raised not in ENDING
         try:
             self.raised = known(value) if usual else Exception(f"{raised}: {value}")

@@ -98,11 +98,16 @@ def texts_of(row: Mapping[str, Any]) -> list[str] | None:
     return None if text is None else [str(text)]
 
 
-def score(plugins: Plugins, names: Sequence[str], reading: Reading) -> dict[str, list[float | None]]:
-    """What each reward gives every completion of `reading.pairs`."""
+def score(
+    plugins: Plugins,
+    names: Sequence[str],
+    reading: Reading,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, list[float | None]]:
+    """What each reward, with its own settings, gives every completion of `reading.pairs`."""
     columns: dict[str, list[float | None]] = {name: [] for name in names}  # one may be named twice
     keys = list(reading.prompts)
-    with make_scorer(plugins, dict.fromkeys(names, 1.0), bench()) as scorer:
+    with make_scorer(plugins, dict.fromkeys(names, 1.0), bench(), settings) as scorer:
         for start in range(0, len(keys), AT_ONCE):
             chunk = keys[start : start + AT_ONCE]
             prompts = [reading.prompts[key] for key in chunk]

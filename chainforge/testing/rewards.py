@@ -49,10 +49,14 @@ class RewardCase:
 
 
 def check_reward(
-    entry: Entry, *, columns: Mapping[str, Any] | None = None, prompts: Sequence[Prompt] | None = None
+    entry: Entry,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    prompts: Sequence[Prompt] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """A finding per law. `columns` are added to the sample prompts; `prompts` take their place."""
-    with make_scorer(alone(entry), {entry.name: 1.0}, bench()) as scorer:
+    with make_scorer(alone(entry), {entry.name: 1.0}, bench(), {entry.name: settings or {}}) as scorer:
         return check(LAWS, RewardCase(entry, scorer, prompts or sample_prompts(columns)))
 
 

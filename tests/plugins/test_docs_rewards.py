@@ -55,7 +55,8 @@ def test_every_bundled_reward_has_a_section_in_alphabetical_order() -> None:
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_the_examples_are_what_the_reward_says(name: str) -> None:
-    reward = make_reward(PLUGINS.pick("rewards", name))
+    own = re.search(r"^Settings of the examples: `(.+)`\.$", SECTIONS[name], re.MULTILINE)
+    reward = make_reward(PLUGINS.pick("rewards", name), 1.0, json.loads(own[1]) if own else {})
     options = replace(reward.options, isolation="inline", each_s=None, prepare=None)
     found = list(examples(SECTIONS[name]))
     assert len({value for _, _, value in found}) >= 2
@@ -65,7 +66,8 @@ def test_the_examples_are_what_the_reward_says(name: str) -> None:
         pytest.skip(error.problem)  # for want of a package or of a sandbox
     with Scorer((replace(reward, options=options),), SUPERCOT, 60.0) as scorer:
         groups = scorer.score(
-            [prompt for prompt, _, _ in found], [[completion(prompt, text)] for prompt, text, _ in found]
+            [prompt for prompt, _, _ in found],
+            [[completion(prompt, text, range(len(text)))] for prompt, text, _ in found],
         )
     said = [group.scores[0].parts[name] for group in groups]
     for (_, text, value), got in zip(found, said, strict=True):

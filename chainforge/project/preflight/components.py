@@ -8,10 +8,18 @@ from typing import Any
 from chainforge.config.loading import load_settings
 from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError, describe
-from chainforge.plugins import Entry, Plugins, make_component, plugin_settings, role_title
+from chainforge.plugins import (
+    Entry,
+    Plugins,
+    make_component,
+    make_reward_function,
+    plugin_settings,
+    role_title,
+)
 from chainforge.project.graph import GraphStep
 from chainforge.project.lock_entry import selections
 from chainforge.project.preflight.input_files import check_there, check_watched, made_by, made_in
+from chainforge.reward_options import RewardOptions
 
 PATH = re.compile(r"[\w.~+-]*(/[\w.+-]+)+/?")
 HOME = ("data", "checkpoints", "inputs")  # where a project's own models lie
@@ -23,9 +31,10 @@ def check_components(graph: Mapping[str, GraphStep], plugins: Plugins) -> None:
     made = made_in(graph)
     for step in graph.values():
         for role, choice in selections(load_settings(VERBS[step.verb], *step.sections)):
-            if role == "rewards":
-                continue
             entry = plugins.pick(role, choice.plugin)
+            if role == "rewards" and not RewardOptions.of(entry.options).factory:
+                make_reward_function(entry, choice.settings)  # which refuses settings
+                continue
             arguments = plugin_settings(entry, choice.settings)
             for name, path in files(role, arguments):
                 what = f"{step.name}: {role_title(role)} {entry.name}: {name} names {path}"
@@ -43,7 +52,7 @@ def make(entry: Entry, settings: Mapping[str, Any]) -> None:
         if entry.role == "prompt_sources":
             entry.component(**plugin_settings(entry, settings), split="train", n=1, seed=0)
         else:
-            make_component(entry, settings)
+            (make_reward_function if entry.role == "rewards" else make_component)(entry, settings)
     except ChainForgeError as error:
         named = error.problem if entry.who in error.problem else f"{entry.who}: {error.problem}"
         raise ChainForgeError(named, error.fix) from error

@@ -9,7 +9,7 @@ from chainforge.config.verbs import VERBS
 from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
 from chainforge.jsonl import read_rows
-from chainforge.plugins import Entry, Plugins
+from chainforge.plugins import Entry, Plugins, make_reward_function
 from chainforge.project.claims import DVC_LOCK
 from chainforge.project.graph import GraphStep, dependencies, param, settings_of
 from chainforge.project.lock_entry import selections
@@ -28,23 +28,27 @@ def check_rewards(graph: Mapping[str, GraphStep], plugins: Plugins) -> None:
     """
     for step in graph.values():
         files = [path for path in dependencies(step) if path.parent == PROMPTS and path.is_file()]
-        for role, choice in selections(settings_of(VERBS[step.verb], step.name)):
+        settings = settings_of(VERBS[step.verb], step.name)
+        for name in getattr(settings, "reward_settings", {}):
+            plugins.pick("rewards", name)  # which refuses a name that nobody has
+        for role, choice in selections(settings):
             if role == "rewards":
-                _check(step, plugins.pick(role, choice.plugin), files)
+                _check(step, plugins.pick(role, choice.plugin), choice.settings, files)
 
 
-def _check(step: GraphStep, entry: Entry, files: list[Path]) -> None:
+def _check(step: GraphStep, entry: Entry, settings: Mapping[str, Any], files: list[Path]) -> None:
     options = RewardOptions.of(entry.options)
     if options.ready:
         options.ready()
-    missing = missing_columns(entry.who, entry.component, options)
+    function = make_reward_function(entry, settings)
+    missing = missing_columns(entry.who, function, options)
     if not missing:
         return
     columns = {name for path in files for name in _columns(path)}
     if missing == [name for name in missing if name in columns]:
         return
     try:
-        check_columns(entry.who, entry.component, options, columns, f"the prompts of {step.name}")
+        check_columns(entry.who, function, options, columns, f"the prompts of {step.name}")
     except ChainForgeError as error:
         forgotten = not any(f"needs the column {name!r}" in error.problem for name in missing)
         if forgotten or (files and _are_current()):
