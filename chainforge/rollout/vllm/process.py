@@ -46,7 +46,7 @@ class ServerProcess:
         os.close(theirs)
 
     def ending(self, within_s: float = 0.0) -> str | None:
-        """How it ended: "exit code 1", "signal 9 (SIGKILL)"; None while it runs. `within_s`: wait for that."""
+        """How it ended: "exit code 1", "signal 9 (SIGKILL)"; None while it runs, `within_s` seconds on."""
         try:
             code = self._guard.wait(within_s)
         except subprocess.TimeoutExpired:
