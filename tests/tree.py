@@ -19,7 +19,8 @@ CODE = (*(f"chainforge/**/*.{kind}" for kind in ("py", "j2", "js")), "chainforge
 # Users add to these two folders, so what is bundled goes by name.
 PLUGINS = (
     *("model_pretrained", "model_tiny_qwen2", "prompts_instructions", "prompts_jsonl", "prompts_procedural"),
-    *("reward_correct", "reward_format", "teacher_anthropic", "teacher_instructions"),
+    *("reward_choice", "reward_correct", "reward_format", "reward_math", "reward_numeric"),
+    *("teacher_anthropic", "teacher_instructions"),
     *("teacher_openai_compatible", "teacher_procedural", "teacher_recorded"),
 )
 PROFILES = (

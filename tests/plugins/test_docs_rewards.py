@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import ROOT, SUPERCOT, completion
+from tree import PLUGINS as BUNDLED
 
 from chainforge.errors import ChainForgeError
 from chainforge.plugins import load_plugins
@@ -49,7 +51,9 @@ def example(row: dict[str, str]) -> Example:
 
 
 def test_every_bundled_reward_has_a_section_in_alphabetical_order() -> None:
-    assert list(SECTIONS) == sorted(PLUGINS.names("rewards"))
+    entries = [entry for (role, _), entry in PLUGINS.entries.items() if role == "rewards"]
+    bundled = [entry.name for entry in entries if Path(str(entry.module.__file__)).stem in BUNDLED]
+    assert list(SECTIONS) == sorted(bundled)
     assert all("**Range:**" in section for section in SECTIONS.values())
 
 

@@ -53,6 +53,12 @@ def test_judged_answers(grader: str) -> None:
     assert {pair["response"] for pair in wrong} <= set(MISSED)
 
 
+def test_the_last_row_of_the_table_in_the_docs_has_all_of_them() -> None:
+    right = sum(pair["correct"] for pair in PAIRS)
+    row = f"| all | | {right - len(MISSED)} of {right} | {len(PAIRS) - right} of {len(PAIRS) - right} |"
+    assert row in (ROOT / "docs/grading.md").read_text(encoding="utf-8")
+
+
 def test_the_pairs_are_half_right_and_half_wrong() -> None:
     own = rows("chat_answers.jsonl")
     assert len({(pair["gold"], pair["response"]) for pair in own}) >= 500
