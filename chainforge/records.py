@@ -67,10 +67,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The weighted sum, and each reward before its weight; None where a reward does not apply."""
+    """The weighted sum, and each reward before its weight; None where a reward does not apply, or failed."""
 
     total: float
     parts: Mapping[str, float | None]
+    failed: tuple[str, ...] = ()  # rewards that gave no answer, such as for want of time
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ REASONS: Mapping[str, str] = {
     "no_answer": "reasoning without an answer",
     "contains_tag": "contains a tag of the response format",
     "wrong": "wrong, as the reward says",
+    "ungraded": "the reward failed on it, such as for want of time",
     "language": "too many words in another script",
     "too_short": "too short",
     "too_long": "too long",

@@ -17,7 +17,8 @@ Row = dict[str, Any]
 def check_bench(groups: Sequence[Group], settings: EvaluateSettings, bench: str) -> None:
     """Raise ChainForgeError unless the deciding reward applies to every problem."""
     for group in groups:
-        if all(score.parts[settings.reward] is None for score in group.scores):
+        score = group.scores[0]
+        if score.parts[settings.reward] is None and settings.reward not in score.failed:
             raise ChainForgeError(
                 f"bench {bench!r}: the reward {settings.reward!r} does not apply to {group.prompt.id!r}",
                 "give that prompt an answer, or choose another evaluate.reward",

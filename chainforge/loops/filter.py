@@ -76,15 +76,19 @@ def wrong(
 def wrong_of_batch(
     traces: Sequence[Trace], prompts: Mapping[str, Prompt], scorer: Scorer, settings: FilterSettings
 ) -> Reasons:
-    """`wrong`, in one call of the reward."""
+    """`wrong` or `ungraded`, in one call of the reward."""
     texts = [scorer.response_format.render(trace.reasoning, trace.content) for trace in traces]
     completions = [
         (Completion(trace.prompt_id, text, (), (), trace.finish, trace.origin),)
         for trace, text in zip(traces, texts, strict=True)
     ]
     for group in scorer.score([prompts[trace.prompt_id] for trace in traces], completions):
-        value = group.scores[0].parts[settings.reward]
-        yield "wrong" if value is not None and value < settings.min_reward else None
+        (score,) = group.scores
+        value = score.parts[settings.reward]
+        if settings.reward in score.failed:
+            yield "ungraded"
+        else:
+            yield "wrong" if value is not None and value < settings.min_reward else None
 
 
 def blemish(trace: Trace, settings: FilterSettings) -> str | None:

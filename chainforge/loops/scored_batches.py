@@ -49,6 +49,7 @@ def write_down(scoring: Pending, journal: Journal) -> list[Group]:
                 "prompt_id": group.prompt.id,
                 "completions": [to_json(completion) for completion in group.completions],
                 "parts": [dict(score.parts) for score in group.scores],
+                "failed": [list(score.failed) for score in group.scores],
             }
             for group in groups
         ]
@@ -78,4 +79,4 @@ def rebuild(prompt: Prompt, saved: Mapping[str, Any], scorer: Scorer) -> Group:
     for value in (value for parts in saved["parts"] for value in parts.values()):
         if not isinstance(value, int | float | None):
             raise TypeError(f"a reward must be a number or null, found {value!r:.40}")
-    return scorer.rebuild(prompt, completions, saved["parts"])
+    return scorer.rebuild(prompt, completions, saved["parts"], saved["failed"])

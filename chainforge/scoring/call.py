@@ -32,7 +32,7 @@ class Call:
     background: Background
     logged: list[tuple[str, Any]] = field(default_factory=list)
     future: Future[Values] | Future[Outcomes] | None = None
-    failed: list[CallFailed] = field(default_factory=list)  # of single completions, with each_s
+    failed: dict[int, CallFailed] = field(default_factory=dict)  # by the place of the completion
     deadline: float = 0.0
 
     def start(self) -> None:
@@ -72,7 +72,9 @@ class Call:
             raise self.reward.took_too_long(self.seconds, self.arguments.count)
         try:
             outcomes = self.future.result()
-            self.failed = [outcome for outcome in outcomes if isinstance(outcome, CallFailed)]
+            self.failed = {
+                n: outcome for n, outcome in enumerate(outcomes) if isinstance(outcome, CallFailed)
+            }
             return [None if isinstance(outcome, CallFailed) else outcome for outcome in outcomes]
         except CancelledError as error:
             if not self.deadline:

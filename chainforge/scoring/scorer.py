@@ -1,10 +1,9 @@
 """Score completions: start what can run elsewhere, run the rest here, weigh what comes back."""
 
 import math
-import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
@@ -12,8 +11,9 @@ from chainforge.records import Completion, Group, Prompt, Score
 from chainforge.response import TagFormat
 from chainforge.scoring.arguments import arguments_for
 from chainforge.scoring.background import Background
-from chainforge.scoring.call import Call, Values
-from chainforge.scoring.reward import CallFailed, WeightedReward
+from chainforge.scoring.call import Call
+from chainforge.scoring.pending import Pending
+from chainforge.scoring.reward import WeightedReward
 
 FOREVER_S = 1e9  # timers take no more
 
@@ -90,7 +90,7 @@ class Scorer:
         *,
         global_step: int = 0,
         max_steps: int = 1,
-    ) -> "Pending":
+    ) -> Pending:
         """Start the rewards that wait elsewhere: async ones, and those with a process of their own."""
         flat = [
             (prompt, completion)
@@ -115,9 +115,14 @@ class Scorer:
         prompt: Prompt,
         completions: Sequence[Completion],
         parts: Sequence[Mapping[str, float | None]],
+        failed: Sequence[Sequence[str]] | None = None,
     ) -> Group:
         """The group that these parts belong to, with totals by today's weights: no reward is called."""
-        scores = tuple(self.weigh(part) for _, part in zip(completions, parts, strict=True))
+        without = failed if failed is not None else [()] * len(completions)
+        scores = tuple(
+            replace(self.weigh(part), failed=tuple(names))
+            for _, part, names in zip(completions, parts, without, strict=True)
+        )
         return Group(prompt, tuple(completions), scores)
 
     def weigh(self, parts: Mapping[str, float | None]) -> Score:
@@ -128,72 +133,3 @@ class Scorer:
         applies = {name: value for name, value in ordered.items() if value is not None}
         total = sum(self.weights[name] * value for name, value in applies.items())
         return Score(total if applies else math.nan, ordered)
-
-
-class Pending:
-    """Rewards on their way. Nothing but `result` raises."""
-
-    def __init__(
-        self,
-        scorer: Scorer,
-        prompts: list[Prompt],
-        completions: list[tuple[Completion, ...]],
-        calls: list[Call],
-    ) -> None:
-        self._scorer, self._prompts, self._completions, self._calls = scorer, prompts, completions, calls
-        self._groups: list[Group] | None = None
-        # whether a reward runs elsewhere, so that something else can be done meanwhile
-        self.waits: bool = scorer.hand_out(any(call.future is not None for call in calls))
-
-    def result(self) -> list[Group]:
-        """Groups in the order of the prompts, once every reward has answered. Rewards that run in the calling
-        thread do so now; of several errors, theirs comes first, then the order is that of the rewards."""
-        if self._groups is None:
-            parts = iter(self._scorer.hand_out(self._parts() if self._scorer.is_first else None))
-            self._groups = [
-                self._scorer.rebuild(prompt, group, [next(parts) for _ in group])
-                for prompt, group in zip(self._prompts, self._completions, strict=True)
-            ]
-        return self._groups
-
-    def _parts(self) -> list[dict[str, float | None]]:
-        columns = self._columns()
-        count = sum(map(len, self._completions))
-        return [{name: values[i] for name, values in columns.items()} for i in range(count)]
-
-    def _columns(self) -> dict[str, Values]:
-        here = [self._values(call, call.run) for call in self._calls]
-        return {
-            call.reward.name: self._values(call, call.finish) if values is None else values
-            for call, values in zip(self._calls, here, strict=True)
-        }
-
-    def _values(self, call: Call, do: Callable[[], Any]) -> Any:
-        waits = False
-        try:
-            values = do()
-            waits = values is None
-            for error in call.failed:
-                self._tell(call, error)
-            return values
-        except CallFailed as error:
-            if call.reward.options.on_error == "raise":
-                raise
-            self._tell(call, error)
-            return [None] * call.arguments.count
-        finally:
-            if not waits:  # else its thread may be logging now, and the order would be random
-                for name, value in call.logged:
-                    self._scorer.log(name, value)
-                call.logged.clear()
-
-    def _tell(self, call: Call, error: CallFailed) -> None:
-        """What counts as None for want of an answer: said once, counted always."""
-        name, failures = call.reward.name, self._scorer.failures
-        failures[name] = failures.get(name, 0) + 1
-        if failures[name] == 1:
-            sys.stderr.write(
-                f"{error.problem}\n  -> counted as None, as the plugin asks for with on_error; "
-                f"further failures are only counted, as {name}.failed_calls in the log\n"
-            )
-        self._scorer.log(f"{name}.failed_calls", failures[name])

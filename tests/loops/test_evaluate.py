@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chainforge.algorithms.statistics import mean_interval
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.errors import ChainForgeError
-from chainforge.loops.evaluate import check_bench, figures, outcome
+from chainforge.loops.evaluate import check_bench, figures, outcome, passes
 from chainforge.loops.votes import Reading, majority_passes, reading_of
 from chainforge.plugins import load_plugins
 from chainforge.records import Group, Score
@@ -163,6 +163,14 @@ def test_a_problem_that_cannot_be_decided_is_refused() -> None:
         "bench 'general': the reward 'correct' does not apply to 'p7'\n"
         "  -> give that prompt an answer, or choose another evaluate.reward"
     )
+
+
+def test_an_answer_that_could_not_be_graded_is_not_passed_and_no_reason_to_stop() -> None:
+    p = prompt(7)
+    score = Score(float("nan"), {"correct": None}, ("correct",))
+    late = Group(p, (completion(p, RIGHT),), (score,))
+    check_bench([late], settings_of(), "general")
+    assert passes(outcome(late, None)["samples"][0], "correct") == 0.0
 
 
 def test_a_conversation_is_written_down_whole() -> None:

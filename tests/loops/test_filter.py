@@ -13,6 +13,7 @@ from chainforge.filtering.contamination import Benchmarks
 from chainforge.filtering.funnel import REASONS, sort_reasons
 from chainforge.loops.filter import select_traces
 from chainforge.records import Example, Trace
+from chainforge.reward_options import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
 
 LONG = "Anna has nine red apples and gives four of them to Ben, how many are left?"
@@ -34,6 +35,18 @@ def correct(completions: list[str], answer: list[str | None]) -> list[float | No
 
 
 SCORER = Scorer((WeightedReward("correct", 1.0, correct, "toy"),), SUPERCOT, 10.0)
+
+
+def failing(completions: list[str]) -> list[float | None]:
+    raise ValueError("no time")
+
+
+def test_a_trace_that_the_reward_failed_on_is_not_taken_for_right(capsys: pytest.CaptureFixture[str]) -> None:
+    options = RewardOptions(on_error="none")
+    with Scorer((WeightedReward("correct", 1.0, failing, "toy", options),), SUPERCOT, 10.0) as scorer:
+        examples, funnel = select_traces([trace()], PROMPTS, scorer, settings_of(), Benchmarks.of([()], None))
+    assert (examples, funnel.counts["dropped/ungraded"]) == ([], 1)
+    assert "no time" in capsys.readouterr().err
 
 
 def settings_of(**changes: Any) -> FilterSettings:

@@ -78,6 +78,8 @@ def test_what_crashes_or_raises_costs_its_own_completion(
     toy.failures.clear()
     assert score(toy, "ab", "fault", "abc", "raise", "abcd") == [2.0, None, 3.0, None, 4.0]
     assert ("toy.failed_calls", 2) in logged
+    (group,) = toy.score([ASKED], [[completion(ASKED, text) for text in ("ab", "raise", "none")]])
+    assert [score.failed for score in group.scores] == [(), ("toy",), ()]
     assert "SIGSEGV) in a call for 1 completion\n" in capsys.readouterr().err
 
 
