@@ -91,6 +91,29 @@ STUDENT = "students.qwen_distilled_student"
             {"grpo_reasoning.start_from": "checkpoints/none"},
             "(grpo_reasoning.start_from), which is not there",
         ),
+        ({"grpo.reward_settings": {"nobody": {}}}, "no reward called 'nobody'"),
+        (
+            {"grpo.reward_settings": {"correct": {"strict": True}}},
+            "'correct' (plugins/reward_correct.py) has no settings",
+        ),
+        (
+            {"grpo_final.rewards": {"correct": 1.0, "overlong": 1.0}},
+            "needs the setting 'max_tokens'\n  -> add it to reward_settings.overlong",
+        ),
+        (
+            {
+                "grpo_final.rewards": {"correct": 1.0, "overlong": 1.0},
+                "grpo.reward_settings": {"overlong": {"max_tokens": 9, "cash": 4}},
+            },
+            "no setting called 'cash'\n  -> did you mean 'cache'?",
+        ),
+        (
+            {
+                "filter.reward": "overlong",
+                "filter.reward_settings": {"overlong": {"max_tokens": 9, "cache": 10}},
+            },
+            "cannot be made with these settings: ValueError: cache is above 0 and at most max_tokens",
+        ),
         ({"grpo_reasoning.prompts": "none.jsonl"}, "(grpo_reasoning.prompts), which is not there"),
         ({f"{STUDENT}.examples": "data/none.jsonl"}, "data/none.jsonl, which is not there"),
         ({f"{STUDENT}.teacher": GONE}, f"{STUDENT}.teacher is None"),
