@@ -75,10 +75,10 @@ def run_tests(
         reason = _wait(testing, [answering, testing], limits)
         if reason is None:
             _settle(answering)
-        for process in (testing, answering):
-            code = process.poll() if process is answering else None
-            end(process)
-            _check_started(process)
+        code = answering.poll()
+        end(testing)
+        end(answering)
+        _check_started(testing, answering)
         verdict = _content(told)
     return reason or _verdict(verdict, code)
 
@@ -128,8 +128,8 @@ def _settle(process: "Popen[bytes]") -> None:
         return
 
 
-def _check_started(process: "Popen[bytes]") -> None:
-    if (why := complaint(process)) is not None:
+def _check_started(*processes: "Popen[bytes]") -> None:
+    for why in filter(None, [complaint(process) for process in processes]):
         raise ChainForgeError(
             f"a sandbox did not start: {why}",
             "see that `bwrap --unshare-all --ro-bind / / true` works for this user; containers, and some "
