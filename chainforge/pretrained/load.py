@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chainforge.errors import ChainForgeError
 from chainforge.memory import enough_memory
@@ -22,17 +22,25 @@ MEND = "download it again, write it again with save_pretrained, or name another 
 
 
 def load_model(
-    source: str | Path, *, revision: str | None = None, device: "torch.device | None" = None, fix: str = MEND
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    device: "torch.device | None" = None,
+    fix: str = MEND,
+    task: Literal["generate", "classify"] = "generate",
 ) -> "PreTrainedModel":
-    """The causal language model of a folder or hub name, in float32, on the CPU or the device given.
+    """The causal language model of a folder or hub name, in float32, on the CPU or the device given. With
+    `task` "classify" it is a model of transformers that gives a text one or more scores.
 
     Raises ChainForgeError where its files are no such model: a weight is missing, of another shape or not a
     finite number; only a pickle holds the weights; code of its own or quantized weights are wanted; it
     would not fit into memory. `fix` is what to do about files that are broken.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    kinds: dict[str, Any] = {"generate": AutoModelForCausalLM, "classify": AutoModelForSequenceClassification}
+    kind = kinds[task]
     device = device or torch.device("cpu")
     if Path(source).is_dir():
         with _told(source, "its weights", fix):
@@ -41,13 +49,13 @@ def load_model(
         check_config(source, read_json(find_config(source, revision)))
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         with torch.device("meta"):
-            size = AutoModelForCausalLM.from_config(deepcopy(config)).num_parameters()
+            size = kind.from_config(deepcopy(config)).num_parameters()
         check_memory(source, size, _free_memory(device))
     with (
         _told(source, "its weights", fix),
         enough_memory(f"the weights of {source}", "choose a smaller model"),
     ):
-        read: Any = AutoModelForCausalLM.from_pretrained(
+        read: Any = kind.from_pretrained(
             source,
             config=config,
             revision=revision,

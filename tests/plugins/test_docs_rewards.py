@@ -59,11 +59,13 @@ def test_every_bundled_reward_has_a_section_in_alphabetical_order() -> None:
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_the_examples_are_what_the_reward_says(name: str) -> None:
+    found = list(examples(SECTIONS[name]))
+    if not found and "**No examples:**" in SECTIONS[name]:
+        pytest.skip("it says why it has none")
+    assert len({value for _, _, value in found}) >= 2
     own = re.search(r"^Settings of the examples: `(.+)`\.$", SECTIONS[name], re.MULTILINE)
     reward = make_reward(PLUGINS.pick("rewards", name), 1.0, json.loads(own[1]) if own else {})
     options = replace(reward.options, isolation="inline", each_s=None, prepare=None)
-    found = list(examples(SECTIONS[name]))
-    assert len({value for _, _, value in found}) >= 2
     try:
         reward.check_ready()
     except ChainForgeError as error:

@@ -31,7 +31,7 @@ def nothing(*, factor: float = 2.0):
 def test_a_reward_is_made_of_its_settings(isolation: str, tmp_path: Path) -> None:
     write_plugin(tmp_path, TIMES, "times", "Times", factory=True, isolation=isolation)
     entry = load_plugins(tmp_path).pick("rewards", "times")
-    asked = prompt("one")
+    asked = prompt()
     for settings, expected in (({}, 6.0), ({"factor": 0.5}, 1.5)):
         with Scorer((make_reward(entry, 1.0, settings),), SUPERCOT, 60.0) as scorer:
             (group,) = scorer.score([asked], [[completion(asked, "abc")]])
