@@ -1,7 +1,7 @@
 """Reward `reward_model`: what a model for preferences or classes says to a response; any range.
 
-As DeepSeek-R1 does (arXiv 2501.12948, section 2.3.4): helpfulness is judged by the summary, harmlessness by the
-whole response. The model runs in a process of its own, and sees the conversation up to there.
+As DeepSeek-R1 does (arXiv 2501.12948, section 2.3.4): helpfulness is judged by the summary, harmlessness by
+the whole response. The model runs in a process of its own, and sees the conversation up to there.
 """
 
 from collections.abc import Callable
