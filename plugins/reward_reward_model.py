@@ -60,7 +60,8 @@ def load(source: str, revision: str | None, device: str) -> "tuple[PreTrainedMod
 
 def place_of(label: str | None, model: "PreTrainedModel", source: str) -> int | None:
     """The place of a label among the model's; None for a model with a single score."""
-    labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    config: Any = model.config
+    labels = [str(config.id2label[i]) for i in range(config.num_labels)]
     if len(labels) == 1 and label is None:
         return None
     if label not in labels:

@@ -94,7 +94,7 @@ STUDENT = "students.qwen_distilled_student"
         ({"grpo.reward_settings": {"nobody": {}}}, "no reward called 'nobody'"),
         (
             {"grpo.reward_settings": {"correct": {"strict": True}}},
-            "'correct' (plugins/reward_correct.py) has no settings",
+            "has no settings, and reward_settings has 'strict' for it",
         ),
         (
             {"grpo_final.rewards": {"correct": 1.0, "overlong": 1.0}},

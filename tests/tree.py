@@ -21,6 +21,8 @@ PLUGINS = (
     *("model_pretrained", "model_tiny_qwen2", "prompts_instructions", "prompts_jsonl", "prompts_procedural"),
     *("reward_choice", "reward_correct", "reward_format", "reward_math", "reward_numeric"),
     *("teacher_anthropic", "teacher_instructions"),
+    *("prompts_code_tasks", "prompts_humaneval", "reward_code", "reward_instructions", "reward_length"),
+    *("reward_language_consistency", "reward_overlong", "reward_repetition", "reward_reward_model"),
     *("teacher_openai_compatible", "teacher_procedural", "teacher_recorded"),
 )
 PROFILES = (

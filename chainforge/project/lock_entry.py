@@ -180,9 +180,7 @@ def _is_folder(text: str) -> bool:
         return False
 
 
-def selections(
-    settings: BaseModel, own: Mapping[str, Mapping[str, Any]] | None = None
-) -> Iterator[tuple[str, Choice]]:
+def selections(settings: BaseModel, own: Mapping[str, Any] | None = None) -> Iterator[tuple[str, Choice]]:
     """(role, choice) for every plugin that a step's settings name; `own`: the settings of its rewards."""
     own = getattr(settings, "reward_settings", own or {})
     for name, field in type(settings).model_fields.items():
