@@ -1,5 +1,6 @@
-"""Reward `reward_model`: a tiny classifier, judged against the model itself, in a process of its own."""
+"""Reward `reward_model`: a tiny classifier, held against the model itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,9 @@ def classifier(folder: Path, labels: int) -> Qwen2ForSequenceClassification:
 
 
 def values(asked: Prompt, texts: list[str], **settings: object) -> list[float | None]:
-    with Scorer((make_reward(ENTRY, 1.0, settings),), SUPERCOT, 60.0) as scorer:
+    reward = make_reward(ENTRY, 1.0, settings)
+    here = replace(reward, options=replace(reward.options, isolation="inline"))  # torch is imported already
+    with Scorer((here,), SUPERCOT, 60.0) as scorer:
         (group,) = scorer.score([asked], [[completion(asked, text) for text in texts]])
     return [score.parts["reward_model"] for score in group.scores]
 
