@@ -8,6 +8,7 @@ from typing import Any
 from chainforge.plugins import Entry
 from chainforge.records import Completion, Prompt
 from chainforge.response import TagFormat
+from chainforge.reward_options import RewardOptions
 from chainforge.scoring import Scorer
 from chainforge.testing.imports import imports_nothing_slow, imports_the_public_api
 from chainforge.testing.laws import Breach, Finding, Law, check, demand
@@ -56,8 +57,9 @@ def check_reward(
     settings: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """A finding per law. `columns` are added to the sample prompts; `prompts` take their place."""
+    refuses = RewardOptions.of(entry.options).check_answer
     with make_scorer(alone(entry), {entry.name: 1.0}, bench(), {entry.name: settings or {}}) as scorer:
-        return check(LAWS, RewardCase(entry, scorer, prompts or sample_prompts(columns)))
+        return check(LAWS, RewardCase(entry, scorer, prompts or sample_prompts(columns, refuses)))
 
 
 def reward_values(

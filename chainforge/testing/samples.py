@@ -1,12 +1,17 @@
 """What the laws are tried on: prompts with and without an answer, right, wrong and odd responses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from chainforge.records import Completion, Message, Prompt
 from chainforge.response import TagFormat
 
 SUMS = (("12+35=?", "47"), ("78*3=?", "234"), ("719-665=?", "54"))
+CHOICES = (
+    ("Which is even? A) 3 B) 4", "B"),
+    ("Which is odd? A) 7 B) 8", "A"),
+    ("Who is tall? A) B) C)", "C"),
+)
 HUGE = 100_000  # characters
 TOKENS = 1_000  # at most, of a completion
 
@@ -28,8 +33,11 @@ ODD = {
 }
 
 
-def sample_prompts(columns: Mapping[str, Any] | None = None) -> list[Prompt]:
-    """Three sums with their answers, and a prompt that has none."""
+def sample_prompts(
+    columns: Mapping[str, Any] | None = None, refuses: Callable[[str], str | None] | None = None
+) -> list[Prompt]:
+    """Three sums with their answers, and a prompt that has none; choices, where `refuses` says so of sums."""
+    asked = CHOICES if refuses and refuses(SUMS[0][1]) and not refuses(CHOICES[0][1]) else SUMS
     solved = {"solution": "It is worked out step by step.\n#### {}"}
     prompts = [
         Prompt(
@@ -39,7 +47,7 @@ def sample_prompts(columns: Mapping[str, Any] | None = None) -> list[Prompt]:
             answer,
             {name: text.format(answer) for name, text in solved.items()} | dict(columns or {}),
         )
-        for number, (question, answer) in enumerate(SUMS, start=1)
+        for number, (question, answer) in enumerate(asked, start=1)
     ]
     kind: Message = {"role": "user", "content": "Say something kind."}
     return [*prompts, Prompt("sample-open", "talk", (kind,), None, dict(columns or {}))]
