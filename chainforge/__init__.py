@@ -9,6 +9,16 @@ from chainforge.filtering.repetition import repeated_share
 from chainforge.hookspecs import API_VERSION, ApiClient, ApiTeacher, Reward, StudentModel, Teacher, hookimpl
 from chainforge.jsonl import count_rows, read_rows
 from chainforge.pretrained import load_model, load_tokenizer, render_chat
+from chainforge.problems import (
+    Row,
+    check_split,
+    choose,
+    draw_apart,
+    file_rows,
+    hub_rows,
+    read_pattern,
+    split_of,
+)
 from chainforge.providers.calls import Call, CallFailed, Reply, Usage, refusal, status_of
 from chainforge.providers.prices import FREE, Prices
 from chainforge.providers.reasoning import split_reasoning
@@ -40,6 +50,7 @@ __all__ = [
     "Prompt",
     "Reply",
     "Reward",
+    "Row",
     "StudentModel",
     "TagFormat",
     "Teacher",
@@ -50,13 +61,19 @@ __all__ = [
     "boxed",
     "check_messages",
     "check_sandbox",
+    "check_split",
+    "choose",
     "count_rows",
+    "draw_apart",
+    "file_rows",
     "from_json",
     "hookimpl",
+    "hub_rows",
     "load_model",
     "load_tokenizer",
     "marked_answer",
     "read_answer",
+    "read_pattern",
     "read_rows",
     "refusal",
     "refuse_keys",
@@ -67,6 +84,7 @@ __all__ = [
     "same_answer",
     "script_share",
     "secret",
+    "split_of",
     "split_reasoning",
     "status_of",
     "tag_format",

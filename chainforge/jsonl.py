@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +11,7 @@ import jsonlines
 
 from chainforge.errors import ChainForgeError
 from chainforge.outputs import whole_file
+from chainforge.providers.reasoning import without_reasoning
 from chainforge.records import Completion, Example, Prompt, Record, Trace, from_json, to_json
 
 
@@ -78,16 +80,20 @@ def loads(line: str | bytes) -> Any:
 def read_records(path: Path, kind: type[Record], limit: int | None = None) -> list[Record]:
     """All records of a file, or the first `limit`, no line beyond which is read.
 
+    A conversation comes without what an assistant thought in earlier turns, whoever wrote the file.
     Raises ChainForgeError that names the line and the field.
     """
     records = []
     for number, row in islice(read_rows(path), limit):
         try:
-            records.append(from_json(kind, row))
+            record = from_json(kind, row)
         except ValueError as error:
             raise ChainForgeError(
                 f"{path}, line {number}: {error}", f"each line must be one {kind.__name__} record"
             ) from error
+        if isinstance(record, Prompt | Example):
+            record = replace(record, messages=without_reasoning(record.messages))
+        records.append(record)
     return records
 
 

@@ -25,7 +25,7 @@ def main(run: Run[EvaluateSettings]) -> None:
     step, settings, plugins = run.step, run.settings, run.plugins
     checkpoint, _, bench = step.name.partition("@")[2].rpartition("-")
     scorer = make_scorer(plugins, dict.fromkeys(settings.rewards, 1.0), step, settings.reward_settings)
-    prompts = read_records(settings.prompts, Prompt, settings.max_prompts)
+    prompts = read_records(Path(f"data/benches/{bench}.jsonl"), Prompt, settings.max_prompts)
     scorer.check(prompts)
     device = device_of_checkpoint(settings.engine, start_torch(step.settings, step.runtime))
     policy = load_policy(Path("checkpoints") / checkpoint, device)

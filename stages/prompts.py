@@ -1,4 +1,4 @@
-"""Materialise the training and evaluation prompts of both sets."""
+"""Materialise the training and evaluation prompts of one set: `prompts@SET`."""
 
 from pathlib import Path
 
@@ -7,25 +7,21 @@ from chainforge.jsonl import write_records
 from chainforge.loops.prompts import materialise
 from chainforge.plugins import prompts_from
 from chainforge.project.stage import Run, stage, stage_main
+from chainforge.run.seeds import derive
 
 
 @stage(PromptsSettings)
 def main(run: Run[PromptsSettings]) -> None:
-    settings = run.settings
-    written = {}
-    for kind, wanted in (("reasoning", settings.reasoning), ("general", settings.general)):
-        source = run.plugins.pick("prompt_sources", wanted.source.plugin)
-        counts = {"train": wanted.train, "eval": wanted.eval}
-        sources = {
-            split: prompts_from(
-                source, wanted.source.settings, split=split, n=count, seed=run.step.seed(kind)
-            )
-            for split, count in counts.items()
-        }
-        for split, prompts in materialise(kind, sources, counts).items():
-            written[Path(f"data/prompts/{kind}_{split}.jsonl")] = prompts
-    for path, prompts in written.items():
-        write_records(path, prompts)
+    settings, name = run.settings, run.step.name.partition("@")[2]
+    source = run.plugins.pick("prompt_sources", settings.source.plugin)
+    counts = {"train": settings.train, "eval": settings.eval}
+    seed = derive(run.step.settings.seed, "prompts", name)
+    sources = {
+        split: prompts_from(source, settings.source.settings, split=split, n=count, seed=seed)
+        for split, count in counts.items()
+    }
+    for split, prompts in materialise(f"prompts.{name}", sources, counts).items():
+        write_records(Path(f"data/prompts/{name}_{split}.jsonl"), prompts)
 
 
 if __name__ == "__main__":

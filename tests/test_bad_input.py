@@ -102,8 +102,8 @@ def begun_once(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Project:
     project = make_project(tmp_path_factory.mktemp("begun"), root)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(root)
-        for verb, step in (("prompts", "prompts"), ("collect", "collect_cot"), ("filter", "filter_cot")):
-            assert project.run(verb, step) == ""
+        for step in ("prompts@reasoning", "prompts@general", "collect_cot", "filter_cot"):
+            assert project.run(re.split("[@_]", step)[0], step) == ""
     return project
 
 
@@ -241,14 +241,14 @@ def test_a_prompts_file_with_a_mistake(begun: Project, train: list[str] | None, 
     begun.write("inputs/eval.jsonl", *questions("c", start=50))
     if train is not None:
         begun.write("inputs/train.jsonl", *train)
-    begun.refuses("prompts", "prompts", words)
+    begun.refuses("prompts", "prompts@reasoning", words)
 
 
 def test_a_prompts_file_that_is_not_utf8(begun: Project) -> None:
     begun.set("prompts.reasoning.source", JSONL)
     begun.write("inputs/eval.jsonl", *questions("c"))
     (begun.folder / "inputs/train.jsonl").write_bytes(questions("caf\xe9")[0].encode("latin-1"))
-    begun.refuses("prompts", "prompts", "inputs/train.jsonl, line 1: not JSON")
+    begun.refuses("prompts", "prompts@reasoning", "inputs/train.jsonl, line 1: not JSON")
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_a_full_disk_is_told_with_what_to_do(begun: Project) -> None:
 def test_a_full_disk_while_prompts_are_written(project: Project) -> None:
     project.set("prompts.reasoning.train", 900)
     with full_disk(project.folder / "data/prompts"):
-        project.refuses("prompts", "prompts", FULL)
+        project.refuses("prompts", "prompts@reasoning", FULL)
 
 
 def test_a_full_disk_leaves_the_good_output_of_before(begun: Project) -> None:

@@ -79,16 +79,35 @@ def test_a_loss_and_a_response_format_are_a_row_each(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_benchmark_is_its_prompts_and_its_name(params: dict[str, Any]) -> None:
-    params["benches"]["mine"] = {"prompts": "data/prompts/mine_eval.jsonl"}
-    stanzas = graph()
-    stanzas["stages"]["evaluate"]["matrix"]["bench"].append("mine")
-    write(params, stanzas)
-    prompt = {"id": "p", "source": "s", "messages": [{"role": "user", "content": "?"}], "answer": "1"}
-    Path("data/prompts").mkdir(parents=True)
-    Path("data/prompts/mine_eval.jsonl").write_text(json.dumps(prompt | {"columns": {}}) + "\n")
+def test_a_benchmark_is_a_line_that_names_its_source(params: dict[str, Any]) -> None:
+    params["benches"]["mine"] = {"source": {"plugin": "arithmetic", "digits": 3}, "eval": 200}
+    write(params, graph())
     check_project(load_plugins(ROOT / "plugins"), RuntimeSettings())
-    assert {f"evaluate@{name}-mine" for name in params["checkpoints"]} <= set(read_graph())
+    assert {"bench@mine", *(f"evaluate@{name}-mine" for name in params["checkpoints"])} <= set(read_graph())
+
+
+def test_a_benchmark_may_have_a_source_without_training_prompts(params: dict[str, Any]) -> None:
+    Path("plugins").mkdir()
+    Path("plugins/prompts_mine.py").write_text(
+        "import chainforge as cf\n\n\n"
+        "def mine(*, split, n, seed):\n    if split == 'train':\n"
+        "        raise cf.ChainForgeError('none', 'take it for a bench')\n    return []\n\n\n"
+        "@cf.hookimpl\ndef register_prompt_sources(register):\n    register('mine', mine)\n"
+    )
+    for bundled in (ROOT / "plugins").glob("*.py"):
+        Path("plugins", bundled.name).symlink_to(bundled)
+    params["benches"]["mine"] = {"source": "mine"}
+    write(params, graph())
+    check_project(load_plugins(), RuntimeSettings())
+
+
+def test_a_set_of_prompts_is_a_line_and_a_step_trains_on_it_by_its_file(params: dict[str, Any]) -> None:
+    params["prompts"]["mine"] = {"source": "countdown", "train": 100, "eval": 20}
+    params["grpo_reasoning"]["prompts"] = "data/prompts/mine_train.jsonl"
+    params["benches"]["mine"] = {"prompts": "data/prompts/mine_eval.jsonl"}
+    write(params, graph())
+    check_project(load_plugins(ROOT / "plugins"), RuntimeSettings())
+    assert {"prompts@mine", "bench@mine"} <= set(read_graph())
 
 
 def test_a_step_of_an_existing_verb_is_a_section_and_a_stanza(params: dict[str, Any]) -> None:

@@ -278,10 +278,10 @@ def test_a_mistake_deep_in_a_section_is_named_with_its_whole_path(params: Path) 
     whole = "{source: s, train: 1, eval: 1}"
     params.write_text(f"prompts:\n  general: {whole}\n  reasoning: {{source: s, trian: 1, eval: 1}}\n")
     with pytest.raises(ChainForgeError, match=r"prompts\.reasoning called 'trian'\n.*mean 'train'"):
-        load_settings(PromptsSettings, "prompts")
+        load_settings(PromptsSettings, "prompts.reasoning")
     params.write_text(f"prompts:\n  general: {whole}\n  reasoning: {{source: s, train: 0, eval: 1}}\n")
     with pytest.raises(ChainForgeError, match=r"prompts\.reasoning\.train is 0: input should be greater"):
-        load_settings(PromptsSettings, "prompts")
+        load_settings(PromptsSettings, "prompts.reasoning")
 
 
 @pytest.mark.parametrize(

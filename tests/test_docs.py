@@ -139,7 +139,7 @@ def test_the_settings_page_names_every_section_of_the_graph(monkeypatch: pytest.
     monkeypatch.chdir(ROOT)
     for step in read_graph().values():
         for section in step.sections:
-            named = re.sub(r"^(students|benches)[.].*", r"\1.NAME", section)
+            named = re.sub(r"^(students|benches|prompts)[.].*", r"\1.NAME", section)
             assert f"`{named}`" in SECTIONS[step.verb]
 
 

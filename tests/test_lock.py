@@ -60,9 +60,9 @@ def test_the_lock_is_the_same_each_time_and_has_every_step(project: Path) -> Non
     first = lock()
     assert first == lock() == json.loads(json.dumps(first))
     assert changed({}, first) >= {
-        "prompts", "collect_cot", "filter_cot", "sft_cold_start", "grpo_reasoning", "rejection_sampling",
-        "sft_refine", "grpo_final", "distill_data", "distill.qwen_distilled_student", "evaluate.reasoning",
-        "evaluate.general", "report",
+        "prompts.reasoning", "prompts.general", "bench.reasoning", "bench.general", "collect_cot",
+        "filter_cot", "sft_cold_start", "grpo_reasoning", "rejection_sampling", "sft_refine", "grpo_final",
+        "distill_data", "distill.qwen_distilled_student", "evaluate.reasoning", "evaluate.general", "report",
     }  # fmt: skip
 
 
@@ -180,11 +180,11 @@ def test_a_plugin_s_own_input_file_is_watched_and_what_the_graph_makes_is_not(pr
     )
     edit("params.yaml", replacing("plugin: procedural_reasoning", "plugin: mine\n      file: mine.jsonl"))
     before = lock()
-    assert before["prompts"]["files"] == {"mine.jsonl": digest_path(Path("mine.jsonl"))}
+    assert before["prompts"]["reasoning"]["files"] == {"mine.jsonl": digest_path(Path("mine.jsonl"))}
     edit("mine.jsonl", lambda text: text + "{}\n")
-    assert changed(before, lock()) == {"prompts"}
+    assert changed(before, lock()) == {"prompts.reasoning"}
     Path("mine.jsonl").unlink()
-    assert lock()["prompts"]["files"] == {"mine.jsonl": "missing"}
+    assert lock()["prompts"]["reasoning"]["files"] == {"mine.jsonl": "missing"}
     assert "files" not in before["distill"]["qwen_distilled_student"]  # checkpoints/… is DVC's
 
 

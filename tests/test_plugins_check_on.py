@@ -107,7 +107,10 @@ def test_examples_and_traces_are_read_too() -> None:
     ]
     write_records(Path("traces.jsonl"), traces)
     said = on("traces.jsonl", name="correct")
-    assert "2 completions of 2 prompts, 1 left out: their prompt is not in data/prompts, 2 left out: " in said
+    assert (
+        "2 completions of 2 prompts, 1 left out: their prompt is not in data/prompts or data/benches, "
+        in said
+    )
     assert "correct: n 2, None 0.0%, mean 1" in said
     assert "against" not in said
 

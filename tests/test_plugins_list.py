@@ -81,7 +81,7 @@ def test_the_steps_that_use_a_plugin_are_named_cells_of_one_stanza_by_its_name(p
     assert used["student_models", "tiny_qwen2"] == ["sft_cold_start", "sft_refine", "distill"]
     assert used["student_models", "pretrained"] == []
     assert used["teachers", "procedural"] == ["collect_cot"]
-    assert used["prompt_sources", "procedural_instructions"] == ["prompts"]
+    assert used["prompt_sources", "procedural_instructions"] == ["prompts@general"]
 
 
 def test_one_cell_alone_is_named_as_such(project: Path) -> None:

@@ -82,8 +82,15 @@ STUDENT = "students.qwen_distilled_student"
         ({STUDENT: GONE}, "checkpoints has qwen_distilled_student, but no step makes"),
         ({"checkpoints": ["by_hand"]}, "checkpoints has by_hand, but no step makes checkpoints/by_hand"),
         ({"report.parents": {"qwen_sft_ckpt": "x"}}, "no checkpoint for report.parents called 'x'"),
-        ({"benches.mine": {"prompts": "data/prompts/x.jsonl"}}, "benches has mine, which no step evaluates"),
-        ({"benches.my-bench": {"prompts": "x"}}, "benches has my-bench, which no step evaluates"),
+        (
+            {"benches.mine": {"prompts": "data/prompts/x.jsonl"}},
+            "x.jsonl, which is not there and which no step",
+        ),
+        ({"benches.mine": {"source": "gsm8", "eval": 5}}, "no prompt source called 'gsm8'"),
+        ({"benches.mine": {}}, "benches.mine: it has neither prompts nor a source"),
+        ({"benches.mine": {"source": "countdown", "prompts": "x"}}, "it has both prompts and a source"),
+        ({"benches.mine": {"source": "countdown", "evall": 5}}, "benches.mine called 'evall'"),
+        ({"benches.my-bench": {"source": "countdown"}}, "benches has the name my-bench"),
         ({"profile": None}, "profile is None"),
         ({"profile": GONE}, "profile is None"),
         ({"collect.instruction": "Write ${amount} dollars."}, "collect.instruction has ${ in"),
@@ -124,7 +131,7 @@ STUDENT = "students.qwen_distilled_student"
         ({f"{STUDENT}.model.tokenizer": "checkpoints/qwen_rl_ckpt_stage2"}, "dvc.yaml does not list"),
         ({"filter.decontaminate": ["none.jsonl"]}, "decontaminate names none.jsonl, which dvc.yaml does not"),
         ({"sft_cold_start.start_from": "checkpoints/qwen_rl_ckpt_final"}, "dvc.yaml does not list"),
-        ({"benches.reasoning.prompts": "data/prompts/other.jsonl"}, "dvc.yaml does not list"),
+        ({"benches.reasoning.prompts": "data/other.jsonl"}, "dvc.yaml does not list"),
         ({"base_model": {"plugin": "pretrained", "model": "inputs/none"}}, "names inputs/none, which is not"),
         ({"base_model": {"plugin": "tiny_qwen2", "hidden": 17}}, "hidden 17, heads 2 and kv_heads 2"),
         ({"base_model": None}, "there is no base_model"),
@@ -134,7 +141,7 @@ STUDENT = "students.qwen_distilled_student"
         ({"prompts.reasoning.source.families": []}, "families: []"),
         (
             {"prompts.reasoning.source": {"plugin": "jsonl", "train": "a.jsonl", "eval": "b.jsonl"}},
-            "prompts: prompt source jsonl: train names a.jsonl, which is not there",
+            "prompts@reasoning: prompt source jsonl: train names a.jsonl, which is not there",
         ),
     ],
 )
@@ -253,11 +260,11 @@ STANZAS = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
         ("stages: []", "dvc.yaml has no section `stages`"),
         ("stages:\n  a: null\n", "stages.a is None"),
         ("stages:\n  a: text\n", "stages.a is 'text'"),
-        (STANZAS.replace("cmd: python -m stages.prompts prompts", "cmd: 3"), "stages.prompts.cmd"),
+        (STANZAS.replace("cmd: python -m stages.prompts prompts@${key}", "cmd: 3"), "stages.prompts.cmd"),
         (STANZAS.replace("foreach: ${students}", "foreach: [a, b]"), "stages.distill.foreach"),
         (STANZAS.replace("foreach: ${students}", "foreach: students"), "foreach of distill is 'students'"),
-        (STANZAS.replace("    do:\n", "    done:\n"), "stages.distill is None"),
-        (STANZAS.replace("          - prompts\n", "          - 5\n", 1), "stages.prompts.params"),
+        (STANZAS.replace("    do:\n", "    done:\n"), "stages.prompts is None"),
+        (STANZAS.replace("            - prompts.${key}\n", "            - 5\n", 1), "stages.prompts.params"),
         (STANZAS.replace("- ${collect_cot.prompts}", "- 4"), "stages.collect_cot.deps.0 is 4"),
         (STANZAS.replace("- ${collect_cot.prompts}", "- ${collect_cot.none}"), "has no collect_cot.none"),
     ],
@@ -276,7 +283,9 @@ def test_a_graph_that_is_not_utf8_is_told() -> None:
 
 
 def test_two_steps_cannot_have_one_part_of_the_lock(plugins: Plugins) -> None:
-    Path("dvc.yaml").write_text(STANZAS.replace("          - prompts\n", "          - distill\n", 1))
+    Path("dvc.yaml").write_text(
+        STANZAS.replace("            - prompts.${key}\n", "            - distill\n", 1)
+    )
     with pytest.raises(ChainForgeError, match="of which another step has a part"):
         make_lock(plugins, ROOT)
 

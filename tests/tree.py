@@ -18,11 +18,12 @@ TOP = (
 CODE = (*(f"chainforge/**/*.{kind}" for kind in ("py", "j2", "js")), "chainforge/py.typed", "stages/*.py")
 # Users add to these two folders, so what is bundled goes by name.
 PLUGINS = (
-    *("model_pretrained", "model_tiny_qwen2", "prompts_instructions", "prompts_jsonl", "prompts_procedural"),
-    *("reward_choice", "reward_correct", "reward_format", "reward_math", "reward_numeric"),
-    *("teacher_anthropic", "teacher_instructions"),
-    *("prompts_code_tasks", "prompts_humaneval", "reward_code", "reward_instructions", "reward_length"),
-    *("reward_language_consistency", "reward_overlong", "reward_repetition", "reward_reward_model"),
+    *("model_pretrained", "model_tiny_qwen2", "prompts_aime", "prompts_arithmetic", "prompts_code_tasks"),
+    *("prompts_countdown", "prompts_gsm8k", "prompts_hub", "prompts_humaneval", "prompts_instructions"),
+    *("prompts_jsonl", "prompts_math", "prompts_procedural", "prompts_reasoning_gym"),
+    *("reward_choice", "reward_code", "reward_correct", "reward_format", "reward_instructions"),
+    *("reward_language_consistency", "reward_length", "reward_math", "reward_numeric", "reward_overlong"),
+    *("reward_repetition", "reward_reward_model", "teacher_anthropic", "teacher_instructions"),
     *("teacher_openai_compatible", "teacher_procedural", "teacher_recorded"),
 )
 PROFILES = (

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from chainforge.config.loading import PARAMS, load_settings
-from chainforge.config.prompts import PromptSetSettings, PromptsSettings
+from chainforge.config.prompts import PromptsSettings
 from chainforge.config.verbs import VERBS
 from chainforge.jsonl import read_records
 from chainforge.plugins import Entry, Plugins, prompts_from
-from chainforge.project.graph import GRAPH, dependencies, read_graph, settings_of
+from chainforge.project.graph import GRAPH, dependencies, outputs, read_graph, settings_of
 from chainforge.project.lock_entry import selections
 from chainforge.records import Prompt
 
@@ -58,9 +58,11 @@ def usual_prompts(plugins: Plugins, choices: list[Selected], teacher: Entry) -> 
     for path in deps:
         if path.suffix == ".jsonl" and path.is_file():
             return read_records(path, Prompt)[:FEW]
-    sets = [kind for kind in PromptsSettings.model_fields for path in deps if path.stem == f"{kind}_train"]
-    if not sets:
+    makers = [
+        s for s in read_graph().values() if s.verb == "prompts" and not set(deps).isdisjoint(outputs(s))
+    ]
+    if not makers:
         return []
-    wanted: PromptSetSettings = getattr(settings_of(PromptsSettings, "prompts"), sets[0])
+    wanted = settings_of(PromptsSettings, makers[0].name)
     source = plugins.pick("prompt_sources", wanted.source.plugin)
     return list(prompts_from(source, wanted.source.settings, split="train", n=FEW, seed=17))

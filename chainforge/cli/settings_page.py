@@ -16,7 +16,6 @@ from chainforge.config.correction import CorrectionSettings
 from chainforge.config.engine import EngineSettings
 from chainforge.config.loading import Choice, Role
 from chainforge.config.optimizer import OptimizerSettings
-from chainforge.config.prompts import PromptSetSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.config.sampling import SamplingSettings
 from chainforge.config.sft import OnPolicySettings
@@ -25,13 +24,16 @@ from chainforge.config.verbs import VERBS
 from chainforge.config.vllm import VllmSettings
 from chainforge.config.watch import WatchSettings
 
-SECTIONS = {name: f"`{name}`" for name in ("prompts", "report")} | {
+SECTIONS = {
+    "prompts": "`prompts.NAME`, one for each set",
+    "bench": "`benches.NAME`, one for each benchmark",
     "collect": "`collect`, then `collect_cot` or `collect_general`",
     "filter": "`filter`, then `filter_cot` or `filter_general`",
     "sft": "`sft`, then `sft_cold_start` or `sft_refine` with `base_model`, or `distill` and `students.NAME`",
     "grpo": "`grpo`, then `grpo_reasoning` or `grpo_final`",
     "sample": "`sample`, then `rejection_sampling` or `distill_data`",
     "evaluate": "`evaluate`, then `benches.NAME`",
+    "report": "`report`",
 }
 GROUPS: dict[type[BaseModel], tuple[str, str]] = {
     OptimizerSettings: ("Optimizer", "`sft` and `grpo`"),
@@ -41,7 +43,7 @@ NAMES: dict[Any, str] = {
     Path: "path", str: "text", bool: "true or false", int: "whole number", float: "number", NoneType: "null",
     dict[str, Real]: "reward: weight, …", dict[str, str]: "name: name, …", list[str]: "names",
     PluginSettings: "reward: settings, …",
-    PromptSetSettings: "a prompt set", AdapterSettings: "an adapter",
+    AdapterSettings: "an adapter",
     EngineSettings: "an engine", VllmSettings: "servers", CorrectionSettings: "a correction",
     OnPolicySettings: "own answers", WatchSettings: "a watch",
 }  # fmt: skip
@@ -60,9 +62,9 @@ the name (its file says which), or as `NAME` alone. A reward is given as `NAME: 
 that have any stand in `reward_settings`, by the name of the reward.
 
 Also there: `profile`, the name of the active profile; `base_model`, the plugin whose model the recipe starts
-from; `students`, a section for each; `checkpoints`, the folders to evaluate, in the order of the report;
-`benches`, the held-out prompts to evaluate them on. Names of students, checkpoints and benches are letters,
-digits, `_` and `-` (benches without `-`), at most 64. No text holds `${`: DVC would read it as a reference.
+from; `students`, a section for each; `checkpoints`, the folders to evaluate, in the order of the report.
+Names of sets of prompts, benches, students and checkpoints are letters, digits, `_` and `-` (benches without
+`-`), at most 64. No text holds `${`: DVC would read it as a reference.
 
 What a step writes lies below `data/`, `checkpoints/`, `metrics/`, `plots/` or `reports/` of the project, is
 no other step's, and is not tracked by git. A step refuses to replace what no step has made.
@@ -109,7 +111,6 @@ def settings_page() -> str:
         ("`runtime`: changes no result, and is not watched", RuntimeSettings),
         ("`collector`: changes the bill of a teacher behind an API, not its answers", CollectorSettings),
         *((f"`{verb}`\n\nSections: {SECTIONS[verb]}.", kind) for verb, kind in VERBS.items()),
-        ("A prompt set: `prompts.reasoning` and `prompts.general`", PromptSetSettings),
         ("An adapter: `adapter` of `sft` and `grpo`", AdapterSettings),
         ("An engine: `engine` of `grpo`, `sample` and `evaluate`", EngineSettings),
         ("A student's own answers: `distill.on_policy`", OnPolicySettings),

@@ -5,16 +5,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from chainforge.config.bench import BenchSettings
 from chainforge.config.impossible import Impossible
 from chainforge.config.sampling import SamplingSettings
-from chainforge.config.types import File, Positive, Repeats
+from chainforge.config.types import Positive, Repeats
 
 
 class EvaluateSettings(SamplingSettings):
     """Verb `evaluate`: one checkpoint on one bench."""
 
-    prompts: File
-    """JSONL of held-out prompts."""
     rewards: Annotated[list[str], Field(min_length=1)]
     """Reward plugins to record."""
     reward: str = "correct"
@@ -25,6 +24,12 @@ class EvaluateSettings(SamplingSettings):
     """One greedy completion per problem as well."""
     max_prompts: Positive | None = None
     """Only the first N problems; null for all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_those_of_bench(cls, given: Any) -> Any:
+        """`benches.NAME` has settings of two verbs."""
+        return {name: value for name, value in given.items() if name not in BenchSettings.model_fields}
 
     @field_validator("rewards", mode="before")
     @classmethod

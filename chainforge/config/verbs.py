@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
+from chainforge.config.bench import BenchSettings
 from chainforge.config.collect import CollectSettings
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.config.filter import FilterSettings
@@ -15,6 +16,7 @@ from chainforge.config.sft import SftSettings
 
 VERBS: Mapping[str, type[BaseModel]] = {
     "prompts": PromptsSettings,
+    "bench": BenchSettings,
     "collect": CollectSettings,
     "filter": FilterSettings,
     "sft": SftSettings,

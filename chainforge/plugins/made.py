@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from chainforge.containment import Raised, contain, no_leaving
@@ -9,6 +10,7 @@ from chainforge.errors import ChainForgeError, describe
 from chainforge.hookspecs import ApiTeacher
 from chainforge.plugins.entry import Entry
 from chainforge.plugins.settings import plugin_settings
+from chainforge.providers.reasoning import without_reasoning
 from chainforge.records import Prompt, check_record
 from chainforge.reward_options import RewardOptions
 
@@ -85,14 +87,17 @@ def prompts_from(
 
 
 def _whole(prompt: Any) -> Prompt:
-    """A prompt whose columns can be keyword arguments of a reward. Raises ValueError."""
+    """A prompt whose columns can be keyword arguments of a reward, without what an assistant thought in it.
+
+    Raises ValueError.
+    """
     checked = check_record(Prompt, prompt)
     if not checked.id:
         raise ValueError("field 'id' is empty")
     for name in checked.columns:
         if not isinstance(name, str):
             raise ValueError(f"a column is called {name!r:.40}, which is no text")  # noqa: TRY004 - one kind
-    return checked
+    return replace(checked, messages=without_reasoning(checked.messages))
 
 
 def _call(entry: Entry, arguments: Mapping[str, Any]) -> Any:

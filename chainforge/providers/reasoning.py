@@ -26,6 +26,7 @@ AROUND_AN_ANSWER = (
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
 )
+OF_OUR_MODELS = (("<summary>", "</summary>"), ("<answer>", "</answer>"))
 THOUGHT = frozenset(
     {"thinking", "reasoning", "thought", "reasoning_text", "summary_text", "redacted_thinking"}
 )
@@ -161,7 +162,9 @@ def without_reasoning(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 
 def _answer(content: str) -> str:
-    """Empty if there was only thought, and what came before a thought that was cut off."""
+    """Empty if there was only thought, and what came before a thought that was cut off. Tags around an answer
+    that followed a thought go with it."""
+    said = content.strip()
     if channels := _channels(content):
         content = _final(channels)
     rest = BLOCKS.sub("", content)
@@ -169,4 +172,8 @@ def _answer(content: str) -> str:
         rest = rest.rpartition(closing)[2]  # what is closed here was opened in the chat template
     for opening, _ in TAGS:
         rest = rest.partition(opening)[0]
-    return rest.strip()
+    rest = rest.strip()
+    for opening, closing in (*AROUND_AN_ANSWER, *OF_OUR_MODELS):
+        if rest != said and rest.startswith(opening) and rest.endswith(closing):
+            return rest.removeprefix(opening).removesuffix(closing).strip()
+    return rest

@@ -13,7 +13,7 @@ from chainforge.records import Completion, Message, Prompt
 from chainforge.testing.subjects import bench, response_format
 from chainforge.wiring import make_scorer
 
-PROMPTS = Path("data/prompts")
+PROMPTS = (Path("data/prompts"), Path("data/benches"))
 AT_ONCE = 64  # prompts per call of a reward
 
 
@@ -43,10 +43,10 @@ class Reading:
         return counts + "".join(f", {n:,} left out: {why}" for why, n in sorted(self.left_out.items()))
 
 
-def read_groups(path: Path, prompts: Path = PROMPTS) -> Reading:
+def read_groups(path: Path, prompts: Sequence[Path] = PROMPTS) -> Reading:
     """The completions of a file. A prompt that `prompts` holds comes with all its columns."""
     known: dict[str, list[Prompt]] = {}
-    for file in sorted(prompts.glob("*.jsonl")):
+    for file in (file for folder in prompts for file in sorted(folder.glob("*.jsonl"))):
         for one in read_records(file, Prompt):
             known.setdefault(one.id, []).append(one)
     reading = Reading()
@@ -58,7 +58,7 @@ def read_groups(path: Path, prompts: Path = PROMPTS) -> Reading:
             )
         prompt, texts = prompt_of(row, known), texts_of(row)
         if prompt is None:
-            reading.left_out["their prompt is not in data/prompts"] += 1
+            reading.left_out["their prompt is not in data/prompts or data/benches"] += 1
         elif texts is None:
             reading.left_out["unfinished, or with a tag inside"] += 1
         else:

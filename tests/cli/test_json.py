@@ -42,7 +42,7 @@ def test_results_of_another_shape_are_named(content: Any, project: Path, run: Ru
 
 
 def test_timings_are_in_the_order_of_the_recipe(project: Path, run: Run) -> None:
-    steps = ("prompts", "sft_cold_start", "grpo_final", "distill@qwen_distilled_student", "report")
+    steps = ("prompts@general", "sft_cold_start", "grpo_final", "distill@qwen_distilled_student", "report")
     for place, step in enumerate(reversed(steps)):
         write_log(project, step, {"step": step, "wall_s": place + 0.5, "peak_mb": 60 + place, "cpus": 2})
     write_log(project, "grpo_final-not-finite", {"what": "is not finite"})
@@ -55,11 +55,13 @@ def test_timings_are_in_the_order_of_the_recipe(project: Path, run: Run) -> None
 
 
 @pytest.mark.parametrize(
-    "record", [[], {}, {"step": "prompts"}, {"step": "prompts", "wall_s": "1", "peak_mb": 1}], ids=str
+    "record",
+    [[], {}, {"step": "prompts@general"}, {"step": "prompts@general", "wall_s": "1", "peak_mb": 1}],
+    ids=str,
 )
 def test_a_timing_of_another_shape_is_named(record: Any, project: Path, run: Run) -> None:
-    write_log(project, "prompts", record)
-    assert "logs/prompts.json" in run("timings", code=1).stderr
+    write_log(project, "prompts@general", record)
+    assert "logs/prompts/general.json" in run("timings", code=1).stderr
 
 
 def test_without_a_run_there_are_no_timings(project: Path, run: Run) -> None:
@@ -101,9 +103,9 @@ def test_a_check_has_its_laws(project: Path, run: Run) -> None:
 
 
 def test_a_difference_has_its_steps_and_exit_code(project: Path, run: Run) -> None:
-    lock = {"prompts": {"code": "0", "plugins": {}}}
+    lock = {"prompts": {"general": {"code": "0", "plugins": {}}}}
     (project / "plugins.lock.json").write_text(json.dumps(lock))
     found = told(run, "plugins", "diff", code=1)
     assert not found["same"]
-    assert "prompts" in found["changes"]["code of ChainForge changed"]
-    assert "code of ChainForge changed (prompts" in run("plugins", "diff", code=1).stdout
+    assert "prompts.general" in found["changes"]["code of ChainForge changed"]
+    assert "code of ChainForge changed (prompts.general" in run("plugins", "diff", code=1).stdout

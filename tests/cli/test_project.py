@@ -35,7 +35,9 @@ def test_the_project_is_found_from_below_and_by_its_name(
     project: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     write_results(project, [ROW])
-    write_log(project, "prompts", {"step": "prompts", "wall_s": 1.5, "peak_mb": 60, "cpus": 2})
+    write_log(
+        project, "prompts@general", {"step": "prompts@general", "wall_s": 1.5, "peak_mb": 60, "cpus": 2}
+    )
     here = {command: run(command).stdout for command in ("results", "timings")}
     monkeypatch.chdir(project / "sub" / "deep")
     assert {command: run(command).stdout for command in here} == here

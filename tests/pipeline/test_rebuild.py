@@ -28,12 +28,28 @@ from chainforge.project.lock import make_lock
 
 pytestmark = pytest.mark.slow
 
+CHECKPOINTS = {"sft": "qwen_sft_ckpt", "final": "qwen_rl_ckpt_final", "student": "qwen_distilled_student"}
+BENCHES = ("reasoning", "general")
 # Which steps read what a step writes: the recipe, once more, by hand. `lock` always runs.
-READ_BY = {
-    "prompts": (
-        *("collect_cot", "collect_general", "filter_cot", "filter_general", "grpo_reasoning"),
-        *("rejection_sampling", "grpo_final", "distill_data", "evaluate"),
+READ_BY: dict[str, tuple[str, ...]] = {
+    "prompts": ("prompts reasoning", "prompts general"),
+    "prompts reasoning": (
+        *(
+            "bench reasoning",
+            "bench general",
+            "collect_cot",
+            "filter_cot",
+            "filter_general",
+            "grpo_reasoning",
+        ),
+        *("rejection_sampling", "grpo_final", "distill_data"),
     ),
+    "prompts general": (
+        *("bench reasoning", "bench general", "collect_general", "filter_cot", "filter_general"),
+        *("grpo_final", "distill_data"),
+    ),
+    "bench reasoning": ("evaluate reasoning",),
+    "bench general": ("evaluate general",),
     "collect_cot": ("filter_cot",),
     "collect_general": ("filter_general",),
     "filter_cot": ("sft_cold_start", "control", "report"),
@@ -46,22 +62,21 @@ READ_BY = {
     "distill_data": ("student", "report"),
     "student": ("evaluate student", "report"),
     "control": ("report",),
-    "evaluate": ("evaluate sft", "evaluate final", "evaluate student"),
-    "evaluate sft": ("report",),
-    "evaluate final": ("report",),
-    "evaluate student": ("report",),
+    "evaluate": ("evaluate reasoning", "evaluate general"),
     "report": (),
 }
-CHECKPOINTS = {"sft": "qwen_sft_ckpt", "final": "qwen_rl_ckpt_final", "student": "qwen_distilled_student"}
-STEPS = {
-    "student": {"distill@qwen_distilled_student"},
-    "control": {"distill@qwen_student_cold_start"},
-    "evaluate": set(),
-} | {
-    f"evaluate {short}": {f"evaluate@{name}-{bench}" for bench in ("reasoning", "general")}
+READ_BY |= {f"evaluate {short}": tuple(f"{short} {bench}" for bench in BENCHES) for short in CHECKPOINTS}
+READ_BY |= {f"evaluate {bench}": tuple(f"{short} {bench}" for short in CHECKPOINTS) for bench in BENCHES}
+READ_BY |= {f"{short} {bench}": ("report",) for short in CHECKPOINTS for bench in BENCHES}
+STEPS: dict[str, set[str]] = {name: set() for name in ("prompts", "evaluate")}
+STEPS |= {f"evaluate {of}": set() for of in (*CHECKPOINTS, *BENCHES)}
+STEPS |= {f"{verb} {name}": {f"{verb}@{name}"} for verb in ("prompts", "bench") for name in BENCHES}
+STEPS |= {
+    f"{short} {bench}": {f"evaluate@{name}-{bench}"}
     for short, name in CHECKPOINTS.items()
+    for bench in BENCHES
 }
-GENERAL = {f"evaluate@{name}-general" for name in CHECKPOINTS.values()} | {"report"}
+STEPS |= {"student": {"distill@qwen_distilled_student"}, "control": {"distill@qwen_student_cold_start"}}
 SFT = ("sft_cold_start", "sft_refine", "student", "control")
 GRPO = ("grpo_reasoning", "grpo_final")
 EVERYTHING = ("prompts", *SFT)
@@ -137,7 +152,7 @@ ROWS: dict[str, tuple[Edit, set[str]]] = {
     "run": (setting("run.seed", 18), follows(*EVERYTHING)),
     "runtime": (setting("runtime.micro_batch_tokens", 4096), set()),
     "collector": (setting("collector.concurrency", 8), set()),
-    "prompts": (setting("prompts.general.train", 31), follows("prompts")),
+    "prompts": (setting("prompts.general.train", 31), follows("prompts general")),
     "collect": (setting("collect.samples", 2), follows("collect_cot", "collect_general")),
     "collect_cot": (setting("collect_cot.max_prompts", 50), follows("collect_cot")),
     "collect_general": (setting("collect_general.max_prompts", 20), follows("collect_general")),
@@ -163,7 +178,10 @@ ROWS: dict[str, tuple[Edit, set[str]]] = {
         setting("checkpoints", [*CHECKPOINTS.values(), "qwen_student_cold_start"]),
         {f"evaluate@qwen_student_cold_start-{bench}" for bench in ("reasoning", "general")} | {"report"},
     ),
-    "benches": (setting("benches.general.prompts", "data/prompts/general_train.jsonl"), GENERAL),
+    "benches": (
+        setting("benches.general.prompts", "data/prompts/general_train.jsonl"),
+        follows("bench general"),
+    ),
     "evaluate": (setting("evaluate.samples", 3), follows("evaluate")),
     "report": (setting("report.note", "Mine."), {"report"}),
     # code

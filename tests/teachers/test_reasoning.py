@@ -231,6 +231,11 @@ def test_history_never_carries_reasoning(parts: list[str], thought: str) -> None
         ("6*7</reasoning_process>42", "42"),
         ("<think>6*7</think>42 <think>or is it", "42"),
         ("<thi<think>6*7</think>nk>is it", ""),
+        ("<reasoning_process>6*7</reasoning_process><summary>42</summary>", "42"),
+        ("<think>6*7</think>\n<answer> 42 </answer>", "42"),
+        ("<|begin_of_thought|>6*7<|end_of_thought|><|begin_of_solution|>42<|end_of_solution|>", "42"),
+        ("<answer>42</answer>", "<answer>42</answer>"),  # nothing was thought: these are words
+        ("<think>6*7</think><answer>42", "<answer>42"),
     ],
 )
 def test_an_earlier_answer_keeps_its_answer(said_before: str, kept: str) -> None:

@@ -41,16 +41,17 @@ def check_components(graph: Mapping[str, GraphStep], plugins: Plugins) -> None:
                 check_there(what, path, made)
                 if made_by(path, made):
                     check_watched(step, f"{role_title(role)} {entry.name}: {name}", path)
-            if (key := f"{role} {choice!r}") not in tried:
+            split = "eval" if step.verb == "bench" else "train"
+            if (key := f"{role} {split} {choice!r}") not in tried:
                 tried.add(key)
-                make(entry, choice.settings)
+                make(entry, choice.settings, split)
 
 
-def make(entry: Entry, settings: Mapping[str, Any]) -> None:
+def make(entry: Entry, settings: Mapping[str, Any], split: str) -> None:
     """Make the component and forget it. Raises ChainForgeError, whatever the plugin raises."""
     try:
         if entry.role == "prompt_sources":
-            entry.component(**plugin_settings(entry, settings), split="train", n=1, seed=0)
+            entry.component(**plugin_settings(entry, settings), split=split, n=1, seed=0)
         else:
             (make_reward_function if entry.role == "rewards" else make_component)(entry, settings)
     except ChainForgeError as error:

@@ -24,6 +24,7 @@ def check_inputs(graph: Mapping[str, GraphStep]) -> None:
         for name, path in named_files(load_settings(VERBS[step.verb], *step.sections)):
             if path not in outputs(step):
                 check_watched(step, f"{step.sections[-1]}: {name}", path)
+                check_there(f"{step.sections[-1]}: {name} names {path}", path, made)
     check_order(graph)
 
 

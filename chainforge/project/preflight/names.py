@@ -40,10 +40,14 @@ def _check_benches(benches: Any, graph: Mapping[str, GraphStep]) -> None:
     if not isinstance(benches, Mapping) or not benches:
         raise ChainForgeError(f"params.yaml: benches is {benches!r:.80}", "write one section per bench there")
     for bench in benches:
-        if "-" in bench or bench not in evaluated:
+        if "-" in bench:
+            raise ChainForgeError(
+                f"params.yaml: benches has the name {bench}", "name it with letters, digits and _ alone"
+            )
+        if bench not in evaluated:
             raise ChainForgeError(
                 f"params.yaml: benches has {bench}, which no step evaluates",
-                f"add it to `bench` of stanza evaluate in dvc.yaml (letters, digits and _), or take it out; "
+                f"add it to `bench` of stanza evaluate in dvc.yaml, or take it out; "
                 f"evaluated: {', '.join(sorted(evaluated))}",
             )
 

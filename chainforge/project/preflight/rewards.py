@@ -17,7 +17,7 @@ from chainforge.reward_options import RewardOptions
 from chainforge.run.progress import say
 from chainforge.scoring.takes import check_columns, missing_columns
 
-PROMPTS = Path("data/prompts")
+PROMPTS = (Path("data/prompts"), Path("data/benches"))
 LOOKED_AT = 1000  # prompts of a file
 
 
@@ -27,16 +27,22 @@ def check_rewards(graph: Mapping[str, GraphStep], plugins: Plugins) -> None:
     Where the prompts are still to be made, a column that it needs is said, and looked for when a step starts.
     """
     for step in graph.values():
-        files = [path for path in dependencies(step) if path.parent == PROMPTS and path.is_file()]
+        files = [path for path in dependencies(step) if path.parent in PROMPTS and path.is_file()]
         settings = settings_of(VERBS[step.verb], step.name)
         for name in getattr(settings, "reward_settings", {}):
             plugins.pick("rewards", name)  # which refuses a name that nobody has
         for role, choice in selections(settings):
             if role == "rewards":
-                _check(step, plugins.pick(role, choice.plugin), choice.settings, files)
+                _check(step, plugins.pick(role, choice.plugin), choice.settings, files, graph)
 
 
-def _check(step: GraphStep, entry: Entry, settings: Mapping[str, Any], files: list[Path]) -> None:
+def _check(
+    step: GraphStep,
+    entry: Entry,
+    settings: Mapping[str, Any],
+    files: list[Path],
+    graph: Mapping[str, GraphStep],
+) -> None:
     options = RewardOptions.of(entry.options)
     if options.ready:
         options.ready()
@@ -51,7 +57,7 @@ def _check(step: GraphStep, entry: Entry, settings: Mapping[str, Any], files: li
         check_columns(entry.who, function, options, columns, f"the prompts of {step.name}")
     except ChainForgeError as error:
         forgotten = not any(f"needs the column {name!r}" in error.problem for name in missing)
-        if forgotten or (files and _are_current()):
+        if forgotten or (files and _are_current(graph)):
             raise
         say(f"{error.problem}; unless the prompts that are still to be made have it, {step.name} will stop")
 
@@ -62,11 +68,15 @@ def _columns(path: Path) -> Iterator[str]:
             yield from row.get("columns") or ()
 
 
-def _are_current() -> bool:
+def _are_current(graph: Mapping[str, GraphStep]) -> bool:
     """Whether the prompts that are there are those of the present settings, as far as dvc.lock tells."""
     try:
-        recorded: Any = parse_yaml(DVC_LOCK.read_bytes(), str(DVC_LOCK))
-        values = recorded["stages"]["prompts"]["params"]["params.yaml"]
-        return bool(values["prompts"] == param("prompts"))
+        recorded: Any = parse_yaml(DVC_LOCK.read_bytes(), str(DVC_LOCK))["stages"]
+        return all(
+            value == param(section)
+            for step in graph.values()
+            if step.verb in ("prompts", "bench")
+            for section, value in recorded[step.name]["params"]["params.yaml"].items()
+        )
     except (OSError, ValueError, KeyError, TypeError, ChainForgeError):
         return False

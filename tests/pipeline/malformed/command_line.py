@@ -36,11 +36,15 @@ FILES = {
         "chainforge results",
         "stages.json",
     ),
-    "a log is a list": (write("logs/prompts.json", "[1]"), "chainforge timings", "logs/prompts.json"),
-    "a log of another shape": (
-        write("logs/prompts.json", '{"step": 5, "wall_s": "x"}'),
+    "a log is a list": (
+        write("logs/prompts/general.json", "[1]"),
         "chainforge timings",
-        "logs/prompts.json",
+        "logs/prompts/general.json",
+    ),
+    "a log of another shape": (
+        write("logs/prompts/general.json", '{"step": 5, "wall_s": "x"}'),
+        "chainforge timings",
+        "logs/prompts/general.json",
     ),
     "compare with broken settings": (
         write("params.yaml", "a: [\n"),

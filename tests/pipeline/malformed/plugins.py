@@ -7,7 +7,7 @@ from tree import ROOT
 from malformed.case import Case, Spoil, both, chosen, edit, fifo, write
 
 REWARD = "python -m stages.grpo grpo_reasoning"
-PROMPTS = "python -m stages.lock lock && python -m stages.prompts prompts"
+PROMPTS = "python -m stages.lock lock && python -m stages.prompts prompts@reasoning"
 COLLECT = "python -m stages.lock lock && python -m stages.collect collect_cot"
 GRPO = "python -m stages.lock lock && python -m stages.grpo grpo_reasoning"
 SFT = "python -m stages.lock lock && python -m stages.sft sft_cold_start"

@@ -198,13 +198,13 @@ CASES = [
     ),
     Case(tried="a GPU where there is none", spoil=put("runtime.device", "cuda"), says="cuda"),
     Case(
-        tried="a bench that dvc.yaml does not know",
+        tried="a bench without problems",
         spoil=put(
             "benches",
             {
                 "reasoning": {"prompts": "data/prompts/reasoning_eval.jsonl"},
                 "general": {"prompts": "data/prompts/general_eval.jsonl"},
-                "mine": {"prompts": "data/prompts/general_eval.jsonl"},
+                "mine": {"samples": 2},
             },
         ),
         says="mine",
@@ -262,7 +262,7 @@ CASES = [
         Case(
             tried=f"plugins.lock.json: {name}, a step",
             spoil=both(write("plugins.lock.json", text)),
-            command="python -m stages.prompts prompts",
+            command="python -m stages.prompts prompts@reasoning",
             says="lock",
         )
         for name, text in ODD_LOCKS.items()
@@ -270,7 +270,7 @@ CASES = [
     Case(
         tried="plugins.lock.json is a pipe",
         spoil=fifo("plugins.lock.json"),
-        command="python -m stages.prompts prompts",
+        command="python -m stages.prompts prompts@reasoning",
         says="plugins.lock.json",
     ),
     Case(tried="no params.yaml", spoil=gone("params.yaml"), says="params.yaml", quick=True),
