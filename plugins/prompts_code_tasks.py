@@ -25,7 +25,7 @@ count_vowels("") == 0; count_vowels("Education") == 5; count_vowels("rhythm") ==
 is_palindrome(text): True if the letters and digits of text, case aside, read the same backward, else False
     kept = [c for c in text.lower() if c.isalnum()]
     return kept == kept[::-1]
-is_palindrome("A man, a plan: Pa nama") is True; is_palindrome("ab") is False; is_palindrome("") is True
+is_palindrome("Never odd, or even.") is True; is_palindrome("ab") is False; is_palindrome("") is True
 
 middle(items): the middle one of the items in sorted order; of two middle ones, the smaller
     return sorted(items)[(len(items) - 1) // 2]
