@@ -82,6 +82,13 @@ def test_a_profile_in_use_is_the_active_settings_and_unchanged(name: str) -> Non
     assert as_arguments(name) == []
 
 
+@pytest.mark.parametrize("name", sorted(set(PROFILES) - {"tiny", "smoke"}))
+def test_a_profile_with_a_real_model_tells_it_where_the_answer_goes(name: str) -> None:
+    settings: Any = plain(compose(name))
+    assert r"\boxed{}" in settings["prompts"]["reasoning"]["source"]["instruction"]
+    assert settings["collect_cot"]["teacher"]["box"] is True  # so the recorded answers go there too
+
+
 def test_what_was_changed_by_hand_is_listed() -> None:
     use("smoke")
     text = Path("params.yaml").read_text()
