@@ -102,28 +102,30 @@ def verified(given: str, answer: str) -> bool:
 
 @lru_cache(maxsize=10_000)
 def parsed_gold(answer: str) -> list[Any]:
-    return parse(answer.strip().removesuffix("."))
+    return parse(answer)
 
 
 def parse(formula: str) -> list[Any]:
     """The formula as math-verify reads it; nothing if it cannot."""
     from math_verify import parse as read
 
-    text = formula.replace("$", "").replace(",\\!", "").replace("{,}", "").replace("\\!", "").strip()
+    text = formula.replace("$", "").replace(",\\!", "").replace("{,}", "").replace("\\!", "").rstrip(" .,;\n")
     text = BARE_UNDER.sub(r"\1{\2}", BARE_TOP.sub(r"\\frac{\1}", text))
-    found: list[Any] = read(f"${text}$", targets(), fallback_mode="no_fallback", parsing_timeout=None)
-    return found
+    for units in (True, False):  # it takes the t of \sin t for tons
+        if found := read(f"${text}$", targets(units), fallback_mode="no_fallback", parsing_timeout=None):
+            return list(found)
+    return []
 
 
 @cache
-def targets() -> list[Any]:
+def targets(units: bool) -> list[Any]:
     """How math-verify is to look for formulas: in LaTeX, and the box is ours to find."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that limits are ours to keep
     from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
     from math_verify import LatexExtractionConfig
 
     reading = NormalizationConfig(
-        basic_latex=True, units=True, malformed_operators=True, nits=True, boxed="all", equations=False
+        basic_latex=True, units=units, malformed_operators=True, nits=True, boxed="all", equations=False
     )
     return [LatexExtractionConfig(boxed_match_priority=-1, normalization_config=reading)]
 

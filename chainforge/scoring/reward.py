@@ -57,16 +57,20 @@ class WeightedReward:
         check_columns(self.who, self.function, self.options, columns, "the prompts")
         if (check_answer := self.options.check_answer) is None:
             return
+        wrong: dict[str, str] = {}
         for prompt in prompts:
-            if prompt.answer is None or (self.name, prompt.answer) in checked:
-                continue
-            if wrong := check_answer(prompt.answer):
-                raise ChainForgeError(
-                    f"{self.who} cannot use the answer {prompt.answer!r:.120} of prompt {prompt.id!r}: "
-                    f"{wrong}",
-                    "correct that answer, leave the prompt out, or choose another reward",
-                )
-            checked.add((self.name, prompt.answer))
+            if prompt.answer is not None and (self.name, prompt.answer) not in checked:
+                if reason := check_answer(prompt.answer):
+                    wrong[prompt.id] = f"the answer {prompt.answer!r:.120} of prompt {prompt.id!r}: {reason}"
+                else:
+                    checked.add((self.name, prompt.answer))
+        if wrong:
+            first, *more = wrong
+            others = f"; nor those of {len(more)} more: {', '.join(more[:20])}" if more else ""
+            raise ChainForgeError(
+                f"{self.who} cannot use {wrong[first]}{others}",
+                "correct the answer, leave the prompt out, or choose another reward",
+            )
 
     def check_ready(self) -> None:
         """Raise ChainForgeError where this reward cannot work on this machine."""
