@@ -77,6 +77,22 @@ class TagFormat:
             return None
         return parsed.reasoning if part == "reasoning" else parsed.summary
 
+    def mend(self, text: str) -> str:
+        """The response that a text outside of the format comes nearest to, for a grader that reads summaries.
+
+        Its summary is what follows the last tag that opens one, else what follows the reasoning, else all of
+        the text; tags in it become spaces. Its reasoning is a dash.
+        """
+        _, r1, s0, s1 = self.tags
+        after = text.rpartition(s0)[2].partition(s1)[0] if s0 in text else text.rpartition(r1)[2]
+        summary = self._without_tags(after) or self._without_tags(text)
+        return self.render("-", summary)
+
+    def _without_tags(self, text: str) -> str:
+        for tag in self.tags:
+            text = text.replace(tag, " ")
+        return text.strip()
+
 
 PRESETS = {
     "supercot": TagFormat("reasoning_process", "summary"),

@@ -6,6 +6,8 @@ from chainforge.errors import ChainForgeError
 from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
 from chainforge.project.claims import note, recorded_paths
+from chainforge.project.gates import open_gates
+from chainforge.project.graph import read_graph
 from chainforge.project.lock import make_lock
 from chainforge.project.lock_diff import committed_lock, in_lines, lock_changes
 from chainforge.project.lock_entry import read_lock
@@ -20,6 +22,7 @@ from chainforge.run.work import work_root
 def main(name: str) -> None:
     step, plugins = open_step(name), load_plugins()  # checks the sections that every step shares
     lock = make_lock(plugins)
+    open_gates(read_graph())
     check_project(plugins, step.runtime)
     if step.runtime.locked and (changes := lock_changes(committed_lock(), lock)):
         raise ChainForgeError(

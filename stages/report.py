@@ -15,7 +15,7 @@ from chainforge.report.write import write_report
 def main(run: Run[ReportSettings]) -> None:
     subject = Subject(
         **dict(run.settings),
-        checkpoints=tuple(setting("checkpoints", list[str])),
+        checkpoints=(*setting("untouched", list[str]), *setting("checkpoints", list[str])),
         benches=tuple(setting("benches", dict[str, Any])),
         reward=setting("evaluate.reward", str),
         response_format=run.step.response_format,

@@ -79,12 +79,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project.graph": FLOOR | {"project.stanzas"},
     "project.claims": FLOOR | {"project.graph"},
     "project.preflight": FLOOR
-    | {"project.claims", "project.graph", "project.lock_entry", "plugins", "run", "scoring"},
+    | {f"project.{name}" for name in ("claims", "gates", "graph", "lock_entry")}
+    | {"plugins", "run", "scoring"},
     "project.profiles": FLOOR | {"run"},
     "project.code_digests": {"errors"},
     "project.file_digests": {"outputs"},
     "project.lock_entry": FLOOR
     | {"project.code_digests", "project.file_digests", "project.graph", "plugins"},
+    "project.gates": FLOOR | {"project.claims", "project.graph"},
+    "project.graders": FLOOR | {"project.code_digests", "project.lock_entry", "plugins"},
     "project.lock": FLOOR | {"project.graph", "project.lock_entry", "plugins"},
     "project.held_inputs": FLOOR
     | {f"project.{name}" for name in ("claims", "file_digests", "graph", "lock_entry")}
@@ -97,19 +100,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pytest_plugin": {"records", "response", "testing"},
     "__main__": {"cli"},
     "cli": FLOOR
-    | {f"project.{name}" for name in ("graph", "held_inputs", "lock", "lock_diff", "lock_entry", "profiles")}
+    | {f"project.{name}" for name in ("file_digests", "graders", "graph", "held_inputs", "preflight")}
+    | {f"project.{name}" for name in ("lock", "lock_diff", "lock_entry", "profiles")}
     | {
         "__version__",
         "learner",
         "loops",
         "mock_teacher",
+        "models",
         "plugins",
         "pretrained",
         "report",
+        "rollout",
         "run",
         "teachers",
     }
-    | {"testing"},
+    | {"testing", "wiring"},
 }
 
 

@@ -111,7 +111,7 @@ FILTER = {"filter_cot", "filter_general"}
             GRPO | SFT | SAMPLE | EVALUATE,
         ),
         ("chainforge/config/filter.py", replacing("= 32768", "= 32767"), FILTER),
-        ("stages/evaluate.py", replacing("1, 0.0)", "2, 0.0)"), EVALUATE),
+        ("chainforge/loops/evaluate.py", replacing("1, 0.0)", "2, 0.0)"), EVALUATE),
         ("chainforge/report/page.html.j2", lambda text: text + "<!-- signed -->", {"report"}),
         ("plugins/reward_format.py", replacing("float(", "1.0 - float("), GRPO | SAMPLE | EVALUATE),
         ("plugins/teacher_procedural.py", lambda text: text + "\nSPEED = 3\n", {"collect_cot"}),

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from chainforge.config.evaluate import EvaluateSettings
 from chainforge.config.run import RuntimeSettings
 from chainforge.config.vllm import VllmSettings
 from chainforge.errors import ChainForgeError
 from chainforge.plugins import Plugins, load_plugins
-from chainforge.project.graph import dependencies, read_graph
+from chainforge.project.gates import OPEN, gate_file, guarded_steps, open_gates
+from chainforge.project.graph import dependencies, outputs, read_graph, settings_of
 from chainforge.project.lock import make_lock
 from chainforge.project.lock_entry import held_lock, parse_lock, read_lock
 from chainforge.project.preflight.components import looks_like_path
@@ -184,6 +186,66 @@ def test_a_section_of_another_shape_is_told_by_its_name(
 ) -> None:
     put(changes)
     assert words in refused(plugins)
+
+
+GATE = {"checkpoint": "qwen_sft_ckpt", "parent": "base", "benches": ["general"], "grader": "correct"}
+
+
+def test_a_gate_is_a_step_before_another_and_without_one_the_graph_has_none(plugins: Plugins) -> None:
+    without = read_graph()
+    assert not [step for step in without.values() if step.verb == "gate"]
+    put({"untouched": ["base"], "gates": {"grpo_reasoning": GATE}, "report.parents.qwen_sft_ckpt": "base"})
+    check_project(plugins, RuntimeSettings())
+    graph = read_graph()
+    assert graph.keys() - without.keys() == {
+        "gate@grpo_reasoning", "evaluate_base@base-reasoning", "evaluate_base@base-general"
+    }  # fmt: skip
+    assert set(outputs(graph["gate@grpo_reasoning"])) & set(dependencies(graph["grpo_reasoning"]))
+    assert settings_of(EvaluateSettings, "evaluate_base@base-general").base_model
+    assert not settings_of(EvaluateSettings, "evaluate@qwen_sft_ckpt-general").base_model
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gates": {"sft_refine": GATE}}, "there is no step with a gate before it called 'sft_refine'"),
+        ({"gates": {"grpo_reasoning": GATE | {"checkpoint": "x"}}}, "no checkpoint for gates.grpo_reasoning"),
+        ({"gates": {"grpo_reasoning": GATE | {"benches": ["math"]}}}, "no bench for gates.grpo_reasoning"),
+        ({"gates": {"grpo_reasoning": GATE | {"grader": "exact"}}}, "called 'exact'"),
+        (
+            {"gates": {"rejection_sampling": GATE | {"checkpoint": "qwen_rl_ckpt_stage2"}}},
+            "qwen_rl_ckpt_stage2 was trained by correct, which cannot judge it as well",
+        ),
+        (
+            {"gates": {"grpo_reasoning": GATE | {"checkpoint": "qwen_sft_ckpt_stage3"}}},
+            "these steps wait for one another",
+        ),
+        ({"gates": None}, "gates is None"),
+        ({"untouched": ["other"]}, "untouched is ['other']"),
+        ({"untouched": None}, "untouched is None"),
+        ({"untouched": [], "checkpoints": ["base"]}, "checkpoints has base, but no step makes"),
+        ({"checkpoints": ["base"]}, "is to write data/eval/base/reasoning.jsonl, and evaluate_base@base"),
+    ],
+)
+def test_a_gate_that_would_stop_nothing_or_judge_by_its_own_training_is_refused(
+    plugins: Plugins, changes: Mapping[str, Any], words: str
+) -> None:
+    put({"untouched": ["base"]} | changes)
+    assert words in refused(plugins)
+
+
+def test_lock_opens_every_gate_that_is_not_set_with_the_bytes_of_one_that_passed() -> None:
+    files = {path: name for path, name in guarded_steps(read_graph()).items()}
+    assert set(files.values()) == {"grpo_reasoning", "rejection_sampling", "grpo_final", "distill_data"}
+    open_gates(read_graph())
+    assert {path.read_text() for path in files} == {OPEN}
+    gate_file("grpo_reasoning").unlink()  # as DVC does before it runs the gate
+    put({"untouched": ["base"], "gates": {"grpo_reasoning": GATE}})
+    open_gates(read_graph())
+    assert not gate_file("grpo_reasoning").exists()
+    put({"gates": {}})
+    open_gates(read_graph())
+    assert gate_file("grpo_reasoning").read_text() == OPEN
 
 
 def test_steps_that_wait_for_one_another_are_named(plugins: Plugins) -> None:

@@ -25,6 +25,39 @@ def test_what_is_rendered_is_parsed_as_it_was(form: TagFormat, reasoning: str, s
     assert form.parse(form.render(reasoning, summary)) == Parsed(reasoning, summary)
 
 
+tagged = st.tuples(formats, st.lists(st.one_of(texts, st.integers(0, 3)), max_size=8)).map(
+    lambda drawn: (drawn[0], "".join(p if isinstance(p, str) else drawn[0].tags[p] for p in drawn[1]))
+)
+
+
+@given(drawn=tagged)
+def test_any_text_can_be_mended_and_one_in_the_format_keeps_its_summary(
+    drawn: tuple[TagFormat, str],
+) -> None:
+    form, text = drawn
+    mended = form.parse(form.mend(text))
+    assert mended
+    assert (mended.reasoning, mended.summary) == ("-", mended.summary.strip())
+    parsed = form.parse(text)
+    if parsed and parsed.filled:
+        assert mended.summary == parsed.summary.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "summary"),
+    [
+        ("The answer is 18.", "The answer is 18."),
+        ("<think>6*3 = 18", "6*3 = 18"),
+        ("<think>6*3</think> It is 18.", "It is 18."),
+        ("<think>6*3</think>\n", "6*3"),
+        ("6*3 <answer>18", "18"),
+        ("<answer>17</answer> no: <answer>18</answer> yes", "18"),
+    ],
+)
+def test_an_answer_outside_of_the_format_is_looked_for_where_it_would_stand(text: str, summary: str) -> None:
+    assert tag_format("r1").parse(tag_format("r1").mend(text)) == Parsed("-", summary)
+
+
 @given(form=formats, reasoning=texts, summary=texts, before=spaces, between=spaces, after=spaces)
 def test_white_space_around_the_parts_does_not_matter(
     form: TagFormat, reasoning: str, summary: str, before: str, between: str, after: str

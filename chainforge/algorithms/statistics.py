@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from chainforge.errors import ChainForgeError
 
 Z = 1.959963984540054  # standard normal, two-sided 95%
+SIGNIFICANT = 0.05  # a difference with a smaller p-value is called one
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,25 @@ def mean_interval(values_per_problem: Sequence[float]) -> tuple[float, float, fl
     variance = (math.fsum((value - mean) ** 2 for value in values_per_problem) + largest) / (n + 1)
     effective_n = n * max(largest / variance, 1.0) if variance > 0 else n
     return mean, *wilson_interval(mean * effective_n, effective_n)
+
+
+def pass_at_k(samples: int, right: int, k: int) -> float:
+    """The chance that at least one of `k` samples is right, estimated without bias from `samples` of which
+    `right` are: the share of all subsets of k that hold a right one.
+
+    Source: Chen et al., Evaluating Large Language Models Trained on Code, 2021, equation 1.
+    """
+    if not (0 <= right <= samples and 1 <= k <= samples):
+        raise ChainForgeError(
+            f"no pass@{k} from {right} right ones of {samples} samples",
+            "k is at least 1, and at most the samples",
+        )
+    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def doublings(samples: int) -> list[int]:
+    """1, 2, 4, … and the number of samples itself: the k for which pass@k is told."""
+    return [*(1 << i for i in range((samples - 1).bit_length())), samples]
 
 
 def maj_at_k(answers: Sequence[str | None]) -> str | None:

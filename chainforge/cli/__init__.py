@@ -7,6 +7,7 @@ import click
 from chainforge import __version__
 from chainforge.cli.collect import collect
 from chainforge.cli.compare import compare
+from chainforge.cli.evaluate import evaluate
 from chainforge.cli.experiments import experiments
 from chainforge.cli.gc import gc
 from chainforge.cli.group import Group
@@ -40,6 +41,7 @@ for command in (
     profile,
     plugins,
     collect,
+    evaluate,
     results,
     experiments,
     compare,

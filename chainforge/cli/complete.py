@@ -63,10 +63,11 @@ def collecting_steps() -> Iterable[str]:
 
 
 def checkpoint_names() -> Iterable[str]:
-    """Those that the settings evaluate."""
+    """Those that the settings evaluate, the base model among them."""
     from chainforge.config.loading import read_params
 
-    return map(str, read_params()["checkpoints"])
+    params = read_params()
+    return map(str, (*params["untouched"], *params["checkpoints"]))
 
 
 def bench_names() -> Iterable[str]:

@@ -13,7 +13,8 @@ from chainforge.errors import ChainForgeError
 @as_json_option
 def results(as_json: bool) -> None:
     """Print every checkpoint's held-out results, and where the report is."""
-    from chainforge.report.results import as_rows, format_table, stage_rows
+    from chainforge.report.results import as_rows, stage_rows
+    from chainforge.report.table import format_table
 
     path, page = Path("reports/stages.json"), Path("reports/index.html").resolve()
     if not path.is_file():

@@ -32,7 +32,8 @@ SECTIONS = {
     "sft": "`sft`, then `sft_cold_start` or `sft_refine` with `base_model`, or `distill` and `students.NAME`",
     "grpo": "`grpo`, then `grpo_reasoning` or `grpo_final`",
     "sample": "`sample`, then `rejection_sampling` or `distill_data`",
-    "evaluate": "`evaluate`, then `benches.NAME`",
+    "evaluate": "`evaluate`, then `benches.NAME`, with `base_model` in `evaluate_base`",
+    "gate": "`gates.STEP`; STEP is `grpo_reasoning`, `rejection_sampling`, `grpo_final` or `distill_data`",
     "report": "`report`",
 }
 GROUPS: dict[type[BaseModel], tuple[str, str]] = {
@@ -62,7 +63,8 @@ the name (its file says which), or as `NAME` alone. A reward is given as `NAME: 
 that have any stand in `reward_settings`, by the name of the reward.
 
 Also there: `profile`, the name of the active profile; `base_model`, the plugin whose model the recipe starts
-from; `students`, a section for each; `checkpoints`, the folders to evaluate, in the order of the report.
+from; `students`, a section for each; `checkpoints`, the folders to evaluate, in the order of the report;
+`untouched: [base]`, to evaluate the base model as it is before them.
 Names of sets of prompts, benches, students and checkpoints are letters, digits, `_` and `-` (benches without
 `-`), at most 64. No text holds `${`: DVC would read it as a reference.
 

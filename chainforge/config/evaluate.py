@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from chainforge.config.bench import BenchSettings
 from chainforge.config.impossible import Impossible
+from chainforge.config.loading import Choice, Role
 from chainforge.config.sampling import SamplingSettings
 from chainforge.config.types import Positive, Repeats
 
@@ -14,6 +15,8 @@ from chainforge.config.types import Positive, Repeats
 class EvaluateSettings(SamplingSettings):
     """Verb `evaluate`: one checkpoint on one bench."""
 
+    base_model: Annotated[Choice, Role("student_models")] | None = None
+    """The section of that name, in the steps `evaluate_base` alone: it is evaluated untouched."""
     rewards: Annotated[list[str], Field(min_length=1)]
     """Reward plugins to record."""
     reward: str = "correct"

@@ -8,6 +8,7 @@ from chainforge.config.bench import BenchSettings
 from chainforge.config.collect import CollectSettings
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.config.filter import FilterSettings
+from chainforge.config.gate import GateSettings
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.prompts import PromptsSettings
 from chainforge.config.report import ReportSettings
@@ -23,5 +24,6 @@ VERBS: Mapping[str, type[BaseModel]] = {
     "grpo": GrpoSettings,
     "sample": SampleSettings,
     "evaluate": EvaluateSettings,
+    "gate": GateSettings,
     "report": ReportSettings,
 }

@@ -20,7 +20,9 @@ from chainforge.project.stanzas import Stanza, check_stanza, read_stanzas
 
 GRAPH = Path("dvc.yaml")
 UNWATCHED = {"runtime", "collector"}  # change no result
-SHARED = {"run", "profile", "checkpoints", "benches", "evaluate.reward"}  # not settings of one verb
+# not settings of one verb
+SHARED = {"run", "profile", "untouched", "checkpoints", "benches", "evaluate.reward", "gates"}
+MAY_BE_EMPTY = {"params.yaml: untouched", "params.yaml: gates"}  # then there are no such steps
 COMMAND = re.compile(r"python -m stages\.(\w+) ")
 VARIABLE = re.compile(r"\$\{([\w.]+)\}")
 ITEM = re.compile(r"\$\{item\.(\w+)\}")
@@ -118,7 +120,7 @@ def _expand(name: str, stanza: Stanza, path: Path) -> Iterator[tuple[str, Stanza
 def _sections(step: str, declared: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
     """(where it stands, what a `foreach` goes over: a section per name)."""
     where, node = _resolve(f"foreach of {step}", declared)
-    if not isinstance(node, Mapping) or not node:
+    if not isinstance(node, Mapping) or not (node or where in MAY_BE_EMPTY):
         raise ChainForgeError(f"{where} is {node!r:.100}", "write one section per name there")
     for name, value in node.items():
         _check_name(where, name)
@@ -132,7 +134,7 @@ def _sections(step: str, declared: str | Mapping[str, Any]) -> tuple[str, Mappin
 def _names(axis: str, declared: str | list[str]) -> list[str]:
     """What an axis of a `matrix` has."""
     where, node = _resolve(f"axis {axis}", declared)
-    if not isinstance(node, Mapping | list) or not node:
+    if not isinstance(node, Mapping | list) or not (node or where in MAY_BE_EMPTY):
         raise ChainForgeError(f"{where} is {node!r:.100}", "list at least one name there")
     names = list(node)
     for name in names:

@@ -70,6 +70,11 @@ class Funnel:
     other: Mapping[str, float]
 
 
+def evaluation_step(checkpoint: str, bench: str) -> str:
+    """The step that evaluates it: the base model has steps of its own."""
+    return f"evaluate{'_base' if checkpoint == 'base' else ''}@{checkpoint}-{bench}"
+
+
 def rows_file(root: Path, checkpoint: str, bench: str) -> Path:
     """Where a checkpoint's answers on a bench are."""
     return root / "data" / "eval" / checkpoint / f"{bench}.jsonl"
@@ -82,8 +87,8 @@ def read_cell(root: Path, checkpoint: str, bench: str, reward: str) -> Cell:
         if not path.is_file():
             raise ChainForgeError(
                 f"{checkpoint} is listed in the report, but there is no {path}",
-                f"run `dvc repro evaluate@{checkpoint}-{bench}`. If DVC has no such step, list the bench in "
-                "dvc.yaml (evaluate, matrix), or take it out of benches or checkpoints in params.yaml",
+                f"run `dvc repro {evaluation_step(checkpoint, bench)}`. If DVC has no such step, list the "
+                "bench in dvc.yaml (matrix of evaluate), or take it out of benches or checkpoints",
             )
     metrics = read_numbers(metrics_file)
     if absent := [key for key in METRICS if key not in metrics]:

@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 from chainforge.report.compare.text import short
-from chainforge.report.results import pad
+from chainforge.report.table import pad
 
 EVALUATION = re.compile(r"metrics/eval/([^/]+)/([^/]+)[.]json")  # checkpoint, bench
 SETTINGS = 5  # columns; a run of another profile differs in dozens

@@ -10,17 +10,21 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from chainforge.algorithms.statistics import SIGNIFICANT
 from chainforge.defuse import defuse
 from chainforge.report import figures
 from chainforge.report.evaluations import Curve
 from chainforge.report.figures import BLUE, GREEN, ORANGE, Line, Panel, line
 from chainforge.report.funnel import funnel_panel, funnel_rows, in_words, is_sequence
-from chainforge.report.results import RL_STEPS, SIGNIFICANT, PairedRow, Results, percent
+from chainforge.report.results import RL_STEPS, PairedRow, Results
 from chainforge.report.samples import Shown
+from chainforge.report.scores import bench_scores
 from chainforge.report.subject import Subject
+from chainforge.report.table import percent
 
 HERE = Path(__file__).parent
 CAPTIONS = {
+    "base": "the base model, untouched",
     "qwen_sft_ckpt": "cold-start SFT",
     "qwen_rl_ckpt_stage2": "GRPO for reasoning",
     "qwen_sft_ckpt_stage3": "rejection sampling + second SFT",
@@ -68,6 +72,7 @@ def render_page(results: Results, samples: Sequence[Shown], subject: Subject) ->
             bench: sorted({row.family for row in results.families if row.bench == bench})
             for bench in subject.benches
         },
+        scores={bench: bench_scores(results.cells, bench) for bench in subject.benches},
         aha=[
             show(figures.panel(c, t, percent=p, width=460, height=280), t)
             for t, c, p in aha(results, subject)

@@ -1,7 +1,7 @@
 """What the numbers say: the stage table, paired comparisons with the parent, accuracy per family."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from chainforge.algorithms.statistics import mean_interval, paired_difference
@@ -10,7 +10,6 @@ from chainforge.report.evaluations import Cell, Curve, Funnel, Problem, read_cel
 from chainforge.report.shape import read_shaped
 from chainforge.report.subject import Subject
 
-SIGNIFICANT = 0.05
 RL_STEPS = ("grpo_reasoning", "grpo_final")
 
 
@@ -29,6 +28,24 @@ class StageRow:
     format_rate: float | None
     mean_tokens: float | None
     truncated_rate: float | None
+    maj_at_k_ci95_lo: float | None = None
+    maj_at_k_ci95_hi: float | None = None
+    pass_at_k: float | None = None
+    pass_at_k_ci95_lo: float | None = None
+    pass_at_k_ci95_hi: float | None = None
+    greedy: float | None = None
+    greedy_ci95_lo: float | None = None
+    greedy_ci95_hi: float | None = None
+    strict: float | None = None
+    strict_ci95_lo: float | None = None
+    strict_ci95_hi: float | None = None
+    lenient: float | None = None
+    lenient_ci95_lo: float | None = None
+    lenient_ci95_hi: float | None = None
+
+
+# What an evaluation of an earlier version lacks: every field with a default.
+ADDED = tuple(field.name for field in fields(StageRow) if field.default is not MISSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +111,11 @@ def read_results(root: Path, subject: Subject) -> Results:
 
 
 def stage_row(cell: Cell) -> StageRow:
-    known = cell.metrics
+    known, k = cell.metrics, int(cell.required("k"))
+    at_k = f"pass_at_{k}"
+    told = {
+        name.replace(at_k, "pass_at_k"): value for name, value in known.items() if k > 1 or at_k not in name
+    }
     return StageRow(
         checkpoint=cell.checkpoint,
         bench=cell.bench,
@@ -103,10 +124,11 @@ def stage_row(cell: Cell) -> StageRow:
         ci95_lo=known["ci95_lo"],
         ci95_hi=known["ci95_hi"],
         maj_at_k=known["maj_at_k"],
-        k=int(cell.required("k")),
+        k=k,
         format_rate=known["format_rate"],
         mean_tokens=known["mean_tokens"],
         truncated_rate=known["truncated_rate"],
+        **{name: told.get(name) for name in ADDED},
     )
 
 
@@ -156,28 +178,6 @@ def stage_rows(path: Path) -> list[StageRow]:
     """The rows of a finished report's stages.json. Raises ChainForgeError where it is no such file."""
     rows: list[StageRow] = read_shaped(list[StageRow], path, "write it again: dvc repro report")
     return rows
-
-
-def format_table(rows: Sequence[StageRow]) -> str:
-    """The stage table for a terminal, without a line break at the end."""
-    lines = [("checkpoint", "bench", "n", "pass@1", "95% interval", "maj@k", "format", "tokens", "truncated")]
-    for row in rows:
-        interval = f"[{percent(row.ci95_lo)}, {percent(row.ci95_hi)}]" if row.ci95_lo is not None else "–"
-        tokens = "–" if row.mean_tokens is None else f"{row.mean_tokens:.1f}"
-        rates = (percent(row.maj_at_k), percent(row.format_rate), tokens, percent(row.truncated_rate))
-        lines.append((row.checkpoint, row.bench, f"{row.n:,}", percent(row.pass_at_1), interval, *rates))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(pad(cell, widths[i], left=i < 2) for i, cell in enumerate(line)) for line in lines]
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
-
-
-def pad(cell: str, width: int, *, left: bool) -> str:
-    return cell.ljust(width) if left else cell.rjust(width)
-
-
-def percent(fraction: float | None) -> str:
-    """38.3%, or a dash where it is unknown."""
-    return "–" if fraction is None else f"{100 * fraction:.1f}%"
 
 
 def as_rows(rows: Iterable[StageRow | PairedRow | FamilyRow]) -> list[dict[str, str | float | None]]:

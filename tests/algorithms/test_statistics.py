@@ -1,5 +1,6 @@
 """Laws of the statistics, and how often the intervals hold what they promise."""
 
+import itertools
 import random
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainforge.algorithms.statistics import (
+    doublings,
     maj_at_k,
     mean_interval,
     paired_difference,
+    pass_at_k,
     wilson_interval,
 )
 from chainforge.errors import ChainForgeError
@@ -83,6 +86,35 @@ def test_the_interval_covers_the_true_rate_about_95_times_in_100(n: int, k: int,
         _, lo, hi = mean_interval([sum(rng.random() < rate for _ in range(k)) / k for rate in solve_rates])
         covered += lo <= a / (a + b) <= hi
     assert covered / 400 >= 0.91
+
+
+@given(right=st.lists(st.booleans(), min_size=1, max_size=9), data=st.data())
+def test_pass_at_k_is_the_share_of_all_choices_of_k_that_hold_a_right_one(
+    right: list[bool], data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(1, len(right)))
+    chosen = list(itertools.combinations(right, k))
+    assert pass_at_k(len(right), sum(right), k) == pytest.approx(sum(map(any, chosen)) / len(chosen))
+
+
+@given(samples=st.integers(1, 200), data=st.data())
+def test_pass_at_k_rises_with_k_from_the_rate_to_whether_any_is_right(
+    samples: int, data: st.DataObject
+) -> None:
+    right = data.draw(st.integers(0, samples))
+    told = [pass_at_k(samples, right, k) for k in range(1, samples + 1)]
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == pytest.approx((right / samples, float(right > 0)))
+
+
+def test_pass_at_k_is_told_for_doublings_up_to_all_samples() -> None:
+    assert [doublings(n) for n in (1, 2, 3, 4, 10)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4], [1, 2, 4, 8, 10]]
+
+
+@pytest.mark.parametrize(("samples", "right", "k"), [(4, 5, 1), (4, -1, 1), (4, 2, 5), (4, 2, 0)])
+def test_an_impossible_pass_at_k_is_refused(samples: int, right: int, k: int) -> None:
+    with pytest.raises(ChainForgeError, match=f"no pass@{k} from"):
+        pass_at_k(samples, right, k)
 
 
 @given(answers=st.lists(st.sampled_from(("1", "2", "3", None)), max_size=9))

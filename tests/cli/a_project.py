@@ -7,9 +7,12 @@ from typing import Any
 
 from click.testing import Result
 
-ROW = {
+from chainforge.report.results import ADDED
+
+ROW: dict[str, Any] = {
     "checkpoint": "qwen_sft_ckpt", "bench": "reasoning", "n": 24, "pass_at_1": 0.125, "ci95_lo": 0.0625,
     "ci95_hi": 0.25, "maj_at_k": None, "k": 2, "format_rate": 1, "mean_tokens": 31.5, "truncated_rate": 0.0,
+    **dict.fromkeys(ADDED, 0.25),
 }  # fmt: skip
 Run = Callable[..., Result]
 

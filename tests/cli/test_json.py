@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from a_project import ROW, Run, write_log, write_results
 
-from chainforge.report.results import StageRow
+from chainforge.report.results import ADDED, StageRow
 
 HOSTILE = "évil\x1b[2J\u202e"
 
@@ -28,6 +28,8 @@ def test_results_are_those_of_the_report(project: Path, run: Run) -> None:
     assert told(run, "results") == {"results": rows, "report": str(project / "reports/index.html")}
     assert list(rows[0]) == [*StageRow.__dataclass_fields__]
     assert "\x1b" not in run("results").stdout
+    write_results(project, [{name: value for name, value in ROW.items() if name not in ADDED}])
+    assert told(run, "results")["results"] == [ROW | dict.fromkeys(ADDED)], "as an earlier version left it"
 
 
 @pytest.mark.parametrize(

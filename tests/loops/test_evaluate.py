@@ -6,19 +6,21 @@ import time
 from typing import Any
 
 import pytest
-from fakes import ROOT, SUPERCOT, completion, group, prompt, response
+from fakes import ROOT, SUPERCOT, completion, group, make_step, prompt, response
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chainforge.algorithms.statistics import mean_interval
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.errors import ChainForgeError
-from chainforge.loops.evaluate import check_bench, figures, outcome, passes
+from chainforge.loops.evaluate import check_bench, grade_anywhere, outcome
+from chainforge.loops.figures import figures, passes
 from chainforge.loops.votes import Reading, majority_passes, reading_of
 from chainforge.plugins import load_plugins
 from chainforge.records import Group, Score
 from chainforge.reward_options import RewardOptions
-from chainforge.scoring import WeightedReward
+from chainforge.run.work import Work
+from chainforge.scoring import Scorer, WeightedReward
 from chainforge.wiring import make_reward
 
 RIGHT, WRONG, BROKEN = response(summary="42"), response(summary="41"), "42"
@@ -180,6 +182,44 @@ def test_a_conversation_is_written_down_whole() -> None:
     row = outcome(Group(dataclasses.replace(p, messages=turns), (completion(p, RIGHT, [1]),), scores), None)
     assert row["question"] == p.messages[-1]["content"]
     assert row["messages"] == list(turns)
+
+
+def test_a_right_answer_outside_of_the_format_counts_for_the_lenient_score_alone() -> None:
+    """`correct` finds it wherever it stands; a text in the format keeps what it has."""
+    correct = make_reward(load_plugins(ROOT / "plugins").pick("rewards", "correct"))
+    scorer = Scorer((correct,), SUPERCOT, 60.0)
+    p = prompt()
+    texts = [RIGHT, WRONG, "The answer is 42.", "<summary>41", f"{WRONG} No, the answer is 42.", "17 or 42"]
+    answers = [completion(p, text, [1]) for text in texts]
+    (sampled,) = scorer.score([p], [answers])
+    (greedy,) = scorer.score([p], [answers[2:3]])
+    anywhere = grade_anywhere([sampled, greedy], "correct", scorer, 8, make_step(), Work())
+    assert anywhere == {("p1", text): float(text == texts[2]) for text in texts[2:]}
+    row = outcome(sampled, greedy, anywhere)
+    assert [a.get("lenient") for a in row["samples"]] == [None, None, 1.0, 0.0, 0.0, 0.0]
+    found = figures([row], settings_of(samples=len(texts)), SUPERCOT, lambda summary: None)
+    assert (found["pass_at_1"], found["strict"], found["lenient"]) == pytest.approx((1 / 6, 1 / 6, 2 / 6))
+    assert (found["greedy"], found["greedy_strict"], found["greedy_lenient"]) == (0.0, 0.0, 1.0)
+
+
+@given(
+    problems=st.lists(
+        st.lists(st.tuples(st.sampled_from([RIGHT, WRONG, BROKEN]), st.booleans()), min_size=3, max_size=3),
+        min_size=1,
+    )
+)
+def test_strict_is_at_most_pass_at_1_is_at_most_lenient(problems: list[list[tuple[str, bool]]]) -> None:
+    rows = []
+    for number, answers in enumerate(problems):
+        group = answered(number, *(text for text, _ in answers))
+        rows.append(outcome(group, None, {(group.prompt.id, text): float(found) for text, found in answers}))
+    found = figures(rows, settings_of(), SUPERCOT, lambda summary: None)
+    assert found["strict"] <= found["pass_at_1"] + 1e-12  # type: ignore[operator]
+    assert found["pass_at_1"] <= found["lenient"] + 1e-12  # type: ignore[operator]
+    assert found["pass_at_1"] <= found["pass_at_2"] + 1e-12  # type: ignore[operator]
+    assert found["pass_at_2"] <= found["pass_at_3"]  # type: ignore[operator]
+    for score in ("strict", "lenient", "maj_at_k", "pass_at_2", "pass_at_3"):
+        assert found[f"{score}_ci95_lo"] <= found[score] <= found[f"{score}_ci95_hi"]  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(("reasoning", "summary"), [("", "42"), ("6 * 7", " \n"), ("", "")])

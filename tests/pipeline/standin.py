@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+SPOILT = Path("spoilt")
 STAGE = '''"""Stand-in."""
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,9 @@ if __name__ == "__main__":
 
 
 def install(folder: Path) -> None:
-    """Replace the stage scripts of a clone, `lock` apart."""
+    """Replace the stage scripts of a clone, but for `lock` and `gate`: they are quick."""
     for script in (folder / "stages").glob("[a-z]*.py"):
-        if script.stem != "lock":
+        if script.stem not in ("lock", "gate"):
             tree = ast.parse(script.read_text(encoding="utf-8"))
             kept = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
             script.write_text(STAGE.format(imports="\n".join(f"    {line}" for line in kept)))
@@ -55,9 +56,19 @@ def main() -> None:
         write(path if path.suffix else path / "weights", mark)
 
 
+def answers(checkpoint: str, mark: str) -> list[dict[str, object]]:
+    """An evaluation: every answer is in the format, but for checkpoints that the file SPOILT names."""
+    spoilt = checkpoint in (SPOILT.read_text().split() if SPOILT.is_file() else ())
+    sample = {"text": mark, "rewards": {"correct": 1.0, "format": float(not spoilt)}}
+    asked = [{"prompt_id": f"p{i}", "question": f"{i}?", "answer": "1"} for i in range(40)]
+    return [problem | {"samples": [sample], "greedy": None} for problem in asked]
+
+
 def write(path: Path, mark: str) -> None:
     """A file whose content is the mark, in its own format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     digits = int(re.sub(r"\W", "", mark)[:12], 16)
     text = {".json": json.dumps({"mark": digits}), ".csv": f"step,pass_at_1,checkpoint\n1,{digits},a\n"}
+    if path.suffix == ".jsonl" and path.parts[:2] == ("data", "eval"):
+        text[".jsonl"] = "\n".join(map(json.dumps, answers(path.parts[2], mark)))
     path.write_text(text.get(path.suffix, json.dumps({"mark": mark})) + "\n")

@@ -4,6 +4,7 @@ Of each change DVC's status tells the steps that it reaches first. `dvc repro` r
 and in `make test-all` every one.
 """
 
+import json
 import re
 import shutil
 import sys
@@ -77,6 +78,12 @@ STEPS |= {
     for bench in BENCHES
 }
 STEPS |= {"student": {"distill@qwen_distilled_student"}, "control": {"distill@qwen_student_cold_start"}}
+GATE = {
+    "checkpoint": "qwen_rl_ckpt_final",
+    "parent": "qwen_sft_ckpt",
+    "benches": ["reasoning", "general"],
+    "grader": "format",
+}
 SFT = ("sft_cold_start", "sft_refine", "student", "control")
 GRPO = ("grpo_reasoning", "grpo_final")
 EVERYTHING = ("prompts", *SFT)
@@ -183,6 +190,11 @@ ROWS: dict[str, tuple[Edit, set[str]]] = {
         follows("bench general"),
     ),
     "evaluate": (setting("evaluate.samples", 3), follows("evaluate")),
+    "untouched": (
+        setting("untouched", ["base"]),
+        {f"evaluate_base@base-{bench}" for bench in ("reasoning", "general")} | {"report"},
+    ),
+    "gates": (setting("gates", {"distill_data": GATE}), {"gate@distill_data"}),
     "report": (setting("report.note", "Mine."), {"report"}),
     # code
     "a comment in a reward": (text("plugins/reward_lively.py", "def lively", "# why\ndef lively"), set()),
@@ -226,9 +238,10 @@ def reached(clone: Clone) -> set[str]:
         with warnings.catch_warnings(), Repo() as repo:
             warnings.simplefilter("ignore")
             told = repo.status()
-    evaluated = {step for step in told if step.startswith("evaluate@")}
-    first = {WRITERS[step] for step in told.keys() - {"lock"} - evaluated}
-    return follows(*first, *(["report"] if evaluated else [])) | evaluated
+    evaluated = {step for step in told if step.startswith("evaluate")}
+    gates = {step for step in told if step.startswith("gate@")}  # nothing runs again for one that passes
+    first = {WRITERS[step] for step in told.keys() - {"lock"} - evaluated - gates}
+    return follows(*first, *(["report"] if evaluated else [])) | evaluated | gates
 
 
 @pytest.fixture
@@ -277,6 +290,28 @@ def test_an_experiment_reruns_the_rl_steps_and_what_follows(clone: Clone) -> Non
 def test_the_table_has_every_section_of_the_settings(clone: Clone) -> None:
     sections = set(re.findall(r"^(\w+):", (clone.folder / "params.yaml").read_text(), re.MULTILINE))
     assert sections - {"profile"} <= set(ROWS)
+
+
+def test_a_gate_stops_a_run_that_was_spoilt_before_its_next_step(clone: Clone) -> None:
+    """Setting a gate that passes runs nothing else again; one that fails stops DVC, and says how to go on."""
+    clone.put("gates", {"distill_data": GATE})
+    assert clone.repro() == ["lock", "gate@distill_data"]
+    (clone.folder / standin.SPOILT).write_text("qwen_rl_ckpt_final")
+    clone.put("grpo_final.num_rl_steps", 3)
+    said = clone.run("dvc", "repro", "distill_data", fails=True)
+    assert "really ran grpo_final" in said
+    assert "really ran distill_data" not in said
+    lost = "-100.0 points [-100.0, -87.3], from 100.0% to 0.0% on the same 40 problems"
+    assert (
+        "qwen_rl_ckpt_final is worse than its parent qwen_sft_ckpt, by format: "
+        f"reasoning {lost}; general {lost}. distill_data does not start\n"
+    ) in said
+    assert "-> train it with other settings; or go on anyway: raise gates.distill_data.tolerance" in said
+    assert "Traceback" not in said
+    figures = json.loads((clone.folder / "metrics/gate/distill_data.json").read_text())
+    assert figures["general/difference"] == -1.0
+    clone.put("gates", {})
+    assert "distill_data" in clone.repro("distill_data")
 
 
 def test_a_removed_plugin_stops_before_any_work_and_comes_back(clone: Clone) -> None:

@@ -10,13 +10,16 @@ import matplotlib
 import pytest
 
 from chainforge.errors import ChainForgeError
-from chainforge.report.results import format_table, read_results
+from chainforge.report.results import read_results
 from chainforge.report.subject import Subject
+from chainforge.report.table import format_table
 from chainforge.report.write import write_report
 
 STAGE_KEYS = [
     "checkpoint", "bench", "n", "pass_at_1", "ci95_lo", "ci95_hi", "maj_at_k", "k", "format_rate",
-    "mean_tokens", "truncated_rate",
+    "mean_tokens", "truncated_rate", "maj_at_k_ci95_lo", "maj_at_k_ci95_hi",
+    *(f"{score}{end}" for score in ("pass_at_k", "greedy", "strict", "lenient")
+      for end in ("", "_ci95_lo", "_ci95_hi")),
 ]  # fmt: skip
 
 
@@ -45,7 +48,7 @@ def test_the_machine_readable_files_have_exactly_the_promised_fields(report: Pat
     assert [(row["checkpoint"], row["bench"]) for row in stages] == [
         (checkpoint, bench) for checkpoint in subject.checkpoints for bench in subject.benches
     ]
-    assert stages[0] == {
+    assert {key: stages[0][key] for key in STAGE_KEYS[:11]} == {
         "checkpoint": "qwen_sft_ckpt", "bench": "reasoning", "n": 24, "pass_at_1": 0.125, "ci95_lo": 0.0625,
         "ci95_hi": 0.25, "maj_at_k": None, "k": 2, "format_rate": 1.0, "mean_tokens": 31.5,
         "truncated_rate": 0.0,
@@ -113,5 +116,6 @@ def test_the_terminal_table_is_aligned(root: Path, subject: Subject) -> None:
     lines = format_table(read_results(root, subject).stages).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[2].split() == [
-        "qwen_sft_ckpt", "reasoning", "24", "12.5%", "[6.2%,", "25.0%]", "–", "100.0%", "31.5", "0.0%",
+        "qwen_sft_ckpt", "reasoning", "24", "12.5%", "[6.2%,", "25.0%]", "25.0%", "–", "–", "–",
+        "100.0%", "31.5", "0.0%",
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from chainforge.config.loading import load_settings
 from chainforge.config.verbs import VERBS
 from chainforge.errors import ChainForgeError
 from chainforge.project.claims import overlap, setting
+from chainforge.project.gates import GATES
 from chainforge.project.graph import VARIABLE, GraphStep, dependencies, fill, outputs, param
 
 
@@ -29,8 +30,8 @@ def check_inputs(graph: Mapping[str, GraphStep]) -> None:
 
 
 def made_in(graph: Mapping[str, GraphStep]) -> Collection[Path]:
-    """Everything that the steps write."""
-    return [path for step in graph.values() for path in outputs(step)]
+    """Everything that the steps write, and the gates, which `lock` opens where none is set."""
+    return [GATES, *(path for step in graph.values() for path in outputs(step))]
 
 
 def made_by(path: Path, made: Collection[Path]) -> bool:

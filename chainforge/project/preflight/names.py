@@ -8,6 +8,8 @@ from chainforge.config.report import ReportSettings
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.project.graph import GraphStep, outputs, settings_of
 
+BASE = "base"  # the name of the untouched base model among checkpoints
+
 
 def check_names(params: Mapping[str, Any], graph: Mapping[str, GraphStep]) -> None:
     """Raise ChainForgeError for a checkpoint, a bench or a parent that no step of the graph knows."""
@@ -16,11 +18,21 @@ def check_names(params: Mapping[str, Any], graph: Mapping[str, GraphStep]) -> No
             f"params.yaml: profile is {params.get('profile')!r:.80}",
             "write a name there, such as: profile: mine",
         )
+    _check_untouched(params["untouched"])
     _check_checkpoints(params["checkpoints"], graph.values())
     _check_benches(params.get("benches"), graph)
     for step in graph.values():
         if step.verb == "report":
-            _check_parents(settings_of(ReportSettings, step.name), params["checkpoints"])
+            evaluated = (*params["untouched"], *params["checkpoints"])
+            _check_parents(settings_of(ReportSettings, step.name), evaluated)
+
+
+def _check_untouched(names: Collection[str]) -> None:
+    if any(name != BASE for name in names):
+        raise ChainForgeError(
+            f"params.yaml: untouched is {list(names)!r:.80}",
+            f"[{BASE}] evaluates base_model as it is, and [] does not; for other models: chainforge evaluate",
+        )
 
 
 def _check_checkpoints(names: Collection[str], steps: Collection[GraphStep]) -> None:

@@ -8,6 +8,7 @@ from chainforge.project.graph import read_graph
 from chainforge.project.preflight.components import check_components
 from chainforge.project.preflight.device import check_device, check_training
 from chainforge.project.preflight.engine import check_engines
+from chainforge.project.preflight.gates import check_gates
 from chainforge.project.preflight.input_files import check_inputs
 from chainforge.project.preflight.names import check_names
 from chainforge.project.preflight.rewards import check_rewards
@@ -20,6 +21,7 @@ def check_project(plugins: Plugins, runtime: RuntimeSettings) -> None:
     check_texts(params)
     check_outputs(graph.values(), graph.values())
     check_names(params, graph)
+    check_gates(params, graph)
     check_inputs(graph)
     check_components(graph, plugins)
     check_rewards(graph, plugins)

@@ -12,7 +12,7 @@ from chainforge.config.yaml import parse_mapping
 from chainforge.errors import ChainForgeError
 from chainforge.report.compare.problems import Answers, Row
 from chainforge.report.compare.settings import LOCK, outdated_steps, value_of
-from chainforge.report.evaluations import rows_file
+from chainforge.report.evaluations import evaluation_step, rows_file
 from chainforge.report.shape import check_shape
 
 WORKSPACE = "workspace"
@@ -64,7 +64,7 @@ class Revision:
     def cells(self) -> list[tuple[str, str]]:
         """(checkpoint, bench) of every evaluation, in the order of the recipe."""
         made = {out.path for stage in self._stages.values() for out in stage.outs}
-        listed = [(c, b) for c in self._names("checkpoints") for b in self._names("benches")]
+        listed = [(c, b) for c in self._checkpoints for b in self._names("benches")]
         found = [(c, b) for c, b in listed if rows_path(c, b) in made]
         if not found:
             raise ChainForgeError(f"{self.name} has no evaluations: {self._why()}", self._fix())
@@ -74,7 +74,7 @@ class Revision:
     def outdated(self) -> set[tuple[str, str]]:
         """The cells whose answers are not those of the revision's own settings."""
         old = outdated_steps(self.recorded, self.params, self.lock)
-        return {(c, b) for c, b in self.cells if f"evaluate@{c}-{b}" in old}
+        return {(c, b) for c, b in self.cells if evaluation_step(c, b) in old}
 
     def answers(self, checkpoint: str, bench: str) -> Answers | None:
         """One cell's answers, or None where this run has no such cell."""
@@ -110,6 +110,10 @@ class Revision:
             dict[str, Recorded], self.recorded.get("stages") or {}, f"dvc.lock of {self.name}", fix
         )
         return stages
+
+    @property
+    def _checkpoints(self) -> list[str]:
+        return [*self._names("untouched"), *self._names("checkpoints")]
 
     def _names(self, section: str) -> list[str]:
         listed = self.params.get(section) or []

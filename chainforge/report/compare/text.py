@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from chainforge.report.compare.problems import Difference, Flip
-from chainforge.report.results import pad, percent
+from chainforge.report.table import pad, percent
 
 VALUE = 60  # characters of a setting's value
 TEXT = 400  # of a question or an answer
