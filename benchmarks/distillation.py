@@ -60,7 +60,7 @@ def distill(run: Path, way: Mapping[str, Any], problems: int) -> tuple[int, floa
         seconds = 0.0
         for stage, step in (
             ("lock", "lock"),
-            ("sft", f"distill@{STUDENT}"),
+            ("distill", f"distill@{STUDENT}"),
             ("evaluate", f"evaluate@{STUDENT}-reasoning"),
         ):
             began = perf_counter()
@@ -71,7 +71,7 @@ def distill(run: Path, way: Mapping[str, Any], problems: int) -> tuple[int, floa
                 check=True,
                 stdout=subprocess.DEVNULL,
             )
-            seconds = perf_counter() - began if stage == "sft" else seconds
+            seconds = perf_counter() - began if stage == "distill" else seconds
         return seed, seconds, json.loads((folder / f"metrics/eval/{STUDENT}/reasoning.json").read_text())
 
 

@@ -93,6 +93,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {f"project.{name}" for name in ("claims", "file_digests", "graph", "lock_entry")}
     | {"plugins", "run"},
     "project.stage": FLOOR | {"project.graph", "project.held_inputs", "plugins", "run"},
+    "project.starting_policy": FLOOR | {"models", "plugins", "run", "wiring"},
     "project.lock_diff": FLOOR | {"project.graph", "project.lock_entry"},
     "wiring": FLOOR | {"containment", "plugins", "run", "scoring"},
     "testing": FLOOR

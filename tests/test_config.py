@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tree import PROFILES, ROOT
 
 from chainforge.config.collect import CollectSettings
+from chainforge.config.distill import DistillSettings
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.config.filter import FilterSettings
 from chainforge.config.grpo import GrpoSettings
@@ -289,7 +290,12 @@ def test_a_mistake_deep_in_a_section_is_named_with_its_whole_path(params: Path) 
     [
         (SftSettings, SFT, "start_from and model exclude each other", "exactly one of them"),
         (SftSettings, SFT + "  start_from: a\n  model: b\n", "exclude each other", "exactly one"),
-        (SftSettings, SFT + "  start_from: a\n  logit_kd_weight: 0.5\n", "needs a teacher", "set teacher to"),
+        (
+            DistillSettings,
+            SFT + "  start_from: a\n  logit_kd_weight: 0.5\n",
+            "needs a teacher",
+            "set teacher to",
+        ),
         (SftSettings, SFT + "  start_from: a\n  eval_fraction: 1.0\n", "should be less than 1", "correct it"),
         (
             EvaluateSettings,

@@ -96,6 +96,9 @@ EVALUATE = {"evaluate.reasoning", "evaluate.general"}
 FILTER = {"filter_cot", "filter_general"}
 
 
+DRAWN = GRPO | SAMPLE | EVALUATE | DISTILL  # a student may learn from what it samples
+
+
 @pytest.mark.parametrize(
     ("path", "change", "steps"),
     [
@@ -104,7 +107,7 @@ FILTER = {"filter_cot", "filter_general"}
         ("chainforge/algorithms/kl.py", replacing("/ 2", "/ 3"), SFT | GRPO),
         ("chainforge/loops/sft_batches.py", replacing("POOL = 32", "POOL = 33"), SFT),
         ("chainforge/algorithms/schedule.py", replacing("math.cos(", "math.sin("), SFT | GRPO),
-        ("chainforge/rollout/draw.py", replacing("right=True", "right=False"), GRPO | SAMPLE | EVALUATE),
+        ("chainforge/rollout/draw.py", replacing("right=True", "right=False"), DRAWN),
         (
             "chainforge/models/chat.py",
             replacing("return [*_encode(", "return [0, *_encode("),

@@ -11,6 +11,7 @@ import click
 from chainforge.cli.complete import complete, profile_names
 from chainforge.cli.project import ProjectCommand
 from chainforge.cli.show import show
+from chainforge.config.distill import DistillSettings
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.loading import PARAMS, load_settings
 from chainforge.config.run import RunSettings, RuntimeSettings
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
     from chainforge.learner.forecast import Forecast
 
 
-KINDS: Mapping[str, type[SftSettings] | type[GrpoSettings]] = {"sft": SftSettings, "grpo": GrpoSettings}
+KINDS: Mapping[str, type[SftSettings] | type[GrpoSettings]] = {
+    "sft": SftSettings,
+    "distill": DistillSettings,
+    "grpo": GrpoSettings,
+}
 
 
 class TrainingStep(NamedTuple):
@@ -102,7 +107,7 @@ def _with_models(settings: Mapping[str, SftSettings | GrpoSettings]) -> Iterator
 
     for name, found in settings.items():
         teacher = None
-        if isinstance(found, SftSettings) and found.teacher and found.asks_teacher:
+        if isinstance(found, DistillSettings) and found.teacher and found.asks_teacher:
             teacher = model_of(makers[found.teacher]) if found.teacher in makers else str(found.teacher)
         yield TrainingStep(name, found, model_of(found), teacher)
 

@@ -13,12 +13,13 @@ from chainforge.algorithms.losses import LOSSES
 from chainforge.config.adapter import AdapterSettings
 from chainforge.config.collector import CollectorSettings
 from chainforge.config.correction import CorrectionSettings
+from chainforge.config.distill import OnPolicySettings
 from chainforge.config.engine import EngineSettings
 from chainforge.config.loading import Choice, Role
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.config.sampling import SamplingSettings
-from chainforge.config.sft import OnPolicySettings
+from chainforge.config.sft import SftSettings
 from chainforge.config.types import OneOf, PluginSettings, Real
 from chainforge.config.verbs import VERBS
 from chainforge.config.vllm import VllmSettings
@@ -29,7 +30,8 @@ SECTIONS = {
     "bench": "`benches.NAME`, one for each benchmark",
     "collect": "`collect`, then `collect_cot` or `collect_general`",
     "filter": "`filter`, then `filter_cot` or `filter_general`",
-    "sft": "`sft`, then `sft_cold_start` or `sft_refine` with `base_model`, or `distill` and `students.NAME`",
+    "sft": "`sft`, then `sft_cold_start` or `sft_refine` with `base_model`",
+    "distill": "`sft`, `distill`, then `students.NAME`",
     "grpo": "`grpo`, then `grpo_reasoning` or `grpo_final`",
     "sample": "`sample`, then `rejection_sampling` or `distill_data`",
     "evaluate": "`evaluate`, then `benches.NAME`, with `base_model` in `evaluate_base`",
@@ -141,8 +143,11 @@ def rows(kind: type[BaseModel]) -> Iterator[str]:
             meaning = " ".join(str(field.description).split()).replace("|", "\\|")
             shown = type_name(field.annotation, field.metadata)
             yield f"| `{name}` | {shown} | {default(field)} | {meaning} |"
-    if shared := [title for group, (title, _) in GROUPS.items() if group in kind.__bases__]:
-        yield f"\nAlso: {' and '.join(shared)}, below. Where a setting is in both tables, this one counts."
+    shared = [title for group, (title, _) in GROUPS.items() if group in kind.__bases__]
+    places = [f"{' and '.join(shared)}, below"] if shared else []
+    places += ["`sft`, above"] if SftSettings in kind.__bases__ else []
+    if places:
+        yield f"\nAlso: {places[0]}. Where a setting is in both tables, this one counts."
 
 
 def type_name(annotation: Any, marks: Iterable[Any] = ()) -> str:

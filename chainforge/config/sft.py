@@ -4,32 +4,18 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from chainforge.algorithms.kl import DIVERGENCES
 from chainforge.config.impossible import Impossible
 from chainforge.config.loading import Choice, Role
 from chainforge.config.optimizer import OptimizerSettings, Schedule
-from chainforge.config.sampling import SamplingSettings
 from chainforge.config.types import (
     Epochs,
     File,
     Fraction,
     Items,
-    OneOf,
     Positive,
     Rate,
     Tokens,
-    WarmTemperature,
 )
-
-
-class OnPolicySettings(SamplingSettings):
-    """Distillation on what the student itself writes (group `on_policy`)."""
-
-    share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the optimizer steps, the last ones: before, the student learns from examples. In these it
-    answers the examples' prompts, and the whole loss is its divergence from the teacher on each token."""
-    temperature: WarmTemperature = 1.0
-    """Of the student's answers."""
 
 
 class SftSettings(OptimizerSettings):
@@ -47,15 +33,6 @@ class SftSettings(OptimizerSettings):
     """The section of that name: what `sft_cold_start` and `sft_refine` start from. Students have `model`."""
     model: Annotated[Choice, Role("student_models")] | None = None
     """A student's model: a student model plugin and its settings."""
-    teacher: File | None = None
-    """Checkpoint whose logits are distilled when `logit_kd_weight` is above 0 or `on_policy` is set."""
-    logit_kd_weight: Fraction = 0.0
-    """Share of the loss on examples that is the divergence from the teacher; tokenizers must agree."""
-    divergence: Annotated[str, OneOf(DIVERGENCES)] = "forward-kl"
-    """forward-kl: KL(teacher || student), the student covers all that the teacher says; reverse-kl:
-    KL(student || teacher), it keeps to what the teacher finds likely; jsd: half of each, to their mean."""
-    on_policy: OnPolicySettings | None = None
-    """Let the student answer and the teacher judge every token; null trains on examples alone."""
     num_epochs: Epochs = 2.0
     """Passes over the examples."""
     batch_size: Items = 16
@@ -98,18 +75,7 @@ class SftSettings(OptimizerSettings):
             raise Impossible(
                 "start_from and model exclude each other", "set exactly one of them, the other null"
             )
-        for name, wanted in {
-            "logit_kd_weight": self.logit_kd_weight > 0,
-            "on_policy": self.on_policy,
-        }.items():
-            if wanted and self.teacher is None:
-                raise Impossible(f"{name} needs a teacher", "set teacher to a checkpoint folder")
         return self
-
-    @property
-    def asks_teacher(self) -> bool:
-        """Whether the teacher's logits are read."""
-        return self.logit_kd_weight > 0 or self.on_policy is not None
 
     @property
     def new_model(self) -> Choice | None:

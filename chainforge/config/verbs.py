@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from chainforge.config.bench import BenchSettings
 from chainforge.config.collect import CollectSettings
+from chainforge.config.distill import DistillSettings
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.config.filter import FilterSettings
 from chainforge.config.gate import GateSettings
@@ -21,6 +22,7 @@ VERBS: Mapping[str, type[BaseModel]] = {
     "collect": CollectSettings,
     "filter": FilterSettings,
     "sft": SftSettings,
+    "distill": DistillSettings,
     "grpo": GrpoSettings,
     "sample": SampleSettings,
     "evaluate": EvaluateSettings,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from chainforge.algorithms.kl import DIVERGENCES, forward_kl
-from chainforge.config.sft import SftSettings
+from chainforge.config.distill import DistillSettings
 from chainforge.errors import ChainForgeError
 from chainforge.models.batch import Batch
 from chainforge.models.checkpoint import Policy, load_policy
@@ -22,6 +22,8 @@ class Teacher(NamedTuple):
     """Tokens that both know: the first of each one's logits."""
     divergence: Callable[[Tensor, Tensor], Tensor] = forward_kl
     """Of DIVERGENCES in algorithms/kl.py."""
+    weight: float = 1.0
+    """Its share of the loss on examples; the rest is cross-entropy."""
 
     def divergence_from(self, logp_student_MV: Tensor, batch: Batch) -> Tensor:
         """In nats, summed over the completion tokens of the batch."""
@@ -36,13 +38,15 @@ class Teacher(NamedTuple):
         return logp_MV[:, : self.vocabulary].log_softmax(-1)
 
 
-def load_teacher(settings: SftSettings, student: Policy, device: torch.device) -> Teacher | None:
+def load_teacher(settings: DistillSettings, student: Policy, device: torch.device) -> Teacher | None:
     """The teacher, where the settings have its logits read."""
     if not (settings.teacher and settings.asks_teacher):
         return None
     policy = load_policy(settings.teacher, device)
     known = shared_vocabulary(student, policy)
-    return Teacher(PolicyModel(policy.model), known, DIVERGENCES[settings.divergence])
+    return Teacher(
+        PolicyModel(policy.model), known, DIVERGENCES[settings.divergence], settings.logit_kd_weight
+    )
 
 
 def shared_vocabulary(student: Policy, teacher: Policy) -> int:

@@ -4,11 +4,11 @@ Examples only show a student what its teacher would write. Here it is corrected 
 Source: GKD, arXiv 2306.13649, algorithm 1. First examples, then this: Qwen3, arXiv 2505.09388, section 4.5.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 
-from chainforge.config.sft import OnPolicySettings, SftSettings
+from chainforge.config.distill import DistillSettings, OnPolicySettings
 from chainforge.learner.learner import Learner
 from chainforge.models.batch import Tokens
 from chainforge.models.checkpoint import Policy
@@ -22,13 +22,12 @@ from chainforge.run.step import Step
 class OwnAnswers:
     """Answers of the student as it is now, in the place of a batch's."""
 
-    def __init__(self, engine: Engine, settings: OnPolicySettings, steps: int, step: Step) -> None:
+    def __init__(self, engine: Engine, settings: OnPolicySettings, step: Step) -> None:
         self._engine, self._settings, self._step = engine, settings, step
-        self._examples_until = steps - round(settings.share * steps)
 
-    def due(self, number: int) -> bool:
+    def due(self, number: int, steps: int) -> bool:
         """Whether optimizer step `number`, from 1, is one of the last, which are on-policy."""
-        return number > self._examples_until
+        return number > steps - round(self._settings.share * steps)
 
     def answer(self, learner: Learner, batch: Sequence[Tokens], number: int) -> list[Tokens]:
         """One answer to the prompt of each example."""
@@ -39,14 +38,18 @@ class OwnAnswers:
         return [Tokens(t.prompt, found.token_ids) for t, (found,) in zip(batch, answers, strict=True)]
 
 
-def answering_engine(
-    settings: SftSettings, policy: Policy, examples: Sequence[Example], step: Step, *, apart: bool
-) -> AbstractContextManager[Engine | None]:
-    """The engine of the student's own answers, where it learns from those."""
+@contextmanager
+def open_answers(
+    settings: DistillSettings, policy: Policy, examples: Sequence[Example], step: Step, *, apart: bool
+) -> Iterator[OwnAnswers | None]:
+    """The student's own answers, where it learns from those. `apart`: see `LocalEngine`."""
     own = settings.on_policy
     if own is None:
-        return nullcontext()
+        yield None
+        return
     longest = partial(longest_sequence, policy.tokenizer, examples, own, step)
-    return closing(
-        open_engine(own.engine, policy, step, max_len=longest, apart=apart, adapter=settings.adapter)
-    )
+    adapter = settings.adapter
+    with closing(
+        open_engine(own.engine, policy, step, max_len=longest, apart=apart, adapter=adapter)
+    ) as engine:
+        yield OwnAnswers(engine, own, step)

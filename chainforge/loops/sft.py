@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -12,19 +12,27 @@ from chainforge.config.sft import SftSettings
 from chainforge.errors import ChainForgeError
 from chainforge.learner.learner import Learner, Sums, Update
 from chainforge.learner.teacher import Teacher
-from chainforge.loops.own_answers import OwnAnswers
 from chainforge.loops.sft_batches import batches, split
 from chainforge.models.batch import Batch, Tokens
 from chainforge.models.chat import encode_prompt, encode_response, opening
 from chainforge.models.policy_model import LogProbs
 from chainforge.records import Example
-from chainforge.rollout.engine import Engine
 from chainforge.run.metrics import StepTable
 from chainforge.run.progress import progress
 from chainforge.run.step import Step
 from chainforge.run.work import Work
 
 COLUMNS = ("loss", "eval_loss", "learning_rate", "grad_norm")
+
+
+class Answers(Protocol):
+    """What may stand in the place of a batch of examples."""
+
+    def due(self, number: int, steps: int) -> bool:
+        """Whether it does in optimizer step `number`, from 1, of `steps`."""
+
+    def answer(self, learner: Learner, batch: Sequence[Tokens], number: int) -> list[Tokens]:
+        """Other completions of the same prompts."""
 
 
 @dataclass(slots=True)
@@ -52,9 +60,9 @@ def train(
     settings: SftSettings,
     step: Step,
     work: Work,
-    engine: Engine | None = None,
+    answers: Answers | None = None,
 ) -> tuple[StepTable, dict[str, float | None]]:
-    """One turn of the body is one optimizer step. `engine` samples the student's own answers.
+    """One turn of the body is one optimizer step.
 
     Returns the row per step, and the summary.
     """
@@ -64,17 +72,15 @@ def train(
     steps = max(1, round(settings.num_epochs * len(training) / settings.batch_size))
     table = step.table(COLUMNS)
     done = Done()
-    own = OwnAnswers(engine, settings.on_policy, steps, step) if engine and settings.on_policy else None
     learner.begin(steps)
     work.attach(learner=learner, table=table, done=done)
     left = islice(batches(training, settings.batch_size, steps, step), done.steps, None)
     bar = progress(left, step.name, total=steps, initial=done.steps)
     for number, batch in enumerate(bar, start=done.steps + 1):
-        if own and own.due(number):
-            answered = own.answer(learner, batch, number)
-            given = update(learner, teacher, answered, teacher_weight=1.0)
+        if answers and answers.due(number, steps):
+            given = update(learner, teacher, answers.answer(learner, batch, number), teacher_weight=1.0)
         else:
-            given = update(learner, teacher, batch, teacher_weight=settings.logit_kd_weight)
+            given = update(learner, teacher, batch, teacher_weight=teacher.weight if teacher else 0.0)
         due = number % settings.eval_every == 0 or number == steps
         eval_loss = evaluation_loss(learner, held_out) if due else None
         table.add(

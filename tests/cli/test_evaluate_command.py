@@ -51,7 +51,7 @@ def test_a_folder_is_evaluated_on_a_file_and_leaves_what_the_graph_leaves(
     ("arguments", "words"),
     [
         (("inputs/model", "--suite", "none"), "there is no suite called 'none'"),
-        (("inputs/model", "--suite", "reasoning"), "make it: dvc repro prompts"),
+        (("inputs/model", "--suite", "reasoning"), "make it: dvc repro bench@reasoning"),
         (("inputs/none", "--suite", "sub/mine.jsonl"), "there is no folder inputs/none"),
         (("inputs/model", "--suite", "sub/mine.jsonl", "--temperature", "0.001"), "0.001 is too cold"),
         (

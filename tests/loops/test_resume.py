@@ -11,14 +11,15 @@ import torch
 from fakes import SUPERCOT, Beside, Interrupted, completion, learner_of, make_step, policy, prompt, weights
 
 from chainforge.config.adapter import AdapterSettings
+from chainforge.config.distill import DistillSettings
 from chainforge.config.grpo import GrpoSettings
-from chainforge.config.sft import SftSettings
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.learner.teacher import Teacher
 from chainforge.loops import sft
 from chainforge.loops.collect import collect
 from chainforge.loops.grpo import train as grpo
 from chainforge.loops.grpo.prompt_mix import PromptMix
+from chainforge.loops.own_answers import OwnAnswers
 from chainforge.loops.scored_batches import sample_and_score
 from chainforge.models.policy_model import PolicyModel
 from chainforge.records import Completion, Example, Group, Prompt, Trace
@@ -120,19 +121,22 @@ def test_grpo(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
 def test_sft(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = {"output": Path("out"), "examples": Path("examples"), "start_from": Path("in")}
-    settings = SftSettings(**given | {"num_epochs": 2.0, "batch_size": 2, "learning_rate": 1e-2} | changes)
+    settings = DistillSettings(
+        **given | {"num_epochs": 2.0, "batch_size": 2, "learning_rate": 1e-2} | changes
+    )
     examples = [
         Example(p.id, p.messages, SUPERCOT.render("7" * n, str(n)), "toy") for n, p in enumerate(PROMPTS)
     ]
     step = make_step("sft_cold_start")
 
     def run(work: Work) -> tuple[list[torch.Tensor], str, dict[str, float | None]]:
-        toy, teacher, engine = policy(), None, None
+        toy, teacher, own = policy(), None, None
         if settings.on_policy:
             teacher = Teacher(PolicyModel(policy(seed=1).model), 290)
             engine = LocalEngine(toy, step, apart=settings.adapter is not None)
+            own = OwnAnswers(engine, settings.on_policy, step)
         learner = LocalLearner(toy, settings, step, teacher=teacher)
-        table, summary = sft.train(learner, teacher, examples, settings, step, work, engine)
+        table, summary = sft.train(learner, teacher, examples, settings, step, work, own)
         return weights(toy), table.state_dict()["rows"], summary
 
     expected = run(Work())

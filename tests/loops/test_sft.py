@@ -14,11 +14,12 @@ from fakes import SUPERCOT, MadeUp, Recording, learner_of, make_step, policy, qw
 from torch.nn.functional import cross_entropy
 
 from chainforge.algorithms.kl import DIVERGENCES
-from chainforge.config.sft import OnPolicySettings, SftSettings
+from chainforge.config.distill import DistillSettings, OnPolicySettings
 from chainforge.errors import ChainForgeError
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.learner.optimizer import NotFinite
 from chainforge.learner.teacher import Teacher, shared_vocabulary
+from chainforge.loops.own_answers import OwnAnswers
 from chainforge.loops.sft import evaluation_loss, tokenize, train, update
 from chainforge.loops.sft_batches import batches, split
 from chainforge.models.batch import Tokens
@@ -36,7 +37,7 @@ from chainforge.run.work import Work
 STEP = make_step("sft_cold_start")
 
 
-def settings_of(**changes: Any) -> SftSettings:
+def settings_of(**changes: Any) -> DistillSettings:
     small = {
         "batch_size": 4,
         "num_epochs": 2.0,
@@ -44,7 +45,7 @@ def settings_of(**changes: Any) -> SftSettings:
         "learning_rate": 1e-3,
         "eval_fraction": 0.2,
     }
-    return SftSettings(**{"output": "out", "examples": "in", "start_from": "model"} | small | changes)
+    return DistillSettings(**{"output": "out", "examples": "in", "start_from": "model"} | small | changes)
 
 
 def example(number: int) -> Example:
@@ -65,12 +66,12 @@ def tokens_of(toy: Policy, examples: list[Example] = EXAMPLES) -> list[Tokens]:
     return tokenize(toy.tokenizer, examples, settings_of(), "")[0]
 
 
-def teacher_of(teaching: Policy, divergence: str = "forward-kl") -> Teacher:
-    return Teacher(PolicyModel(teaching.model), 290, DIVERGENCES[divergence])
+def teacher_of(teaching: Policy, divergence: str = "forward-kl", weight: float = 1.0) -> Teacher:
+    return Teacher(PolicyModel(teaching.model), 290, DIVERGENCES[divergence], weight)
 
 
 def backward(
-    toy: Policy, teacher: Policy | None, batch: list[Tokens], settings: SftSettings, step: Step = STEP
+    toy: Policy, teacher: Policy | None, batch: list[Tokens], settings: DistillSettings, step: Step = STEP
 ) -> tuple[float, torch.Tensor]:
     """(loss, gradient) of an optimizer step that changes no weight."""
     learning = teacher_of(teacher) if teacher else None
@@ -81,9 +82,9 @@ def backward(
 
 
 def run(
-    toy: Policy, settings: SftSettings, teacher: Policy | None = None
+    toy: Policy, settings: DistillSettings, teacher: Policy | None = None
 ) -> tuple[StepTable, dict[str, float | None]]:
-    learning = teacher_of(teacher) if teacher else None
+    learning = teacher_of(teacher, weight=settings.logit_kd_weight) if teacher else None
     learner = LocalLearner(toy, settings, STEP, teacher=learning)
     return train(learner, learning, EXAMPLES, settings, STEP, Work())
 
@@ -265,18 +266,20 @@ def test_a_loss_that_is_not_a_number_stops() -> None:
     assert not Path("metrics").exists()
 
 
-def on_policy(share: float = 1.0, **changes: Any) -> SftSettings:
+def on_policy(share: float = 1.0, **changes: Any) -> DistillSettings:
     own = OnPolicySettings(share=share, max_new_tokens=12)
     return settings_of(on_policy=own, teacher="t", divergence="reverse-kl", **changes)
 
 
 def distill(
-    toy: Policy, teacher: Policy, settings: SftSettings, engine: Engine, work: Work | None = None
+    toy: Policy, teacher: Policy, settings: DistillSettings, engine: Engine, work: Work | None = None
 ) -> list[float]:
     """The loss of every step."""
     learning = teacher_of(teacher, settings.divergence)
     learner = LocalLearner(toy, settings, STEP, teacher=learning)
-    table, _ = train(learner, learning, EXAMPLES, settings, STEP, work or Work(), engine)
+    assert settings.on_policy is not None
+    own = OwnAnswers(engine, settings.on_policy, STEP)
+    table, _ = train(learner, learning, EXAMPLES, settings, STEP, work or Work(), own)
     return [float(row["loss"]) for row in csv.DictReader(table.state_dict()["rows"].splitlines())]
 
 

@@ -4,9 +4,9 @@ import os
 import shutil
 from collections.abc import Mapping
 
+from chainforge.config.distill import DistillSettings
 from chainforge.config.loading import load_settings
 from chainforge.config.sampling import SamplingSettings
-from chainforge.config.sft import SftSettings
 from chainforge.config.verbs import VERBS
 from chainforge.config.vllm import VllmSettings
 from chainforge.errors import ChainForgeError
@@ -19,7 +19,7 @@ def check_engines(graph: Mapping[str, GraphStep], vllm: VllmSettings) -> None:
         return
     for name, step in graph.items():
         settings = load_settings(VERBS[step.verb], *step.sections)
-        sampling = settings.on_policy if isinstance(settings, SftSettings) else settings
+        sampling = settings.on_policy if isinstance(settings, DistillSettings) else settings
         if isinstance(sampling, SamplingSettings) and sampling.engine.kind == "vllm":
             raise ChainForgeError(
                 f"{name} samples with vLLM, and there is no program {vllm.command!r} (runtime.vllm.command)",
