@@ -42,7 +42,8 @@ def cached_outputs(clone: Clone) -> set[str]:
     """The files that DVC keeps in its cache, by its own account."""
     stages = YAML(typ="safe", pure=True).load((clone.folder / "dvc.yaml").read_text())["stages"]
     assert stages["report"]["outs"] == ["reports/index.html", "reports/curves.svg"]
-    made = {*clone.sha256("checkpoints", "data"), "reports/index.html", "reports/curves.svg"}
+    written = {*clone.sha256("checkpoints", "data"), "reports/index.html", "reports/curves.svg"}
+    made = {path for path in written if not path.startswith("data/gates/")}  # where none is set: by lock
     assert len(made) > 50
     return made
 
