@@ -22,7 +22,6 @@ from chainforge.run.work import work_root
 def main(name: str) -> None:
     step, plugins = open_step(name), load_plugins()  # checks the sections that every step shares
     lock = make_lock(plugins)
-    open_gates(read_graph())
     check_project(plugins, step.runtime)
     if step.runtime.locked and (changes := lock_changes(committed_lock(), lock)):
         raise ChainForgeError(
@@ -32,6 +31,7 @@ def main(name: str) -> None:
     before = read_lock() or lock  # the first one is no change
     for change in in_lines(lock_changes(before, lock)):
         say(f"{name}: {change}")
+    open_gates(read_graph())
     write_json(Path("plugins.lock.json"), lock)
     note(recorded_paths())  # they stay known when an older dvc.lock is checked out
     sweep(work_root())

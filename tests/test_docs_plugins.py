@@ -104,7 +104,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
     accepted = [Example(p.id, p.messages, response("A. " * i), "toy") for i, p in enumerate(asked)]
     write_records(made.folder / "data/rejection/accepted.jsonl", accepted)
     noted = ("data/rejection/accepted.jsonl", "data/eval/qwen_rl_ckpt_final/reasoning.jsonl")
-    made.write(NOTED.as_posix(), "\n".join(noted))  # as the steps themselves note what they make
+    made.write(
+        NOTED.as_posix(), "".join(f"{path}\n" for path in noted)
+    )  # as the steps themselves note what they make
     return made
 
 

@@ -456,6 +456,7 @@ def test_every_law_has_a_plugin_that_breaks_it() -> None:
 BEHIND_AN_API = {"openai_compatible": [], "anthropic": ["--set", "model=claude"]}
 # jsonl and pretrained need files, reward_model a model; humaneval has no training problems.
 OF_THEIR_OWN = ("jsonl", "pretrained", "reward_model", "humaneval")
+FILES = ("aime", "gsm8k", "hub", "math", "reasoning_gym")  # need data or an extra: tests of their own
 SETTINGS = {"length": ["--set", "at_most=9"], "overlong": ["--set", "max_tokens=90", "--set", "cache=9"]}
 COLUMNS: dict[str, dict[str, Any]] = {
     "code": {"tests": ["assert double(2) == 4"]},
@@ -466,7 +467,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
 def every_choice() -> Iterator[tuple[str, str]]:
     root = Path(__file__).resolve().parents[1]
     for role, name in load_plugins(root / "plugins").entries:
-        if name not in (*OF_THEIR_OWN, *BEHIND_AN_API):
+        if name not in (*OF_THEIR_OWN, *BEHIND_AN_API) and not (role == "prompt_sources" and name in FILES):
             yield role, name
 
 
@@ -477,7 +478,7 @@ def test_every_bundled_plugin_keeps_its_contract(role: str, name: str, project: 
         write_records(Path("prompts.jsonl"), sample_prompts(COLUMNS[name]))
         more = [*more, "--prompts", "prompts.jsonl"]
     result = CliRunner().invoke(cli, ["plugins", "check", name, "--role", role, *more])
-    if "run in a sandbox, or not at all" in result.output:
+    if "run in a sandbox, or not at all" in result.output or "needs the package" in result.output:
         pytest.skip(result.output)
     assert result.exit_code == 0, result.output
     assert result.output.count("\nok") == len(LAWS[role])

@@ -58,6 +58,8 @@ def usual_prompts(plugins: Plugins, choices: list[Selected], teacher: Entry) -> 
     for path in deps:
         if path.suffix == ".jsonl" and path.is_file():
             return read_records(path, Prompt)[:FEW]
+    if not deps:
+        return []
     makers = [
         s for s in read_graph().values() if s.verb == "prompts" and not set(deps).isdisjoint(outputs(s))
     ]

@@ -14,7 +14,8 @@ texts = st.text() | st.text(alphabet="ab 所.\n$`-")
 
 
 def made(name: str, **settings: Any) -> Any:
-    return registered(f"reward_{name}", "register_rewards")[name](**settings)
+    file = "reward_language" if name == "language_consistency" else f"reward_{name}"
+    return registered(file, "register_rewards")[name](**settings)
 
 
 def of_reasoning(name: str, reasoning: str, **settings: Any) -> float | None:
