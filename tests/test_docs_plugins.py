@@ -140,7 +140,7 @@ def test_every_plugin_of_the_page_keeps_its_contract(fresh: Fresh) -> None:
         "small_llama": "--set tokenizer=checkpoints/tokenizer",
     }
     names = [re.findall(r'register\("(\w+)"', code)[0] for code in PLUGINS]
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         assert "FAILED" not in fresh.run(f"chainforge plugins check {name} {settings.get(name, '')}")
 
