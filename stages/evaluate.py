@@ -10,14 +10,15 @@ from chainforge.loops.conditions import conditions
 from chainforge.loops.evaluate import evaluate
 from chainforge.loops.figures import figures
 from chainforge.loops.votes import reading_of
-from chainforge.models.checkpoint import load_policy, make_policy, start_torch
+from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.outputs import write_json
 from chainforge.project.graders import grader_versions
+from chainforge.project.new_policy import new_policy
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Prompt
 from chainforge.rollout.open_engine import device_of_checkpoint
 from chainforge.run.work import open_work
-from chainforge.wiring import load_student, make_scorer
+from chainforge.wiring import make_scorer
 
 
 @stage(EvaluateSettings)
@@ -30,8 +31,7 @@ def main(run: Run[EvaluateSettings]) -> None:
     device = device_of_checkpoint(settings.engine, start_torch(step.settings, step.runtime))
     if base := settings.base_model:
         texts = [message["content"] for prompt in prompts for message in prompt.messages]
-        parts = load_student(run.plugins, base.plugin, base.settings, seed=step.seed("model"), texts=texts)
-        policy = make_policy(*parts, device)
+        policy = new_policy(base, run.plugins, texts, step, device)
     else:
         policy = load_policy(Path("checkpoints") / checkpoint, device)
     graders = grader_versions(run.plugins, settings.rewards)

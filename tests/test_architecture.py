@@ -93,7 +93,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {f"project.{name}" for name in ("claims", "file_digests", "graph", "lock_entry")}
     | {"plugins", "run"},
     "project.stage": FLOOR | {"project.graph", "project.held_inputs", "plugins", "run"},
-    "project.starting_policy": FLOOR | {"models", "plugins", "run", "wiring"},
+    "project.new_policy": FLOOR | {"models", "plugins", "run", "wiring"},
+    "project.starting_policy": FLOOR | {"models", "plugins", "project.new_policy", "run"},
     "project.lock_diff": FLOOR | {"project.graph", "project.lock_entry"},
     "wiring": FLOOR | {"containment", "plugins", "run", "scoring"},
     "testing": FLOOR

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 
 from chainforge.config.sft import SftSettings
-from chainforge.models.checkpoint import Policy, load_policy, make_policy
+from chainforge.models.checkpoint import Policy, load_policy
 from chainforge.plugins import Plugins
+from chainforge.project.new_policy import new_policy
 from chainforge.records import Example
 from chainforge.run.step import Step
-from chainforge.wiring import load_student
 
 
 def starting_policy(
@@ -19,6 +19,5 @@ def starting_policy(
     if settings.start_from:
         return load_policy(settings.start_from, device)
     assert settings.new_model is not None
-    chosen, seed = settings.new_model, step.seed("model")
     texts = ["\n".join([*(m["content"] for m in e.messages), e.response]) for e in examples]
-    return make_policy(*load_student(plugins, chosen.plugin, chosen.settings, seed=seed, texts=texts), device)
+    return new_policy(settings.new_model, plugins, texts, step, device)

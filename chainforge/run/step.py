@@ -12,10 +12,11 @@ from typing import Any
 
 from chainforge.config.loading import load_settings
 from chainforge.config.run import RunSettings, RuntimeSettings
-from chainforge.outputs import whole_folder, write_json
+from chainforge.outputs import whole_folder, write_json, write_text
 from chainforge.response import TagFormat, tag_format
 from chainforge.run.crash import LOGS as LOGS
 from chainforge.run.metrics import StepTable
+from chainforge.run.progress import say
 from chainforge.run.seeds import derive
 from chainforge.run.world import World, this_world
 
@@ -51,6 +52,12 @@ class Step:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"name": name, "value": value}, default=str) + "\n")
+
+    def warn(self, about: str, text: str) -> None:
+        """Say it on the terminal, and keep it in logs/STEP.ABOUT.txt."""
+        say(text)
+        if self.world.is_first:
+            write_text(LOGS / f"{self.file_name}.{about}.txt", text + "\n")
 
     def finish(self, summary: Mapping[str, float | None], table: StepTable | None = None) -> None:
         """Write what DVC reads, the summary last: plots/STEP.csv and metrics/STEP.json (unknown is null)."""

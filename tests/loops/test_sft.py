@@ -4,89 +4,21 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
-from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
-from fakes import SUPERCOT, MadeUp, Recording, learner_of, make_step, policy, qwen2, tokenizer, weights
+from fakes import learner_of, make_step, policy, tokenizer
+from sft_cases import EXAMPLES, STEP, backward, publish, run, settings_of, tokens_of
 from torch.nn.functional import cross_entropy
 
-from chainforge.algorithms.kl import DIVERGENCES
-from chainforge.config.distill import DistillSettings, OnPolicySettings
 from chainforge.errors import ChainForgeError
-from chainforge.learner.local_learner import LocalLearner
 from chainforge.learner.optimizer import NotFinite
-from chainforge.learner.teacher import Teacher, shared_vocabulary
-from chainforge.loops.own_answers import OwnAnswers
-from chainforge.loops.sft import evaluation_loss, tokenize, train, update
+from chainforge.loops.sft import evaluation_loss, tokenize, train
 from chainforge.loops.sft_batches import batches, split
-from chainforge.models.batch import Tokens
 from chainforge.models.chat import encode_prompt, encode_response
 from chainforge.models.checkpoint import Policy
-from chainforge.models.policy_model import PolicyModel
-from chainforge.records import Example
 from chainforge.response import tag_format
-from chainforge.rollout.engine import Engine
-from chainforge.rollout.local_engine import LocalEngine
-from chainforge.run.metrics import StepTable
-from chainforge.run.step import Step
 from chainforge.run.work import Work
-
-STEP = make_step("sft_cold_start")
-
-
-def settings_of(**changes: Any) -> DistillSettings:
-    small = {
-        "batch_size": 4,
-        "num_epochs": 2.0,
-        "max_tokens": 200,
-        "learning_rate": 1e-3,
-        "eval_fraction": 0.2,
-    }
-    return DistillSettings(**{"output": "out", "examples": "in", "start_from": "model"} | small | changes)
-
-
-def example(number: int) -> Example:
-    question = {"role": "user", "content": f"{number}*7=?"}
-    response = SUPERCOT.render("x" * number, str(number * 7))
-    return Example(f"p{number}", ({"role": "system", "content": "s"}, question), response, "toy")  # type: ignore[arg-type]
-
-
-def publish(table: StepTable, summary: dict[str, float | None]) -> None:
-    """What the stage script does once the checkpoint is saved."""
-    STEP.finish(summary, table)
-
-
-EXAMPLES = [example(n) for n in range(12)]
-
-
-def tokens_of(toy: Policy, examples: list[Example] = EXAMPLES) -> list[Tokens]:
-    return tokenize(toy.tokenizer, examples, settings_of(), "")[0]
-
-
-def teacher_of(teaching: Policy, divergence: str = "forward-kl", weight: float = 1.0) -> Teacher:
-    return Teacher(PolicyModel(teaching.model), 290, DIVERGENCES[divergence], weight)
-
-
-def backward(
-    toy: Policy, teacher: Policy | None, batch: list[Tokens], settings: DistillSettings, step: Step = STEP
-) -> tuple[float, torch.Tensor]:
-    """(loss, gradient) of an optimizer step that changes no weight."""
-    learning = teacher_of(teacher) if teacher else None
-    with patch("chainforge.learner.local_learner.ScheduledOptimizer", Recording):
-        learner = LocalLearner(toy, settings, step, teacher=learning)
-        learner.begin(1)
-    return update(learner, learning, batch, teacher_weight=settings.logit_kd_weight).loss, Recording.gradient
-
-
-def run(
-    toy: Policy, settings: DistillSettings, teacher: Policy | None = None
-) -> tuple[StepTable, dict[str, float | None]]:
-    learning = teacher_of(teacher, weight=settings.logit_kd_weight) if teacher else None
-    learner = LocalLearner(toy, settings, STEP, teacher=learning)
-    return train(learner, learning, EXAMPLES, settings, STEP, Work())
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_response_tokens_and_of_no_other() -> None:
@@ -158,57 +90,6 @@ def test_the_evaluation_loss_is_the_training_loss_without_a_gradient() -> None:
     assert evaluation_loss(learner, []) is None
 
 
-def test_a_student_that_is_its_teacher_gets_no_gradient_from_the_teacher() -> None:
-    toy = policy()
-    settings = settings_of(logit_kd_weight=1.0, teacher="t")
-    loss, gradient = backward(toy, policy(), tokens_of(toy), settings)
-    assert loss == pytest.approx(0, abs=1e-6)
-    assert float(gradient.abs().max()) < 1e-6
-
-
-def test_the_weight_of_the_teacher_blends_the_two_losses() -> None:
-    toy, teacher, found = policy(), policy(seed=1), []
-    for weight in (0.0, 1.0, 0.25):
-        settings = settings_of(logit_kd_weight=weight, teacher="t")
-        found.append(backward(toy, teacher, tokens_of(toy), settings))
-    assert found[2][0] == pytest.approx(0.75 * found[0][0] + 0.25 * found[1][0], rel=1e-5)
-    torch.testing.assert_close(found[2][1], 0.75 * found[0][1] + 0.25 * found[1][1], atol=1e-6, rtol=1e-4)
-    assert all(p.grad is None for p in teacher.model.parameters())
-
-
-def test_distilling_logits_teaches_the_teacher_s_distribution() -> None:
-    toy, teacher = policy(), policy(seed=1)
-    settings = settings_of(logit_kd_weight=1.0, teacher="t", learning_rate=1e-2, num_epochs=15.0)
-    before = weights(teacher)
-    publish(*run(toy, settings, teacher))
-    rows = list(csv.DictReader(Path("plots/sft_cold_start.csv").read_text().splitlines()))
-    assert float(rows[-1]["loss"]) < 0.6 * float(rows[0]["loss"])
-    assert all(torch.equal(a, b) for a, b in zip(before, weights(teacher), strict=True))
-
-
-def test_a_teacher_with_another_vocabulary_is_an_error() -> None:
-    assert shared_vocabulary(policy(), policy(seed=1)) == 290
-    other = Policy(policy().model, tokenizer(tag_format("r1").tags))
-    with pytest.raises(
-        ChainForgeError,
-        match=r"do not share a vocabulary \(300 and 290 tokens, [1-9]\d* .*\n.*logit_kd_weight to 0",
-    ):
-        shared_vocabulary(policy(), other)
-
-
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_logits_that_only_pad_one_of_two_vocabularies_are_cut(divergence: str) -> None:
-    """A teacher with padding rows teaches the same as one without, whichever of the two has them."""
-    toy, teacher = policy(), policy(seed=1)
-    wide = Policy(qwen2(304), tokenizer())
-    assert shared_vocabulary(toy, wide) == shared_vocabulary(wide, toy) == 290
-    logp_MV = torch.randn(7, 290).log_softmax(-1)
-    padded_MV = torch.cat([logp_MV + 0.3, torch.randn(7, 14)], 1).log_softmax(-1)
-    found = teacher_of(teacher, divergence)
-    torch.testing.assert_close(found._known(padded_MV), logp_MV)
-    assert found._known(logp_MV) is logp_MV
-
-
 def test_examples_that_are_too_long_are_left_out_and_counted() -> None:
     toy = policy()
     lengths = [len(t) for t in tokens_of(toy)]
@@ -264,48 +145,3 @@ def test_a_loss_that_is_not_a_number_stops() -> None:
     with pytest.raises(NotFinite, match="the loss is nan\n  -> lower the learning rate"):
         run(toy, settings_of())
     assert not Path("metrics").exists()
-
-
-def on_policy(share: float = 1.0, **changes: Any) -> DistillSettings:
-    own = OnPolicySettings(share=share, max_new_tokens=12)
-    return settings_of(on_policy=own, teacher="t", divergence="reverse-kl", **changes)
-
-
-def distill(
-    toy: Policy, teacher: Policy, settings: DistillSettings, engine: Engine, work: Work | None = None
-) -> list[float]:
-    """The loss of every step."""
-    learning = teacher_of(teacher, settings.divergence)
-    learner = LocalLearner(toy, settings, STEP, teacher=learning)
-    assert settings.on_policy is not None
-    own = OwnAnswers(engine, settings.on_policy, STEP)
-    table, _ = train(learner, learning, EXAMPLES, settings, STEP, work or Work(), own)
-    return [float(row["loss"]) for row in csv.DictReader(table.state_dict()["rows"].splitlines())]
-
-
-def test_the_last_share_of_the_steps_is_on_what_the_student_answers() -> None:
-    settings, engine = on_policy(0.4, num_epochs=4.0), MadeUp()
-    distill(policy(), policy(seed=1), settings, engine)
-    assert engine.versions == [7, 8, 9, 10]  # of ten, and each from the student as it is then
-    prompts = {tuple(t.prompt) for t in tokens_of(policy())}
-    assert {tuple(request.prompt_ids) for request in engine.asked} <= prompts
-    seeds = [seed for request in engine.asked for seed in request.seeds]
-    assert len(set(seeds)) == len(seeds) == len(engine.asked)
-
-
-def test_the_loss_on_its_own_answers_is_the_divergence_alone() -> None:
-    """A student that is its teacher has nothing to learn, whatever the examples say."""
-    toy = policy()
-    losses = distill(toy, policy(), on_policy(num_epochs=0.4), MadeUp())
-    assert losses == [pytest.approx(0, abs=1e-5)]
-
-
-def test_answering_brings_a_student_to_its_teacher() -> None:
-    teacher, toy = policy(), policy()
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for weight in toy.model.parameters():
-            weight.add_(0.2 * torch.randn_like(weight))
-    settings = on_policy(num_epochs=20.0, learning_rate=1e-2)
-    losses = distill(toy, teacher, settings, LocalEngine(toy, STEP))
-    assert fmean(losses[-5:]) < 0.6 * fmean(losses[:5])

@@ -9,9 +9,7 @@ from chainforge.config.correction import CorrectionSettings
 from chainforge.config.grpo import GrpoSettings
 from chainforge.loops.grpo.metrics import DRIFT, MASKED
 from chainforge.models.batch import pad_rows
-from chainforge.outputs import write_text
-from chainforge.run.progress import say
-from chainforge.run.step import LOGS, Step
+from chainforge.run.step import Step
 
 FAR = 0.1  # nats per token: bfloat16 is 0.01 to 0.04 off, weights rounded to 8 bits about as much
 MOST_MASKED = 0.5  # of the completions
@@ -66,9 +64,7 @@ class Alarm:
             f"policy: their log-probabilities differ by {drift:.3g} nats per token, and {masked:.0%} of the "
             f"completions are left out\n  -> {self._advice(drift)}; docs/mismatch.md has more"
         )
-        say(text)
-        if self._step.world.is_first:
-            write_text(LOGS / f"{self._step.file_name}.mismatch.txt", text + "\n")
+        self._step.warn("mismatch", text)
 
     def _advice(self, drift: float) -> str:
         settings, precision = self._settings, self._step.settings.precision

@@ -1,6 +1,7 @@
 """Reward hacking made visible: on held-out prompts, the rewards beside a grader that trains nothing."""
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -11,11 +12,9 @@ from chainforge.config.grpo import GrpoSettings
 from chainforge.config.watch import WatchSettings
 from chainforge.jsonl import write_rows
 from chainforge.loops.grpo.metrics import WATCH_NAMES
-from chainforge.outputs import write_text
 from chainforge.records import Group, Prompt
 from chainforge.rollout.complete import complete
 from chainforge.rollout.engine import Engine
-from chainforge.run.progress import say
 from chainforge.run.step import LOGS, Step
 from chainforge.scoring import Scorer
 
@@ -88,9 +87,7 @@ class Watch:
             f"  -> read {LOGS / name}.watch.jsonl: what is rewarded there, and wrong? Mend that reward, or "
             "raise kl_coeff; docs/evaluation.md has more"
         )
-        say(text)
-        if self._step.world.is_first:
-            write_text(LOGS / f"{name}.watch.txt", text + "\n")
+        self._step.warn("watch", text)
 
     def state_dict(self) -> dict[str, Any]:
         """What a look is compared with."""
@@ -103,7 +100,7 @@ class Watch:
 
 def totals(groups: Sequence[Group]) -> list[float]:
     """Of the only completion of each; what does not apply counts 0."""
-    return [score.total if score.total == score.total else 0.0 for group in groups for score in group.scores]
+    return [0.0 if isnan(score.total) else score.total for group in groups for score in group.scores]
 
 
 def rewarded_yet_wrong(rewarded: Sequence[Group], right: Sequence[float]) -> list[dict[str, Any]]:
