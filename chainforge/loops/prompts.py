@@ -50,6 +50,7 @@ def unique(name: str, split: str, prompts: Iterable[Prompt], wanted: int) -> lis
             )
         by_text.setdefault(text, prompt)
         if len(by_text) == wanted:
+            bar.update()  # else the bar of a finished split ends one short
             break
         if taken > REPEATS * (wanted + REPEATS):
             raise ChainForgeError(
