@@ -64,7 +64,7 @@ def start(
     """Run a function of inside.py in a new sandbox; `arguments` are descriptors that it gets."""
     bwrap, python = find_tools()
     numbers = (*arguments, limits.cpu_s, limits.memory_mb << 20, limits.processes, SCRATCH)
-    code = f"{inspect.getsource(inside)}\n{role}(*{numbers})"
+    code = f"{_source()}\n{role}(*{numbers})"
     reading, writing = os.pipe()
     with open(writing, "wb") as file:
         file.write(system_call_filter())
@@ -126,6 +126,12 @@ def complaint(process: "subprocess.Popen[bytes]") -> str | None:
     said = process.stderr.read(1 << 16) or b""
     process.stderr.close()
     return None if said.endswith(inside.READY) else said.decode(errors="replace").strip() or "it said nothing"
+
+
+@cache
+def _source() -> str:
+    """Read once: a process that gives up its rights afterwards may no longer see the file."""
+    return inspect.getsource(inside)
 
 
 @cache
