@@ -17,6 +17,7 @@ from tree import copy_project
 
 BIN = Path(sys.executable).parent
 PATH = f"{Path(__file__).with_name('bin')}:{BIN}:{os.environ['PATH']}"
+WARM: list[str] = []  # folders for PATH whose `python` runs a step without importing torch again: warm.py
 FOREIGN = ("PYTHON", "DVC_", "GIT_", "CHAINFORGE_")
 LIVELY = '''"""Reward `lively`: differs between completions of a model that can do nothing yet."""
 import chainforge as cf
@@ -44,17 +45,18 @@ def environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Clone:
-    """One folder with the whole project, and where its commands are looked for."""
+    """One folder with the whole project, and the folders where its commands are looked for first."""
 
     folder: Path
-    path: str = PATH
+    path: tuple[str, ...] = ()
 
     def run(self, *command: str, fails: bool = False) -> str:
         """Run a command here; its output, stderr included. Packages in `installed/` are found."""
         ended = subprocess.run(
             command,
             cwd=self.folder,
-            env=environment() | {"PATH": self.path, "PYTHONPATH": str(self.folder / "installed")},
+            env=environment()
+            | {"PATH": ":".join([*self.path, *WARM, PATH]), "PYTHONPATH": str(self.folder / "installed")},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,11 +1,23 @@
 """The whole pipeline at its smallest, run once for all these tests."""
 
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import clone as clones
 import pytest
-from clone import Clone, Finished, copy_clone, make_clone
+from clone import Clone, Finished, copy_clone, environment, make_clone
+from warm import serve
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm() -> Iterator[None]:
+    """Steps that tests wait for share one import of torch; those that they kill or interrupt do not."""
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder), environment()) as found:
+        clones.WARM.append(str(found))
+        yield
+        clones.WARM.clear()
 
 
 def make_finished(folder: Path) -> None:

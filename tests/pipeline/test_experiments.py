@@ -22,7 +22,7 @@ def grid(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone = copy_clone(finished.clone, folder / "copy")
     clone.commit("with results")
     replay.install(finished.clone.folder, folder / "bin")
-    clone = replace(clone, path=f"{folder / 'bin'}:{clone.path}")
+    clone = replace(clone, path=(str(folder / "bin"),))
     choice = f"grpo.kl_coeff=choice({','.join(map(str, VALUES))})"
     clone.run("dvc", "exp", "run", "--queue", "-S", choice, TARGET)
     assert clone.run("dvc", "queue", "status").count("Queued") == 3
