@@ -1,8 +1,8 @@
 """Steps that do not import torch again: each is forked from one process that has, once per test run.
 
-Only libraries are imported there. ChainForge and the stage scripts are those of the folder that a step runs in,
-and are imported by the step, as `python -m stages.VERB STEP` would. `serve` makes a folder for PATH with a
-program `python` that sends such commands to that process; every other command is the real interpreter's.
+Only libraries are imported there. ChainForge and the stage scripts are those of the folder that a step runs
+in, and are imported by the step, as `python -m stages.VERB STEP` would. `serve` makes a folder for PATH with
+a program `python` that sends such commands to that process; every other command is the real interpreter's.
 A step that a test kills or interrupts is started without it.
 """
 
@@ -64,10 +64,10 @@ def ask(address: str, arguments: list[str]) -> int:
 
 
 def answer_all(listening: socket.socket) -> None:
-    """The server: fork for every client a process that forks the step, waits for it, and tells how it ended."""
-    import torch.distributed.tensor
+    """The server: a process per client, which forks the step, waits for it, and tells how it ended."""
+    import torch.distributed.tensor  # noqa: F401 - what every step imports
     import transformers.modeling_utils
-    import transformers.models.qwen2.modeling_qwen2  # noqa: F401 - what every step imports
+    import transformers.models.qwen2.modeling_qwen2  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while select.select([listening, sys.stdin], [], [])[0] == [listening]:  # stdin ends with the test run
