@@ -1,4 +1,4 @@
-"""Steps that do not import torch again: each is forked from one process that has, once per test run.
+"""Steps that do not import libraries again: each is forked from one process that has, once per test run.
 
 Only libraries are imported there. ChainForge and the stage scripts are those of the folder that a step runs
 in, and are imported by the step, as `python -m stages.VERB STEP` would. `serve` makes a folder for PATH with
@@ -9,6 +9,8 @@ A step that a test kills or interrupts is started without it.
 import array
 import atexit
 import contextlib
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -21,8 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-VERBS = ("sft", "grpo", "sample", "distill", "evaluate")  # those that need torch
 leave = os._exit  # a step forbids itself to call it
+VERBS = ("sft", "grpo", "sample", "distill", "evaluate")  # others take no longer to import than to fork
+LIBRARIES = ("torch.distributed.tensor", "transformers.models.qwen2.modeling_qwen2")
 PROGRAM = """#!/bin/sh
 case "$1 $2" in {patterns}) exec {python} -I -S {here} {address} "$@";; esac
 exec {python} "$@"
@@ -65,9 +68,9 @@ def ask(address: str, arguments: list[str]) -> int:
 
 def answer_all(listening: socket.socket) -> None:
     """The server: a process per client, which forks the step, waits for it, and tells how it ended."""
-    import torch.distributed.tensor  # noqa: F401 - what every step imports
-    import transformers.modeling_utils
-    import transformers.models.qwen2.modeling_qwen2  # noqa: F401
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    gc.freeze()  # what is here already is not looked through again in every step
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while select.select([listening, sys.stdin], [], [])[0] == [listening]:  # stdin ends with the test run
