@@ -96,6 +96,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project.new_policy": FLOOR | {"models", "plugins", "run", "wiring"},
     "project.starting_policy": FLOOR | {"models", "plugins", "project.new_policy", "run"},
     "project.lock_diff": FLOOR | {"project.graph", "project.lock_entry"},
+    "judge": FLOOR | {"plugins", "teachers"},
     "wiring": FLOOR | {"containment", "plugins", "run", "scoring"},
     "testing": FLOOR
     | {"project.code_digests", "models", "plugins", "pretrained", "rollout", "run", "scoring", "wiring"},
@@ -163,6 +164,7 @@ def test_a_plugin_uses_the_public_api_only_and_is_quick_to_import(path: Path) ->
     top = tree(path)
     ours = {name for name in imports(ast.walk(top)) if name.split(".")[0] == "chainforge"}
     beyond = {"chainforge.providers.openai_chat"} if path.name.startswith("teacher_") else set()
+    beyond |= {"chainforge.judge.ask_judge"} if path.stem == "reward_llm_judge" else set()
     assert {".".join(name.split(".")[:3]) for name in ours} <= {"chainforge"} | beyond, (
         "import chainforge as cf"
     )

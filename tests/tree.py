@@ -22,7 +22,8 @@ PLUGINS = (
     *("prompts_countdown", "prompts_gsm8k", "prompts_hub", "prompts_humaneval", "prompts_instructions"),
     *("prompts_jsonl", "prompts_math", "prompts_procedural", "prompts_reasoning_gym"),
     *("reward_choice", "reward_code", "reward_correct", "reward_format", "reward_instructions"),
-    *("reward_language", "reward_length", "reward_math", "reward_numeric", "reward_overlong"),
+    *("reward_language", "reward_length", "reward_llm_judge", "reward_math", "reward_numeric"),
+    "reward_overlong",
     *("reward_repetition", "reward_reward_model", "teacher_anthropic", "teacher_instructions"),
     *("teacher_openai_compatible", "teacher_procedural", "teacher_recorded"),
 )

@@ -12,12 +12,12 @@ from chainforge.config.loading import Choice
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
 from chainforge.jsonl import read_records
-from chainforge.loops.collect_api import journal_folder
 from chainforge.plugins import load_plugins, make_component
 from chainforge.project.graph import settings_of
 from chainforge.records import Prompt
 from chainforge.run.fingerprint import differences
 from chainforge.run.step import open_step
+from chainforge.teachers.answers import journal_folder
 from chainforge.teachers.paid import read_paid
 from chainforge.teachers.question import Question, asked_of, questions
 

@@ -11,8 +11,8 @@ from rich.text import Text
 from chainforge.cli.project import Place
 from chainforge.defuse import defuse
 from chainforge.errors import ChainForgeError
-from chainforge.loops.collect_api import journal_folder
 from chainforge.teachers.account import Account, account_of
+from chainforge.teachers.answers import journal_folder
 from chainforge.teachers.journal import NAME
 from chainforge.teachers.unanswered import some_of
 

@@ -1,8 +1,6 @@
 """Collect from a teacher behind an API: ask what the journal lacks, then read the journal."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from chainforge.config.collect import CollectSettings
@@ -12,7 +10,7 @@ from chainforge.records import Prompt, Trace
 from chainforge.run.progress import say
 from chainforge.run.step import Step
 from chainforge.teachers.account import account_of, calls_json
-from chainforge.teachers.answers import answer_all
+from chainforge.teachers.answers import answer_all, journal_folder
 from chainforge.teachers.display import display
 from chainforge.teachers.question import questions
 from chainforge.teachers.traces import traces_of
@@ -39,8 +37,3 @@ def collect_api(
         say(line)
     account = account_of(folder, names_of(paid, asked))
     return traces, calls_json(account, settings.teacher.plugin, dict(teacher.identity))
-
-
-def journal_folder(step: str) -> Path:
-    """Outside of DVC's outputs, which it deletes before a step runs: these answers were paid for."""
-    return Path(os.environ.get("DVC_ROOT", ".")) / "collected" / step

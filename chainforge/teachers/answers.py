@@ -1,6 +1,7 @@
 """From questions to a journal that answers them: the one way in, for `dvc repro` and the command line."""
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -37,22 +38,24 @@ def answer_all(
     *,
     about: Mapping[str, Any],
     retry_truncated: bool = False,
+    for_examples: bool = True,
     watch: Watch = lambda _: None,
     base_s: float = 1.0,
 ) -> Paid:
     """Ask what the journal in `folder` does not answer yet, and return what it holds then.
 
-    `about` is the teacher's plugin and settings, for the record. Raises CollectionStopped where not all could
-    be asked, and ChainForgeError where nobody said what it may cost.
+    `about` is the teacher's plugin and settings, for the record; `for_examples`, whether somebody is to learn
+    from the answers, and the journal is for these questions alone. Raises CollectionStopped where not all
+    could be asked, and ChainForgeError where nobody said what it may cost.
     """
     refuse_keys(about)
     check_budget(teacher, settings)
-    if not teacher.thinks:
+    if for_examples and not teacher.thinks:
         say(WITHOUT_THOUGHT)
     size, before = size_of(folder), read_answers(folder, teacher, questions)
     check_finishes(teacher, questions, folder, before)
     left = agenda(questions, before, settings)
-    for sentence in describe_unused(folder, before, teacher, questions) if left else ():
+    for sentence in describe_unused(folder, before, teacher, questions) if left and for_examples else ():
         say(sentence)
     if left and not settings.reuse:
         asyncio.run(open_once(teacher))
@@ -83,6 +86,11 @@ def answer_all(
         odd = unknown_finish(words, f"{len(after.finals):,}")
         say(f"{odd.problem}: they are no training data unless teacher.finishes says what the words mean")
     return after
+
+
+def journal_folder(step: str) -> Path:
+    """Outside of DVC's outputs, which it deletes before a step runs: these answers were paid for."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / "collected" / step
 
 
 async def open_once(teacher: ApiTeacher) -> None:
