@@ -47,7 +47,7 @@ def main(run: Run[GrpoSettings]) -> None:
         learner = LocalLearner(policy, settings, step, reference=reference, samples_apart=apart)
         table, summary = train(learner, engine, scorer, prompts, settings, step, work, watch)
         learner.save(folder)
-        step.finish(summary, table)
+        step.finish(summary, table, **({"watch": watch.wrong} if watch else {}))
 
 
 if __name__ == "__main__":

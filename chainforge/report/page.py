@@ -21,6 +21,7 @@ from chainforge.report.samples import Shown
 from chainforge.report.scores import bench_scores
 from chainforge.report.subject import Subject
 from chainforge.report.table import percent
+from chainforge.report.watched import Watched
 
 HERE = Path(__file__).parent
 CAPTIONS = {
@@ -43,7 +44,7 @@ RL_PANELS = (  # column, title, whether it is a share
 )
 
 
-def render_page(results: Results, samples: Sequence[Shown], subject: Subject) -> str:
+def render_page(results: Results, shown: Sequence[Shown], seen: Sequence[Watched], subject: Subject) -> str:
     """The whole `index.html`."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -81,6 +82,7 @@ def render_page(results: Results, samples: Sequence[Shown], subject: Subject) ->
         rl=[show(figures.panel(c, t, percent=p), t) for t, c, p in rl_panels(results)],
         absent_rl=[step for step in RL_STEPS if step not in results.rl],
         without_kl=[name for name, curve in results.rl.items() if not curve.has("kl")],
+        watched=[(it, show(figures.panel(it.lines, it.step), f"Watch of {it.step}")) for it in seen],
         accuracy=[show(*accuracy(results, bench)) for bench in subject.benches if results.stages],
         sft=[show(figures.panel(sft_lines(c), c.name), f"Loss of {c.name}") for c in results.sft],
         funnels=[(funnel, funnel_rows(funnel)) for funnel in results.funnels if not is_sequence(funnel)],
@@ -89,7 +91,7 @@ def render_page(results: Results, samples: Sequence[Shown], subject: Subject) ->
             for funnel in results.funnels
             if is_sequence(funnel)
         ],
-        samples=samples,
+        samples=shown,
         script=Markup(script),
         policy=policy(script),
     )

@@ -11,6 +11,7 @@ from chainforge.report.page import overview, render_page
 from chainforge.report.results import Results, StageRow, as_rows, read_results
 from chainforge.report.samples import read_samples
 from chainforge.report.subject import Subject
+from chainforge.report.watched import read_watched
 
 
 def write_report(*, root: Path, out: Path, subject: Subject) -> Results:
@@ -28,7 +29,7 @@ def write_report(*, root: Path, out: Path, subject: Subject) -> Results:
         "paired.json": as_json(as_rows(results.paired)),
         "families.json": as_json(as_rows(results.families)),
         "curves.svg": overview(results, subject),
-        "index.html": render_page(results, samples, subject),
+        "index.html": render_page(results, samples, read_watched(root, results.rl), subject),
     }
     for name, text in files.items():
         write_text(out / name, text)

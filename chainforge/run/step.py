@@ -59,12 +59,20 @@ class Step:
         if self.world.is_first:
             write_text(LOGS / f"{self.file_name}.{about}.txt", text + "\n")
 
-    def finish(self, summary: Mapping[str, float | None], table: StepTable | None = None) -> None:
-        """Write what DVC reads, the summary last: plots/STEP.csv and metrics/STEP.json (unknown is null)."""
+    def finish(
+        self,
+        summary: Mapping[str, float | None],
+        table: StepTable | None = None,
+        **lists: list[dict[str, Any]],
+    ) -> None:
+        """Write what DVC reads, the summary last: plots/STEP.csv and metrics/STEP.json (unknown is null).
+
+        `lists` go into the summary for the report; `dvc metrics` passes over what is no number.
+        """
         known = {name: value if value is None or isfinite(value) else None for name, value in summary.items()}
         if table:
             self.world.once(table.publish, Path("plots") / f"{self.file_name}.csv")
-        self.world.once(write_json, Path("metrics") / f"{self.file_name}.json", known)
+        self.world.once(write_json, Path("metrics") / f"{self.file_name}.json", {**known, **lists})
 
     @contextmanager
     def output_folder(self, path: Path) -> Iterator[Path]:

@@ -42,7 +42,8 @@ def test_a_folder_is_evaluated_on_a_file_and_leaves_what_the_graph_leaves(
     assert record["grader"]["rewards"]["correct"]["source"] == "plugins/reward_correct.py"
     before = (here / "mine.jsonl").read_bytes()
     table = run("evaluate", *asked, "--limit", "2", "--out", "here").stdout
-    assert table.splitlines()[2].split()[:3] == ["model", "mine", "2"]
+    assert table.splitlines()[0] == "mine: 2 problems, 2 samples each"
+    assert table.splitlines()[3].split()[0] == "model"
     assert (here / "mine.jsonl").read_bytes() == before
     assert not list((project / ".work").glob("evaluate*"))
 

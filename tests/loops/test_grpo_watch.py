@@ -11,7 +11,7 @@ from grpo_cases import mix, settings_of
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.watch import WatchSettings
 from chainforge.loops.grpo.train import train
-from chainforge.loops.grpo.watch import SURE, Watch
+from chainforge.loops.grpo.watch import SHOWN, SURE, Watch
 from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.work import Work
 from chainforge.scoring import Scorer, WeightedReward
@@ -21,10 +21,10 @@ PROMPTS = [prompt(n) for n in range(1, 41)]
 WATCH = WatchSettings(prompts=Path("held_out.jsonl"), reward="grader", every=2)
 
 
-def scorer(name: str, value: Callable[[int, int], float]) -> Scorer:
+def scorer(name: str, value: Callable[[int, int], float | None]) -> Scorer:
     """`value` of the RL step and the place of a prompt."""
 
-    def reward(completions: Sequence[str], trainer_state: object, **_: object) -> list[float]:
+    def reward(completions: Sequence[str], trainer_state: object, **_: object) -> list[float | None]:
         return [value(trainer_state.global_step, n) for n in range(len(completions))]  # type: ignore[attr-defined]
 
     return Scorer((WeightedReward(name, 1.0, reward, "toy"),), SUPERCOT, 10.0)
@@ -35,12 +35,12 @@ def by_place(step: int, place: int) -> float:
 
 
 def watch(
-    rewards: Callable[[int, int], float], right: Callable[[int, int], float], settings: GrpoSettings
+    rewards: Callable[[int, int], float | None], right: Callable[[int, int], float], settings: GrpoSettings
 ) -> Watch:
     return Watch(WATCH, scorer("grader", right), scorer("correct", rewards), PROMPTS, settings, STEP)
 
 
-def looks(rewards: Callable[[int, int], float], right: Callable[[int, int], float]) -> str:
+def looks(rewards: Callable[[int, int], float | None], right: Callable[[int, int], float]) -> str:
     """What is said after ten RL steps."""
     settings = settings_of("dapo", num_rl_steps=10)
     seen, engine, tokenizer = watch(rewards, right, settings), MadeUp(), policy().tokenizer
@@ -70,7 +70,7 @@ def test_a_reward_that_rises_while_the_grader_falls_is_said() -> None:
     ],
 )
 def test_nothing_is_said_where_they_do_not_part(
-    rewards: Callable[[int, int], float], right: Callable[[int, int], float]
+    rewards: Callable[[int, int], float | None], right: Callable[[int, int], float]
 ) -> None:
     assert looks(rewards, right) == ""
 
@@ -80,6 +80,25 @@ def test_what_is_rewarded_and_wrong_can_be_read() -> None:
     rows = [json.loads(line) for line in Path("logs/grpo_reasoning.watch.jsonl").read_text().splitlines()]
     assert [row["reward"] for row in rows] == [float(n) for n in range(38, -1, -2)]  # the best rewarded first
     assert {"prompt_id", "prompt", "answer", "completion", "rewards"} <= rows[0].keys()
+
+
+def test_the_list_of_the_last_look_goes_into_the_metrics_also_after_a_stop() -> None:
+    settings = settings_of("dapo", num_rl_steps=2)
+    seen = watch(lambda step, n: float(n), lambda step, n: float(n % 2), settings)
+    seen.look(MadeUp(), policy().tokenizer, 1)
+    again = watch(by_place, by_place, settings)
+    again.load_state_dict(json.loads(json.dumps(seen.state_dict())))
+    STEP.finish({"reward": 0.5}, watch=again.wrong)
+    written = json.loads(Path("metrics/grpo_reasoning.json").read_text())
+    logged = Path("logs/grpo_reasoning.watch.jsonl").read_text().splitlines()
+    assert written == {"reward": 0.5, "watch": [json.loads(line) for line in logged]}
+    assert len(logged) == SHOWN
+
+
+def test_a_completion_that_no_reward_applies_to_counts_as_nothing() -> None:
+    looks(lambda step, n: None if n == 4 else float(n), lambda step, n: float(n >= 6))
+    rows = [json.loads(line) for line in Path("logs/grpo_reasoning.watch.jsonl").read_text().splitlines()]
+    assert [row["reward"] for row in rows] == [5.0, 3.0, 2.0, 1.0, 0.0, 0.0]
 
 
 def test_watching_changes_no_weight_and_fills_its_columns() -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -113,9 +114,21 @@ def test_an_answer_that_nobody_could_grade_counts_as_neither(root: Path, subject
 
 
 def test_the_terminal_table_is_aligned(root: Path, subject: Subject) -> None:
-    lines = format_table(read_results(root, subject).stages).splitlines()
-    assert len({len(line) for line in lines}) == 1
-    assert lines[2].split() == [
-        "qwen_sft_ckpt", "reasoning", "24", "12.5%", "[6.2%,", "25.0%]", "25.0%", "–", "–", "–",
-        "100.0%", "31.5", "0.0%",
+    for table in format_table(read_results(root, subject).stages).split("\n\n"):
+        assert len({len(line) for line in table.splitlines()[1:]}) == 1
+    title, head, _, first, *_ = format_table(read_results(root, subject).stages).splitlines()
+    assert title == "reasoning: 24 problems, 2 samples each"
+    assert head.split()[5:8] == ["maj@2", "pass@2", "lenient"]
+    assert first.split() == [
+        "qwen_sft_ckpt", "12.5%", "6.2–25.0", "25.0%", "–", "–", "–", "100.0%", "31.5", "0.0%",
     ]  # fmt: skip
+
+
+def test_the_terminal_table_of_the_recipe_fits_in_100_columns(root: Path, subject: Subject) -> None:
+    row = read_results(root, subject).stages[0]
+    longest = replace(
+        row, checkpoint="qwen_student_cold_start", n=2000, k=4, ci95_lo=0.95, ci95_hi=1.0, greedy=1.0,
+        maj_at_k=1.0, pass_at_k=1.0, lenient=1.0, truncated_rate=1.0, mean_tokens=1234.5,
+    )  # fmt: skip
+    assert max(map(len, format_table([longest]).splitlines())) <= 100
+    assert "pass@4" in format_table([longest])

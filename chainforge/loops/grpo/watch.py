@@ -48,6 +48,7 @@ class Watch:
         self._grader, self._scorer, self._prompts = grader.check(prompts), scorer.check(prompts), prompts
         self._best = Look(0, [], [])
         self._said = False
+        self.wrong: list[dict[str, Any]] = []  # of the last look, those with the highest reward first
 
     def look(self, engine: Engine, tokenizer: PreTrainedTokenizerBase, number: int) -> dict[str, float]:
         """The figures at the beginning of RL step `number`; nothing where it is not time to look."""
@@ -63,8 +64,9 @@ class Watch:
         rewarded = self._scorer.score(self._prompts, completions, **at)
         graded = self._grader.score(self._prompts, completions, **at)
         rewards, right = totals(rewarded), totals(graded)
+        self.wrong = rewarded_yet_wrong(rewarded, right)
         if self._step.world.is_first:
-            write_rows(LOGS / f"{self._step.file_name}.watch.jsonl", rewarded_yet_wrong(rewarded, right))
+            write_rows(LOGS / f"{self._step.file_name}.watch.jsonl", self.wrong)
         self._compare(number, rewards, right)
         return dict(zip(WATCH_NAMES, (fmean(rewards), fmean(right)), strict=True))
 
@@ -90,12 +92,12 @@ class Watch:
         self._step.warn("watch", text)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a look is compared with."""
-        return {"best": list(self._best), "said": self._said}
+        """What a look is compared with, and what the last one found."""
+        return {"best": list(self._best), "said": self._said, "wrong": self.wrong}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
-        self._best, self._said = Look(*state["best"]), state["said"]
+        self._best, self._said, self.wrong = Look(*state["best"]), state["said"], state["wrong"]
 
 
 def totals(groups: Sequence[Group]) -> list[float]:
@@ -105,16 +107,16 @@ def totals(groups: Sequence[Group]) -> list[float]:
 
 def rewarded_yet_wrong(rewarded: Sequence[Group], right: Sequence[float]) -> list[dict[str, Any]]:
     """The completions that the grader calls wrong, those with the highest reward first."""
-    wrong = [group for group, passed in zip(rewarded, right, strict=True) if passed < 1]
-    wrong.sort(key=lambda group: -group.scores[0].total)
+    judged = zip(rewarded, totals(rewarded), right, strict=True)
+    wrong = sorted(((group, reward) for group, reward, passed in judged if passed < 1), key=lambda it: -it[1])
     return [
         {
             "prompt_id": group.prompt.id,
             "prompt": group.prompt.messages[-1]["content"],
             "answer": group.prompt.answer,
             "completion": group.completions[0].text,
-            "reward": group.scores[0].total,
+            "reward": reward,
             "rewards": dict(group.scores[0].parts),
         }
-        for group in wrong[:SHOWN]
+        for group, reward in wrong[:SHOWN]
     ]
