@@ -27,9 +27,13 @@ TWO = --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH_TRL_PYTHON ?= .bench/trl/bin/python
 SMOLLM2 ?=
 BENCH_ARGS ?=
+# make reproduce: the size of the model, a folder with GSM8K's train.jsonl and test.jsonl, 1 for random weights.
+MODEL ?= 0.5b
+GSM8K ?=
+DRY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test test-all test-quick check-gpu pins lint fix results exp-show clean bench bench-sft bench-techniques bench-before bench-vllm
+.PHONY: help run setup setup-dev test test-all test-quick check-gpu pins lint fix results exp-show clean bench bench-sft bench-techniques bench-before bench-vllm reproduce
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -85,6 +89,9 @@ bench-vllm: setup ## Rollouts against vLLM: VLLM_PYTHON=python that has it, SMOL
 	$(BIN)/python benchmarks/grpo.py $(if $(SMOLLM2),b --smollm2 $(SMOLLM2),a) --vllm $(VLLM_PYTHON) --precisions \
 	  --output .bench/results-vllm $(BENCH_ARGS)
 
+reproduce: $(VENV)/.reproduce-ready ## A published result repeated on one GPU: MODEL=0.5b or 1.5b; DRY=1 on a CPU
+	@$(BIN)/python benchmarks/reproduce.py $(MODEL) $(if $(GSM8K),--gsm8k $(GSM8K)) $(if $(DRY),--dry)
+
 clean: ## Remove everything that a run made (the DVC cache stays)
 	rm -rf data checkpoints logs plots metrics reports .work
 
@@ -115,6 +122,10 @@ $(VENV)/.dev-ready: $(VENV)/.run-ready
 	else set -x; \
 	  $(PIP) $(PIP_ARGS) -c $(VENV)/constraints.txt -e '.[dev]'; \
 	fi
+	@touch $@
+
+$(VENV)/.reproduce-ready: $(VENV)/.run-ready .dvc/config
+	$(PIP) $(PIP_ARGS) -c $(VENV)/constraints.txt -e '.[lora,hub]'
 	@touch $@
 
 .bench/trl/.ready: $(VENV)/constraints.txt

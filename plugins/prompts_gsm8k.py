@@ -22,21 +22,23 @@ def gsm8k(
     seed: int,
     folder: Path | None = None,
     instruction: str | None = None,
+    joined_by: str = "\n",
     revision: str = REVISION,
 ) -> Iterator[cf.Prompt]:
     """The rows of the split in their order; a seeded choice of `n` if it has more.
 
-    Without `folder` they come from the hub, at `revision`. `instruction` is written below each question.
+    Without `folder` they come from the hub, at `revision`. `instruction` is written below each question;
+    or behind it, with `joined_by: ' '`.
     """
     name, chance = FILES[cf.check_split(split)], f"{seed}:{split}"
     if folder is not None:
         rows = cf.file_rows(folder / f"{name}.jsonl", n, chance)
     else:
         rows = cf.hub_rows(DATASET, name, config="main", revision=revision, n=n, seed=chance)
-    return (prompt(row, name, instruction) for row in rows)
+    return (prompt(row, name, instruction, joined_by) for row in rows)
 
 
-def prompt(row: cf.Row, name: str, instruction: str | None) -> cf.Prompt:
+def prompt(row: cf.Row, name: str, instruction: str | None, joined_by: str) -> cf.Prompt:
     solution = row.text("answer")
     _, mark, answer = solution.rpartition("####")
     if not mark or not answer.strip():
@@ -46,7 +48,7 @@ def prompt(row: cf.Row, name: str, instruction: str | None) -> cf.Prompt:
     return cf.Prompt(
         id=f"gsm8k-{name}-{row.number:05d}",
         source="gsm8k",
-        messages=row.messages("question", instruction=instruction),
+        messages=row.messages("question", instruction=instruction, joined_by=joined_by),
         answer=answer.strip(),
         columns={"solution": solution},
     )

@@ -20,6 +20,8 @@ from chainforge.config.loading import read_params
 from chainforge.errors import ChainForgeError
 from chainforge.project.profiles import as_arguments, changed_by_hand, compose, merge, names, use
 
+REPEATED = ("qwen2.5-0.5b-gsm8k-lora", "qwen2.5-1.5b-gsm8k-lora")  # as published: the answer is after ####
+
 leaves = st.integers(0, 3) | st.lists(st.integers(0, 3), max_size=2)
 trees: Any = st.recursive(
     st.dictionaries(st.sampled_from("abc"), leaves, max_size=3),
@@ -82,7 +84,7 @@ def test_a_profile_in_use_is_the_active_settings_and_unchanged(name: str) -> Non
     assert as_arguments(name) == []
 
 
-@pytest.mark.parametrize("name", sorted(set(PROFILES) - {"tiny", "smoke"}))
+@pytest.mark.parametrize("name", sorted(set(PROFILES) - {"tiny", "smoke", *REPEATED}))
 def test_a_profile_with_a_real_model_tells_it_where_the_answer_goes(name: str) -> None:
     settings: Any = plain(compose(name))
     assert r"\boxed{}" in settings["prompts"]["reasoning"]["source"]["instruction"]

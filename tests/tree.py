@@ -21,9 +21,9 @@ PLUGINS = (
     *("model_pretrained", "model_tiny_qwen2", "prompts_aime", "prompts_arithmetic", "prompts_code_tasks"),
     *("prompts_countdown", "prompts_gsm8k", "prompts_hub", "prompts_humaneval", "prompts_instructions"),
     *("prompts_jsonl", "prompts_math", "prompts_procedural", "prompts_reasoning_gym"),
-    *("reward_choice", "reward_code", "reward_correct", "reward_format", "reward_instructions"),
-    *("reward_language", "reward_length", "reward_llm_judge", "reward_math", "reward_numeric"),
-    "reward_overlong",
+    *("reward_choice", "reward_code", "reward_correct", "reward_format", "reward_gsm8k"),
+    *("reward_instructions", "reward_language", "reward_length", "reward_llm_judge", "reward_math"),
+    *("reward_numeric", "reward_overlong"),
     *("reward_repetition", "reward_reward_model", "teacher_anthropic", "teacher_instructions"),
     *("teacher_openai_compatible", "teacher_procedural", "teacher_recorded"),
 )
@@ -31,6 +31,8 @@ PROFILES = (
     *("tiny", "smoke", "smollm2-135m-gsm8k", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-1.5b-lora"),
     "qwen2.5-7b",
     "qwen2.5-7b-lora",
+    "qwen2.5-0.5b-gsm8k-lora",
+    "qwen2.5-1.5b-gsm8k-lora",
 )
 
 

@@ -23,7 +23,16 @@ def results(as_json: bool) -> None:
     if as_json:
         return show_json({"results": as_rows(rows), "report": str(page)})
     show(format_table(rows))
+    if on_development():
+        show("\nThis is the development split (evaluate.split: dev), not the test.")
     show(f"\nThe report: {page}")
+
+
+def on_development() -> bool:
+    """Whether an evaluation that lies here was on the development split; its record says so."""
+    records = Path("data/eval").glob("*/*.record.json")
+    # as a text: a record that is broken is no reason to show no results
+    return any('"split": "dev"' in path.read_text(encoding="utf-8", errors="replace") for path in records)
 
 
 @click.command()

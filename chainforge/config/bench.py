@@ -1,7 +1,7 @@
 """Settings of the verb `bench`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, model_validator
 
@@ -24,10 +24,16 @@ class BenchSettings(Settings):
     """Prompt source plugin and its settings, whose split `eval` is the benchmark."""
     eval: Positive = 5000
     """Problems to take from `source`, at most."""
+    dev: Positive = 200
+    """Problems of the development split, of a `source`, at most, where `evaluate.split` is dev."""
+    dev_from: Literal["eval", "train"] = "eval"
+    """Of which half of the source they are; train for a data set, so that its own test file stays unread."""
 
     @model_validator(mode="before")
     @classmethod
     def _one_origin(cls, given: Any) -> Any:
+        if "split" in given:
+            raise Impossible("split is the same for all benchmarks", "set evaluate.split")
         named = [name for name in ("prompts", "source") if given.get(name) is not None]
         if len(named) != 1:
             has = "both prompts and a source" if named else "neither prompts nor a source"

@@ -1,7 +1,7 @@
 """Settings of the verb `evaluate`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -25,6 +25,8 @@ class EvaluateSettings(SamplingSettings):
     """Completions per problem, k."""
     greedy: bool = True
     """One greedy completion per problem as well."""
+    split: Literal["test", "dev"] = "test"
+    """Which held-out problems: choose settings on dev, and read the test once they are chosen."""
     max_prompts: Positive | None = None
     """Only the first N problems; null for all."""
 

@@ -30,7 +30,8 @@ def conditions(
     first = prompts[0].messages if prompts else ()
     return {
         "chainforge": version,
-        "prompts": {"count": len(prompts), "sha256": sha256(map(to_json, prompts))},
+        "prompts": {"count": len(prompts), "sha256": sha256(map(to_json, prompts))}
+        | ({} if settings.split == "test" else {"split": settings.split}),
         "template": {
             "sha256": sha256([tokenizer.chat_template]),
             "rendered": sha256(encode_prompt(tokenizer, p.messages, prefill) for p in prompts),

@@ -58,8 +58,11 @@ class Row:
             )
         return str(found[1]).strip()
 
-    def messages(self, *question: str, instruction: str | None = None) -> tuple[Message, ...]:
-        """The row's own `messages` if it has any, else its question; the instruction below the last one."""
+    def messages(
+        self, *question: str, instruction: str | None = None, joined_by: str = "\n"
+    ) -> tuple[Message, ...]:
+        """The row's own `messages` if it has any, else its question; the instruction below the last one, or
+        behind it, by `joined_by`."""
         if "messages" not in self.fields:
             history: list[Message] = [{"role": "user", "content": self.text(*question)}]
         else:
@@ -75,7 +78,7 @@ class Row:
             if history[-1]["role"] != "user":
                 raise self.error("the last of `messages` is not from the user", "end with the user's turn")
         if instruction is not None:
-            history[-1] = {"role": "user", "content": f"{history[-1]['content']}\n{instruction}"}
+            history[-1] = {"role": "user", "content": f"{history[-1]['content']}{joined_by}{instruction}"}
         return tuple(history)
 
 

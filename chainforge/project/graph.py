@@ -21,7 +21,16 @@ from chainforge.project.stanzas import Stanza, check_stanza, read_stanzas
 GRAPH = Path("dvc.yaml")
 UNWATCHED = {"runtime", "collector"}  # change no result
 # not settings of one verb
-SHARED = {"run", "profile", "untouched", "checkpoints", "benches", "evaluate.reward", "gates"}
+SHARED = {
+    "run",
+    "profile",
+    "untouched",
+    "checkpoints",
+    "benches",
+    "evaluate.reward",
+    "evaluate.split",
+    "gates",
+}
 MAY_BE_EMPTY = {"params.yaml: untouched", "params.yaml: gates"}  # then there are no such steps
 COMMAND = re.compile(r"python -m stages\.(\w+) ")
 VARIABLE = re.compile(r"\$\{([\w.]+)\}")

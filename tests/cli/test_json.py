@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from a_project import ROW, Run, write_log, write_results
 
+from chainforge.outputs import write_json
 from chainforge.report.results import ADDED, StageRow
 
 HOSTILE = "évil\x1b[2J\u202e"
@@ -30,6 +31,17 @@ def test_results_are_those_of_the_report(project: Path, run: Run) -> None:
     assert "\x1b" not in run("results").stdout
     write_results(project, [{name: value for name, value in ROW.items() if name not in ADDED}])
     assert told(run, "results")["results"] == [ROW | dict.fromkeys(ADDED)], "as an earlier version left it"
+
+
+@pytest.mark.parametrize(("split", "said"), [({}, False), ({"split": "dev"}, True)])
+def test_results_of_the_development_split_say_so(
+    split: dict[str, str], said: bool, project: Path, run: Run
+) -> None:
+    write_results(project, [ROW])
+    record = project / "data/eval/qwen_sft_ckpt/reasoning.record.json"
+    record.parent.mkdir(parents=True)
+    write_json(record, {"prompts": {"count": 3} | split})
+    assert ("development split" in run("results").stdout) == said
 
 
 @pytest.mark.parametrize(
