@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from chainforge import __version__
+from chainforge.cli.chance import chance
 from chainforge.cli.collect import collect
 from chainforge.cli.compare import compare
 from chainforge.cli.evaluate import evaluate
@@ -17,6 +18,7 @@ from chainforge.cli.plugins import plugins
 from chainforge.cli.profile import profile
 from chainforge.cli.project import enter_project
 from chainforge.cli.results import results, settings
+from chainforge.cli.seeds import seeds
 from chainforge.cli.timings import timings
 
 
@@ -44,7 +46,9 @@ for command in (
     evaluate,
     results,
     experiments,
+    seeds,
     compare,
+    chance,
     gc,
     memory,
     timings,

@@ -90,7 +90,7 @@ class Revision:
         return Answers(self._rows(path, where), reward, where)
 
     def _rows(self, path: str, where: str) -> Iterator[Row]:
-        content = self._read(path)
+        content = self.read(path)
         if content is None:
             place = "there is no" if self._git is None else "DVC's cache has no"
             raise ChainForgeError(f"{place} {where}", self._restore())
@@ -140,10 +140,11 @@ class Revision:
         return f"dvc exp apply {self.name} && dvc repro makes it again; where a remote has it: dvc fetch -A"
 
     def _yaml(self, path: str) -> Mapping[str, Any]:
-        content = self._read(path)
+        content = self.read(path)
         return parse_mapping(content, f"{path} of {self.name}") if content else {}
 
-    def _read(self, path: str) -> bytes | None:
+    def read(self, path: str) -> bytes | None:
+        """The content of a file of git or DVC, or None."""
         try:
             if self._git is None:
                 return Path(path).read_bytes()
