@@ -91,12 +91,15 @@ def needs_cuda() -> None:
         )
 
 
+RESULTS = ("dvc.lock", "plugins.lock.json", "metrics", "plots", "reports")
+
+
 def copy_project(folder: Path) -> None:
-    """What git knows and what it does not ignore, and a DVC that asks for no git."""
+    """What git knows and what it does not ignore, no results of a run, and a DVC that asks for no git."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     for name in names:
-        if (ROOT / name).is_file() and name not in ("dvc.lock", "plugins.lock.json"):
+        if (ROOT / name).is_file() and name.partition("/")[0] not in RESULTS:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
     dvc(folder, "config", "--local", "core.no_scm", "true")

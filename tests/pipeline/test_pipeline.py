@@ -100,7 +100,7 @@ def test_a_checkpoint_is_a_plain_hugging_face_folder(finished: Finished) -> None
 
 def test_evaluated_outside_of_the_graph_a_checkpoint_gives_the_same_answers(copy: Clone) -> None:
     said = copy.run("chainforge", "evaluate", "checkpoints/qwen_sft_ckpt", "--suite", "general")
-    assert "qwen_sft_ckpt  general  20" in said
+    assert "general: 20 problems" in said
     for made, found in (("data/eval", "jsonl"), ("metrics/eval", "json")):
         inside = (copy.folder / made / f"qwen_sft_ckpt/general.{found}").read_bytes()
         assert (copy.folder / f"evaluations/qwen_sft_ckpt/general.{found}").read_bytes() == inside
