@@ -28,6 +28,7 @@ PUBLISHED = {"0.5b": {"base": "0.1", "qwen_rl_ckpt_stage2": "54.3"}, "1.5b": {"q
 NAMES = {"base": "untouched", "qwen_rl_ckpt_stage2": "GRPO, LoRA, 116 steps"}
 STEPS = ("evaluate_base@base-reasoning", "evaluate@qwen_rl_ckpt_stage2-reasoning")
 RANDOM = "inputs/Qwen2-random"
+RESULTS = ("dvc.lock", "plugins.lock.json", "metrics", "plots", "reports")  # of a run: not copied
 DRY: dict[str, Any] = {
     "runtime.device": "cpu",
     "runtime.rollout_rows": 20,
@@ -89,9 +90,6 @@ def needs_cuda() -> None:
         sys.exit(
             "there is no CUDA device on this machine\n  -> make reproduce DRY=1 takes the same steps on a CPU"
         )
-
-
-RESULTS = ("dvc.lock", "plugins.lock.json", "metrics", "plots", "reports")
 
 
 def copy_project(folder: Path) -> None:

@@ -4,9 +4,12 @@ All steps of a project share the journal `collected/judge`: the same question is
 has it, and a step that was killed pays for nothing again. `collector.budget_usd` bounds what it may cost.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
+from inspect import signature
 from typing import Any, TypeVar
 
 from filelock import FileLock
@@ -36,17 +39,29 @@ class Judge:
         return getattr(self.teacher, name)
 
 
-def make_judge(settings: Mapping[str, Any]) -> Judge:
-    """The teacher that these settings name, `plugin` among them. Raises ChainForgeError."""
-    own = dict(settings)
+@cache
+def make_judge(settings: str) -> Judge:
+    """The teacher that these settings name, as JSON, `plugin` among them. Raises ChainForgeError."""
+    own = json.loads(settings)
     name = own.pop("plugin")
-    judge = make_component(load_plugins().pick("teachers", name), own)
+    entry = load_plugins().pick("teachers", name)
+    judge = make_component(entry, calm(own, signature(entry.component).parameters))
     if not isinstance(judge, ApiTeacher):
         raise ChainForgeError(
             f"teacher {name} is not behind an API, and cannot judge",
             "name one that is: {plugin: openai_compatible, preset: vllm, model: …}",
         )
     return Judge(judge)
+
+
+def calm(settings: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
+    """With thinking off and temperature 0 where nothing else is said: verdicts are short, and stay the same.
+
+    Who lets it think leaves the temperature to the provider: DeepSeek refuses both together.
+    """
+    thinks = settings.get("thinking") or settings.get("thinking_tokens")
+    usual = {"thinking": False, "thinking_tokens": 0} | ({} if thinks else {"temperature": 0.0})
+    return {name: value for name, value in usual.items() if name in known} | dict(settings)
 
 
 def ask_judge(
@@ -60,7 +75,8 @@ def ask_judge(
     An answer of which it makes nothing is asked for again, `tries` times in all; then it is None. Raises
     CollectionStopped where not all could be asked, such as for want of budget: what came is kept.
     """
-    judge, folder = make_judge(settings), journal_folder(JOURNAL)
+    judge = make_judge(json.dumps(settings, sort_keys=True))
+    folder = journal_folder(JOURNAL)
     verdicts: list[Verdict | None] = [None] * len(asked)
     folder.mkdir(parents=True, exist_ok=True)
     for sample in range(tries):
@@ -80,6 +96,5 @@ def ask_judge(
 
 def name_of(messages: Sequence[Message]) -> str:
     """The same for the same question."""
-    return sha256(repr([(m["role"], m["content"]) for m in messages]).encode(errors="replace")).hexdigest()[
-        :16
-    ]
+    said = json.dumps(messages, sort_keys=True)
+    return sha256(said.encode()).hexdigest()[:16]

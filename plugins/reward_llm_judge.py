@@ -92,20 +92,19 @@ class LlmJudge:
     def _rank(self, cases: "Sequence[Case]") -> list[float | None]:
         """Neighbours with one prompt are compared; equal texts are one, in an order that tells nothing."""
         groups = [list(group) for _, group in groupby(cases, key=lambda case: (case[0], case[1]))]
-        shuffled = [shuffle(sorted({text for *_, text in group})) for group in groups]
-        several = [place for place, texts in enumerate(shuffled) if len(texts) > 1]
+        lists = [shuffle(sorted({text for *_, text in group})) for group in groups]
+        several = [(group[0], texts) for group, texts in zip(groups, lists, strict=True) if len(texts) > 1]
         asked = [
-            self._ask(*groups[place][0][:2], texts, RANKING.format(count=len(texts)))
-            for place in several
-            for texts in [shuffled[place]]
+            self._ask(prompt, gold, texts, RANKING.format(count=len(texts)))
+            for (prompt, gold, _), texts in several
         ]
-        counts = [len(shuffled[place]) for place in several]
-        ranked = ask_judge(self.judge, asked, lambda n, said: read_ranking(said, counts[n]), self.tries)
-        found = dict(zip(several, ranked, strict=True))
+        ranked = iter(
+            ask_judge(self.judge, asked, lambda n, said: read_ranking(said, len(several[n][1])), self.tries)
+        )
         values: list[float | None] = []
-        for place, group in enumerate(groups):
-            ranks = found.get(place, [0.5] if len(shuffled[place]) == 1 else None)
-            values += [ranks[shuffled[place].index(text)] if ranks else None for *_, text in group]
+        for group, texts in zip(groups, lists, strict=True):
+            ranks = next(ranked) if len(texts) > 1 else [0.5]
+            values += [None if ranks is None else ranks[texts.index(text)] for *_, text in group]
         return values
 
     def _ask(

@@ -18,6 +18,7 @@ from chainforge.scoring import Scorer
 from chainforge.wiring import make_reward
 
 ENTRY = load_plugins(ROOT / "plugins").pick("rewards", "llm_judge")
+TORN = "a body that is cut"
 ANSWER = re.compile(r"<answer (\w+)>\n(.*?)\n</answer \1>", re.DOTALL)
 
 
@@ -27,6 +28,7 @@ class Judge:
 
     url: str = ""
     asked: list[list[dict[str, str]]] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)  # whole requests
     faults: list[int | str] = field(default_factory=list)  # a status, or a content in place of the verdict
 
     def verdict(self, messages: list[dict[str, str]]) -> str:
@@ -42,7 +44,8 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
 
     class Api(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            messages = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
+            judge.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            messages = judge.bodies[-1]["messages"]
             judge.asked.append(messages)
             fault = judge.faults.pop(0) if judge.faults else None
             content = fault if isinstance(fault, str) else judge.verdict(messages)
@@ -54,10 +57,11 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
             usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
             data = json.dumps({"model": "m", "choices": [choice], "usage": usage}).encode()
             self.send_response(fault if isinstance(fault, int) else 200)
+            self.close_connection = True
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            self.wfile.write(data[:20] if fault == TORN else data)
 
         def log_message(self, *_: object) -> None:
             """Quiet."""
@@ -66,6 +70,7 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
     set_budget(tmp_path, None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-nothing")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     Thread(target=server.serve_forever, daemon=True).start()
     judge.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
@@ -146,8 +151,19 @@ def test_no_answer_is_paid_for_twice(judge: Judge) -> None:
 
 
 def test_errors_of_the_server_are_asked_again(judge: Judge) -> None:
-    judge.faults = [500, 429]
+    judge.faults = [500, 429, TORN]
     assert values(judge, [[said("abc"), said("ab")]]) == [[0.3, 0.2]]
+
+
+def test_it_does_not_think_and_is_always_of_one_mind_unless_it_is_told_to(judge: Judge) -> None:
+    values(judge, [[said("a")]])
+    deepseek = {"preset": "deepseek", "usd_per_million": {"hit": 0.0, "miss": 0.0, "output": 0.0}}
+    values(judge, [[said("ab")]], teacher=deepseek)
+    values(judge, [[said("abc")]], teacher={**deepseek, "thinking": True})
+    usual, off, on = judge.bodies
+    assert usual["temperature"] == off["temperature"] == 0
+    assert (off["thinking"], on["thinking"]) == ({"type": "disabled"}, {"type": "enabled"})
+    assert "temperature" not in on
 
 
 def test_a_verdict_that_cannot_be_read_is_asked_for_again_and_then_is_none(judge: Judge) -> None:
