@@ -456,7 +456,14 @@ def test_every_law_has_a_plugin_that_breaks_it() -> None:
 BEHIND_AN_API = {"openai_compatible": [], "anthropic": ["--set", "model=claude"]}
 # jsonl and pretrained need files, reward_model and llm_judge a model; humaneval has no training problems.
 OF_THEIR_OWN = ("jsonl", "llm_judge", "pretrained", "reward_model", "humaneval")
-FILES = ("aime", "gsm8k", "hub", "math", "reasoning_gym")  # need data or an extra: tests of their own
+FILES = (
+    "aime",
+    "gsm8k",
+    "hub",
+    "math",
+    "reasoning_gym",
+    "verifiers",
+)  # need data or an extra: tests of their own
 SETTINGS = {"length": ["--set", "at_most=9"], "overlong": ["--set", "max_tokens=90", "--set", "cache=9"]}
 COLUMNS: dict[str, dict[str, Any]] = {
     "code": {"tests": ["assert double(2) == 4"]},

@@ -20,7 +20,7 @@ CODE = (*(f"chainforge/**/*.{kind}" for kind in ("py", "j2", "js")), "chainforge
 PLUGINS = (
     *("model_pretrained", "model_tiny_qwen2", "prompts_aime", "prompts_arithmetic", "prompts_code_tasks"),
     *("prompts_countdown", "prompts_gsm8k", "prompts_hub", "prompts_humaneval", "prompts_instructions"),
-    *("prompts_jsonl", "prompts_math", "prompts_procedural", "prompts_reasoning_gym"),
+    *("prompts_jsonl", "prompts_math", "prompts_procedural", "prompts_reasoning_gym", "prompts_verifiers"),
     *("reward_choice", "reward_code", "reward_correct", "reward_format", "reward_gsm8k"),
     *("reward_instructions", "reward_language", "reward_length", "reward_llm_judge", "reward_math"),
     *("reward_numeric", "reward_overlong"),

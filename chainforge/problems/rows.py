@@ -5,11 +5,13 @@ import re
 from array import array
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from chainforge.errors import ChainForgeError
 from chainforge.jsonl import count_rows, read_rows
 from chainforge.records import Message, check_messages
+
+T = TypeVar("T")
 
 
 class Row:
@@ -108,7 +110,7 @@ def file_rows(path: Path, n: int | None = None, seed: str = "") -> Iterator[Row]
         yield Row(f"{path}, line {line}", line, fields)
 
 
-def choose(rows: Sequence[Row], n: int, seed: str) -> list[Row]:
+def choose(rows: Sequence[T], n: int, seed: str) -> list[T]:
     """A seeded choice of `n` rows in their order, or all where there are no more."""
     places = places_of(len(rows), n, seed)
     return [row for place, row in enumerate(rows) if place in places]
