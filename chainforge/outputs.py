@@ -17,6 +17,7 @@ from typing import TextIO
 
 import psutil
 
+ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 PARTIAL = re.compile(r"\.chainforge-(\d+)-[0-9a-f]{8}\.partial")
 unfinished: set[Path] = set()  # what this process is writing
 
@@ -76,7 +77,7 @@ def _partial(path: Path) -> Iterator[Path]:
     for other in path.parent.iterdir():
         if other.name.startswith(start):
             left = PARTIAL.fullmatch(other.name, len(start))
-            if left and not _runs(int(left[1]), other):
+            if left and not maker_runs(int(left[1]), other):
                 _remove(other)
     partial = path.with_name(f"{start}.chainforge-{os.getpid()}-{secrets.token_hex(4)}.partial")
     unfinished.add(partial)
@@ -87,10 +88,15 @@ def _partial(path: Path) -> Iterator[Path]:
         unfinished.discard(partial)
 
 
-def _runs(number: int, partial: Path) -> bool:
-    """Whether the process that made it still runs; a later one may have got its number."""
+def maker_runs(number: int, path: Path) -> bool:
+    """Whether the process of that number, which made the path, still runs; a later one may have the number.
+
+    One that has ended and that nobody has waited for, a zombie, does not: in a container without an init
+    process it stays for good.
+    """
     try:
-        return psutil.Process(number).create_time() <= partial.lstat().st_mtime
+        process = psutil.Process(number)
+        return process.status() not in ENDED and process.create_time() <= path.lstat().st_mtime
     except (psutil.Error, OSError):
         return False
 

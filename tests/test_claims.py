@@ -2,10 +2,13 @@
 
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,6 +156,21 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_s_is_not() -> No
     write_text(Path("data/out"), "made")
     assert not dead.exists()
     assert alive.exists()
+
+
+def test_a_killed_process_that_nobody_has_waited_for_is_gone_as_well() -> None:
+    Path("data").mkdir()
+    maker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    left = Path(f"data/.out.chainforge-{maker.pid}-00000000.partial")
+    left.write_text("half")
+    write_text(Path("data/out"), "made")
+    assert left.exists(), "its maker runs"
+    maker.kill()
+    while psutil.Process(maker.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    write_text(Path("data/out"), "made")
+    assert not left.exists()
+    maker.communicate()
 
 
 @pytest.mark.parametrize("write", [whole_file, whole_folder])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from fakes import SUPERCOT, prompt, response
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chainforge.cli import cli
@@ -155,6 +155,7 @@ def test_a_file_is_for_rewards_and_a_comparison_for_a_file() -> None:
 
 
 @given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=50))
+@example([999950.0, 999951.0])  # both are written 1e+06
 def test_every_known_value_is_in_one_bar(values: list[float | None]) -> None:
     lines = distribution("mine", values).splitlines()
     known = sum(value is not None for value in values)

@@ -34,13 +34,14 @@ def histogram(known: Sequence[float]) -> Iterator[str]:
     """A bar for each value if there are few, else for each tenth of the range."""
     distinct = sorted(set(known))
     if len(distinct) <= BINS:
-        counts = {f"{value:.4g}": known.count(value) for value in distinct}
+        bars = [(f"{value:.4g}", known.count(value)) for value in distinct]
     else:
         low, width = known[0], (known[-1] - known[0]) / BINS
         bins = [min(int((value - low) / width), BINS - 1) for value in known]
-        counts = {f"{low + i * width:.4g} to {low + (i + 1) * width:.4g}": bins.count(i) for i in range(BINS)}
-    most, margin = max(counts.values()), max(map(len, counts))
-    for label, count in counts.items():
+        edges = [f"{low + i * width:.4g}" for i in range(BINS + 1)]
+        bars = [(f"{edges[i]} to {edges[i + 1]}", bins.count(i)) for i in range(BINS)]
+    most, margin = max(count for _, count in bars), max(len(label) for label, _ in bars)
+    for label, count in bars:
         bar = "#" * max(round(BAR * count / most), count > 0)
         yield f"  {label:>{margin}} |{bar:<{BAR}} {count:,}"
 

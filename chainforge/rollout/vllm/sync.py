@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -24,7 +23,7 @@ from chainforge.errors import ChainForgeError
 from chainforge.memory import enough_memory
 from chainforge.models.adapters import save_adapter
 from chainforge.models.checkpoint import Policy, settle_generation
-from chainforge.outputs import whole_folder
+from chainforge.outputs import maker_runs, whole_folder
 from chainforge.rollout.vllm.client import ServerFailed, call
 from chainforge.run.progress import progress, say
 
@@ -170,7 +169,7 @@ def place_for_weights(chosen: Path | None, otherwise: Path, size: int) -> Iterat
     for left in root.glob("chainforge-weights-*-*"):
         # of a container that shares this memory, the processes are not seen here
         is_old = left.stat().st_mtime < time.time() - OLD_S
-        if is_old and not psutil.pid_exists(int(left.name.split("-")[2])):
+        if is_old and not maker_runs(int(left.name.split("-")[2]), left):
             shutil.rmtree(left, ignore_errors=True)
     folder = Path(mkdtemp(prefix=f"chainforge-weights-{os.getpid()}-", dir=root)).resolve()
     try:
