@@ -46,7 +46,7 @@ setup: $(VENV)/.run-ready .dvc/config ## Make .venv with pinned dependencies
 
 setup-dev: $(VENV)/.dev-ready .dvc/config
 
-test: setup-dev ## Set up and run the tests (half an hour on two cores)
+test: setup-dev ## Set up and run the tests (13 to 25 minutes on two cores)
 	$(BIN)/pytest $(TWO) -m "not long and not gpu"
 
 test-all: setup-dev ## The same, and the long chains of kills and re-runs (an hour)
