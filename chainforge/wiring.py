@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,10 +75,12 @@ def _named_by(settings: Any) -> Iterator[str]:
 def make_reward(
     entry: Entry, weight: float = 1.0, settings: Mapping[str, Any] | None = None
 ) -> WeightedReward:
-    """A registered reward, ready to be called here or in a process of its own."""
+    """A registered reward, ready to be called here or in a process of its own, which gets the keys that its
+    settings name."""
     own = dict(settings or {})
     load = partial(load_reward, entry.name, entry.source, entry.module.__name__, entry.module.__file__, own)
     options = RewardOptions.of(entry.options)
+    options = replace(options, keys=(*options.keys, *_named_by(own)))
     return WeightedReward(entry.name, weight, make_reward_function(entry, own), entry.source, options, load)
 
 

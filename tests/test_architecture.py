@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "providers.calls": GROUND,
     "providers.prices": GROUND | {"providers.calls"},
     "providers.reasoning": GROUND,
+    "providers.classify": GROUND | {"providers.calls", "providers.secrets"},
     "providers.nesting": set(),
     "providers.secrets": GROUND | {"providers.nesting"},
     "providers.openai_chat": {
@@ -165,6 +166,7 @@ def test_a_plugin_uses_the_public_api_only_and_is_quick_to_import(path: Path) ->
     ours = {name for name in imports(ast.walk(top)) if name.split(".")[0] == "chainforge"}
     beyond = {"chainforge.providers.openai_chat"} if path.name.startswith("teacher_") else set()
     beyond |= {"chainforge.judge.ask_judge"} if path.stem == "reward_llm_judge" else set()
+    beyond |= {"chainforge.providers.classify"} if path.stem == "reward_reward_model" else set()
     assert {".".join(name.split(".")[:3]) for name in ours} <= {"chainforge"} | beyond, (
         "import chainforge as cf"
     )

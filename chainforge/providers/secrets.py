@@ -59,11 +59,12 @@ def _cross_out(key: str, said: Any) -> Any:
     return said
 
 
-def refuse_keys(settings: Mapping[str, Any], where: str = "teacher") -> None:
+def refuse_keys(settings: Mapping[str, Any], where: str = "teacher", named: str = "key_env") -> None:
     """Raise ChainForgeError that names a setting which holds a key: settings are written down, keys never.
 
     One is known by its name (`api_key`), by its look (`sk-…`), by its place in a URL (`user:word@`, `?key=`),
-    or as the value of a variable of the environment that is named as keys are.
+    or as the value of a variable of the environment that is named as keys are. `named`: the setting that
+    says where the key is.
     """
     known = {
         value: name
@@ -77,7 +78,7 @@ def refuse_keys(settings: Mapping[str, Any], where: str = "teacher") -> None:
             what = f"the value of {inside}" if inside else "a key"
             raise ChainForgeError(
                 f"{path} holds {what}: settings are kept in files, where no key belongs",
-                "take it out there; set it in the environment, and name that variable in teacher.key_env",
+                f"take it out there; set it in the environment, and name that variable in {where}.{named}",
             )
 
 
