@@ -1,17 +1,24 @@
 """Prompt source `arithmetic`: sums, differences, products and quotients of any size, with one right answer.
 
-Two problems with the same numbers and operators, in whatever order, are one problem and on one side of the
-split: whoever has seen 12 + 35 is not asked 35 + 12.
+Each comes with its solution, one operation per step, so that teacher `recorded` can teach it. Two problems
+with the same numbers and operators, in whatever order, are one problem and on one side of the split: whoever
+has seen 12 + 35 is not asked 35 + 12.
 
 >>> [(p.messages[0]["content"], p.answer) for p in arithmetic(split="eval", n=2, seed=17)]
 [('What is 9 * 95?', '855'), ('What is 59 - 9?', '50')]
+>>> solve(Problem((7, 20, 3), ("+", "*"), 67))
+'20 * 3 = 60. 7 + 60 = 67.'
 """
 
+import itertools
+import operator
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import chainforge as cf
+
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 
 
 class Problem(NamedTuple):
@@ -34,25 +41,60 @@ class Problem(NamedTuple):
 
 
 def arithmetic(
-    *, split: str, n: int, seed: int, numbers: int = 2, digits: int = 2, operators: str = "+-*"
+    *,
+    split: str,
+    n: int,
+    seed: int,
+    numbers: int = 2,
+    digits: int = 2,
+    operators: str = "+-*",
+    kinds: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[cf.Prompt]:
     """`n` problems of `numbers` numbers with up to `digits` digits each; a number that is divided has more.
 
-    `operators` are some of + - * /; a division has no remainder. Products come before sums, as ever.
+    `operators` are some of + - * /; a division has no remainder. Products come before sums, as ever. `kinds`
+    names several kinds that take turns, with those of the three settings that are not as above.
     """
+    usual = {"numbers": numbers, "digits": digits, "operators": operators}
+    sources = {
+        name: problems(name, split, seed, **check(name, usual, kind))
+        for name, kind in (kinds or {"arithmetic": {}}).items()
+    }
+    turns = zip(range(n), itertools.cycle(sources), strict=False)
+    return (prompt(next(sources[name]), name, f"{name}-{split}-{i:05d}") for i, name in turns)
+
+
+def check(name: str, usual: Mapping[str, Any], kind: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one kind: its own, else the usual ones. Raises ChainForgeError."""
+    if not isinstance(kind, Mapping) or not set(kind) <= set(usual):
+        raise cf.ChainForgeError(f"kinds.{name} is {kind!r:.80}", f"give it some of: {', '.join(usual)}")
+    settings = {**usual, **kind}
+    numbers, digits, operators = settings.values()
+    if not isinstance(numbers, int) or not isinstance(digits, int) or not isinstance(operators, str):
+        raise cf.ChainForgeError(
+            f"{name}: numbers is {numbers!r}, digits is {digits!r}, operators is {operators!r}",
+            "two whole numbers and a text: numbers: 2, digits: 2, operators: '+-*'",
+        )
     if not 2 <= numbers <= 10 or not 1 <= digits <= 12:
         raise cf.ChainForgeError(
-            f"numbers is {numbers}, digits is {digits}", "take 2 to 10 numbers of 1 to 12 digits"
+            f"{name}: numbers is {numbers}, digits is {digits}", "take 2 to 10 numbers of 1 to 12 digits"
         )
     if not operators or len(set(operators)) < len(operators) or not set(operators) <= set("+-*/"):
-        raise cf.ChainForgeError(f"operators is {operators!r}", "name some of + - * /, each once: '+-*/'")
+        raise cf.ChainForgeError(
+            f"{name}: operators is {operators!r}", "name some of + - * /, each once: '+-*/'"
+        )
+    return settings
+
+
+def problems(
+    name: str, split: str, seed: int, *, numbers: int, digits: int, operators: str
+) -> Iterator[Problem]:
+    """Problems of one kind, until there is no new one."""
 
     def draw(rng: random.Random) -> Problem | None:
         return expression(rng, numbers, digits, operators)
 
-    problems = cf.draw_apart(draw, lambda problem: problem.key, name="arithmetic", split=split, seed=seed)
-    numbered = zip(range(n), problems, strict=False)
-    return (prompt(problem, f"arithmetic-{split}-{i:05d}") for i, problem in numbered)
+    return cf.draw_apart(draw, lambda problem: problem.key, name=name, split=split, seed=seed)
 
 
 def expression(rng: random.Random, count: int, digits: int, operators: str) -> Problem | None:
@@ -86,12 +128,41 @@ def number(rng: random.Random, digits: int) -> int:
     return rng.randint(10 ** (length - 1), 10**length - 1)
 
 
-def prompt(problem: Problem, name: str) -> cf.Prompt:
+def solve(problem: Problem) -> str:
+    """Products and quotients first, then the rest, each from left to right.
+
+    Sums and differences of two numbers with several digits each take the tens and the rest of the second one
+    in two steps: 47 + 38 is 47 + 30 and 8 more.
+    """
+    steps = list[str]()
+    values, operators = list(problem.numbers), list(problem.operators)
+    for now in ("*/", "+-"):
+        place = 0
+        while place < len(operators):
+            if operators[place] not in now:
+                place += 1
+                continue
+            sign, right = operators.pop(place), values.pop(place + 1)
+            tens = right - right % 10
+            parts = (
+                [tens, right - tens]
+                if now == "+-" and abs(values[place]) > 9 and 0 < tens < right
+                else [right]
+            )
+            for part in parts:
+                left = values[place]
+                values[place] = OPERATIONS[sign](left, part)
+                steps.append(f"{left} {sign} {part} = {values[place]}.")
+    return " ".join(steps)
+
+
+def prompt(problem: Problem, kind: str, name: str) -> cf.Prompt:
     return cf.Prompt(
         id=name,
-        source="arithmetic",
+        source=kind,
         messages=({"role": "user", "content": f"What is {problem.text}?"},),
         answer=str(problem.value),
+        columns={"solution": f"{solve(problem)}\n#### {problem.value}"},
     )
 
 

@@ -56,7 +56,7 @@ def test_the_same_seed_gives_the_same_prompts_and_more_of_them_go_on(name: str, 
 
 
 @pytest.mark.parametrize(
-    ("name", "digest"), [("countdown", "bbf0975965647b51"), ("arithmetic", "41d956553bdc18f1")]
+    ("name", "digest"), [("countdown", "bbf0975965647b51"), ("arithmetic", "a82ed699b3cdddf9")]
 )
 def test_prompts_are_the_same_bytes_in_every_process(name: str, digest: str) -> None:
     rows = [to_json(prompt) for prompt in prompts(name, "train", 200)]
@@ -78,6 +78,31 @@ def test_an_answer_of_arithmetic_is_what_python_makes_of_it(
         assert len(re.findall(r"\d+", text[1])) == numbers
         assert str(eval(text[1].replace("/", "//"))) == prompt.answer  # the text was matched above
         assert correct(cf.Parsed("", f"It is {prompt.answer}"), prompt.answer, None) == 1.0
+        worked, _, last = prompt.columns["solution"].rpartition("\n#### ")
+        steps = worked.removesuffix(".").split(". ")
+        assert all(eval(step.replace("/", "//").replace("=", "==")) for step in steps)  # ours: matched above
+        assert steps[-1].endswith(f"= {prompt.answer}")
+        assert last == prompt.answer
+
+
+def test_the_recorded_teacher_teaches_arithmetic_one_operation_per_step() -> None:
+    solve, problem = load_plugin("prompts_arithmetic").solve, load_plugin("prompts_arithmetic").Problem
+    assert solve(problem((52, 37), ("-",), 15)) == "52 - 30 = 22. 22 - 7 = 15."
+    assert solve(problem((2, 3, 4, 5), ("*", "-", "*"), -14)) == "2 * 3 = 6. 4 * 5 = 20. 6 - 20 = -14."
+    (asked,) = prompts("arithmetic", "train", 1)
+    (trace,) = registered("teacher_recorded", "register_teachers")["recorded"]().generate(
+        [asked], n=1, seed=1
+    )
+    assert trace.content == asked.answer
+
+
+def test_several_kinds_of_arithmetic_take_turns_and_are_families() -> None:
+    kinds = {"sums": {"operators": "+-"}, "chains": {"numbers": 3, "digits": 1}}
+    found = prompts("arithmetic", "eval", 60, kinds=kinds)
+    assert [prompt.source for prompt in found] == ["sums", "chains"] * 30
+    assert all("*" not in prompt.messages[0]["content"] for prompt in found[::2])
+    alone = prompts("arithmetic", "eval", 30, kinds={"chains": kinds["chains"]})
+    assert [p.messages for p in found[1::2]] == [p.messages for p in alone]
 
 
 def solved(numbers: list[int], target: int, operators: str) -> str:
@@ -129,6 +154,10 @@ def test_numbers_of_every_length_occur() -> None:
         ("arithmetic", {"digits": 0}, "digits is 0"),
         ("arithmetic", {"operators": ""}, "operators is ''"),
         ("arithmetic", {"operators": "++"}, r"operators is '\+\+'"),
+        ("arithmetic", {"kinds": {"sums": {"digit": 1}}}, "kinds.sums is .*'digit'"),
+        ("arithmetic", {"kinds": {"sums": {"operators": "%"}}}, "sums: operators is '%'"),
+        ("arithmetic", {"kinds": {"sums": {"numbers": "2"}}}, "sums: numbers is '2'"),
+        ("arithmetic", {"kinds": {"sums": None}}, "kinds.sums is None"),
     ],
 )
 def test_settings_that_make_no_problem_are_refused_at_once(
