@@ -1,6 +1,7 @@
 """What a chat template makes of messages. It is code that came with a model, so it may fail in any way."""
 
 import ctypes
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,16 +59,49 @@ def render_chat(
     return text
 
 
+class _Watched:
+    """A thread that does one piece of work after another: to start one for each takes as long as the work."""
+
+    def __init__(self) -> None:
+        self._given = queue.SimpleQueue[Callable[[], None] | None]()
+        self._done = queue.SimpleQueue[None]()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """False in a process that was forked from that of the thread, too."""
+        return self._thread.is_alive()
+
+    def ends(self, work: Callable[[], None]) -> bool:
+        """Whether it ends within LIMIT_S. If not, the thread ends."""
+        self._given.put(work)
+        try:
+            self._done.get(timeout=LIMIT_S)
+        except queue.Empty:
+            stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
+            stop(ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(SystemExit))
+            self._given.put(None)
+            return False
+        return True
+
+    def _work(self) -> None:
+        while work := self._given.get():
+            work()
+            self._done.put(None)
+
+
+_watched = threading.local()
+
+
 def _ends(work: Callable[[], None]) -> bool:
     """Whether it ends within LIMIT_S. It runs in a thread of its own, which is ended then."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(LIMIT_S)
-    if not thread.is_alive() or thread.ident is None:
-        return True
-    stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    stop(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
-    return False
+    thread = getattr(_watched, "thread", None)
+    if thread is None or not thread.is_alive():
+        thread = _watched.thread = _Watched()
+    ended: bool = thread.ends(work)
+    if not ended:
+        del _watched.thread
+    return ended
 
 
 def _squeezed(text: str) -> str:
