@@ -83,7 +83,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {f"project.{name}" for name in ("claims", "gates", "graph", "lock_entry")}
     | {"plugins", "run", "scoring"},
     "project.profiles": FLOOR | {"run"},
-    "project.code_digests": {"errors"},
+    "project.code_digests": {"errors", "outputs"},
     "project.file_digests": {"outputs"},
     "project.lock_entry": FLOOR
     | {"project.code_digests", "project.file_digests", "project.graph", "plugins"},

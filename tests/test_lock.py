@@ -14,6 +14,7 @@ from tree import ROOT, copy_project
 from chainforge.config.loading import read_params
 from chainforge.errors import ChainForgeError
 from chainforge.plugins import load_plugins
+from chainforge.project import code_digests
 from chainforge.project.code_digests import closure, digest_code
 from chainforge.project.file_digests import digest_path
 from chainforge.project.lock import make_lock
@@ -206,6 +207,26 @@ def test_code_has_one_digest_whatever_python_reads_it(minor: int) -> None:
                 assert ended.stdout.strip() == digest_code(closure(ROOT, ROOT / "stages/grpo.py"))
                 return
     pytest.skip(f"there is no Python 3.{minor} here")
+
+
+def test_what_is_remembered_of_code_changes_no_digest(project: Path) -> None:
+    (project / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
+    read = _fresh_digest(project)
+    remembered = sorted((project / ".dvc/tmp/chainforge-code").iterdir())
+    assert len(remembered) > 50
+    assert _fresh_digest(project) == read
+    remembered[0].write_text("{")
+    remembered[1].write_text("[]")
+    remembered[2].unlink()
+    assert _fresh_digest(project) == read
+    stage = project / "stages/grpo.py"
+    stage.write_text(f"{stage.read_text()}\nlast = 1\n")
+    assert _fresh_digest(project) != read
+
+
+def _fresh_digest(project: Path) -> str:
+    code_digests._analyse.cache_clear()
+    return digest_code(closure(project, project / "stages/grpo.py"))
 
 
 def test_making_the_lock_imports_neither_torch_nor_transformers(project: Path) -> None:

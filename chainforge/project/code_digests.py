@@ -1,10 +1,13 @@
 """Digests of the code that a step depends on, its own and that of plugins, without comments and docstrings.
 
-Nothing here imports torch, or the code that it reads.
+Nothing here imports torch, or the code that it reads. To read all of it takes a second, in every step; so what was
+found in a file is remembered in .dvc/tmp, under a digest of its bytes.
 """
 
 import ast
 import hashlib
+import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Set
 from functools import cache
@@ -12,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from chainforge.errors import ChainForgeError, describe
+from chainforge.outputs import write_json
 
 PACKAGE = "chainforge"
 
@@ -55,8 +59,8 @@ def digest_code(files: Iterable[Path]) -> str:
     hasher = hashlib.sha256()
     for file in files:
         if file.suffix == ".py":
-            _, code = _analyse(file.read_bytes())
-            hasher.update(file.name.encode() + b"\0" + code.encode() + b"\0")
+            _, digest = _analyse(file.read_bytes())
+            hasher.update(file.name.encode() + b"\0" + digest.encode() + b"\0")
         else:
             hasher.update(file.name.encode() + b"\0" + file.read_bytes())
     return hasher.hexdigest()[:16]
@@ -64,10 +68,30 @@ def digest_code(files: Iterable[Path]) -> str:
 
 @cache
 def _analyse(code: bytes) -> tuple[tuple[str, ...], str]:
-    """The files that a module may import, and its code without prose. Several steps share most modules."""
+    """The files that a module may import, and a digest of its code without prose; remembered, or read now."""
+    name = hashlib.sha256(_reader() + code).hexdigest()
+    memory = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc/tmp/chainforge-code" / f"{name}.json"
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        return tuple(map(str, known["imports"])), str(known["digest"])
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    imports, digest = _read(code)
+    if memory.parents[1].is_dir():
+        write_json(memory, {"imports": imports, "digest": digest})
+    return imports, digest
+
+
+@cache
+def _reader() -> bytes:
+    """This file: another version of it may find other things."""
+    return Path(__file__).read_bytes()
+
+
+def _read(code: bytes) -> tuple[tuple[str, ...], str]:
     tree = ast.parse(code)  # bytes, because a file may declare its encoding
     files = {file: None for name in imports_of(tree) for file in _files(name)}
-    return tuple(files), _canonical(_without_prose(tree))
+    return tuple(files), hashlib.sha256(_canonical(_without_prose(tree)).encode()).hexdigest()
 
 
 def _canonical(tree: ast.AST) -> str:
