@@ -23,6 +23,8 @@ PINS = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-ha
 # Two processes, a file at a time, in the order of tests/conftest.py.
 TWO = --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+# make run: a profile to take first, in place of the settings in params.yaml.
+PROFILE ?=
 # make bench: the Python that has TRL, a local folder of SmolLM2-135M-Instruct (adds work b), more options.
 BENCH_TRL_PYTHON ?= .bench/trl/bin/python
 SMOLLM2 ?=
@@ -38,7 +40,8 @@ DRY ?=
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
 
-run: setup ## Set up and run the whole recipe of params.yaml (default: profile tiny), then show the results
+run: setup ## Set up and run the whole recipe of params.yaml, or of PROFILE=smollm2, then show the results
+	$(if $(PROFILE),@$(BIN)/chainforge profile use $(PROFILE))
 	@$(BIN)/dvc repro || { echo "what DVC's messages mean: docs/experiments.md, \"What DVC's message means\"" >&2; exit 1; }
 	@$(BIN)/chainforge results
 

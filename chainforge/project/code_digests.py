@@ -1,6 +1,6 @@
 """Digests of the code that a step depends on, its own and that of plugins, without comments and docstrings.
 
-Nothing here imports torch, or the code that it reads. To read all of it takes a second, in every step; so what
+Nothing here imports torch, or the code that it reads. To read all of that takes a second, each time; so what
 was found in a file is remembered in .dvc/tmp, under a digest of its bytes.
 """
 
