@@ -39,7 +39,7 @@ help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
 
 run: setup ## Set up and run the whole recipe of params.yaml (default: profile tiny), then show the results
-	@$(BIN)/dvc repro || { echo "what DVC's messages mean: docs/experiments.md, \"What DVC's message means\"" >&2; exit 1; }
+	@$(BIN)/chainforge repro || { echo "what DVC's messages mean: docs/experiments.md, \"What DVC's message means\"" >&2; exit 1; }
 	@$(BIN)/chainforge results
 
 setup: $(VENV)/.run-ready .dvc/config ## Make .venv with pinned dependencies
