@@ -54,7 +54,7 @@ def stand_for(address: str, arguments: Sequence[str]) -> int:
 
 
 def _ask(server: socket.socket, address: str, arguments: Sequence[str]) -> bool:
-    """Whether the server will run it, with this process's streams, folder, environment and ignored signals."""
+    """Whether the server will run it, with the streams, folder, environment and ignored signals of this."""
     try:
         server.connect(address)
         files = array.array("i", [0, 1, 2])
