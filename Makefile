@@ -42,7 +42,7 @@ help: ## List all targets
 
 run: setup ## Set up and run the whole recipe of params.yaml, or of PROFILE=smollm2, then show the results
 	$(if $(PROFILE),@$(BIN)/chainforge profile use $(PROFILE))
-	@$(BIN)/dvc repro || { echo "what DVC's messages mean: docs/experiments.md, \"What DVC's message means\"" >&2; exit 1; }
+	@$(BIN)/chainforge repro || { echo "what DVC's messages mean: docs/experiments.md, \"What DVC's message means\"" >&2; exit 1; }
 	@$(BIN)/chainforge results
 
 setup: $(VENV)/.run-ready .dvc/config ## Make .venv with pinned dependencies

@@ -17,6 +17,7 @@ from chainforge.cli.mock_teacher import mock_teacher
 from chainforge.cli.plugins import plugins
 from chainforge.cli.profile import profile
 from chainforge.cli.project import enter_project
+from chainforge.cli.repro import repro
 from chainforge.cli.results import results, settings
 from chainforge.cli.seeds import seeds
 from chainforge.cli.timings import timings
@@ -44,6 +45,7 @@ for command in (
     plugins,
     collect,
     evaluate,
+    repro,
     results,
     experiments,
     seeds,

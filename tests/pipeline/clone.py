@@ -17,8 +17,10 @@ from tree import copy_project
 
 BIN = Path(sys.executable).parent
 PATH = f"{Path(__file__).with_name('bin')}:{BIN}:{os.environ['PATH']}"
-WARM: list[str] = []  # folders for PATH whose `python` runs a step without importing torch again: warm.py
-FOREIGN = ("PYTHON", "DVC_", "GIT_", "CHAINFORGE_")
+WARM: list[
+    str
+] = []  # folders for PATH whose `python` runs a step without importing torch again: run/warm_start.py
+FOREIGN = ("PYTHON", "PYTEST_", "DVC_", "GIT_", "CHAINFORGE_")
 LIVELY = '''"""Reward `lively`: differs between completions of a model that can do nothing yet."""
 import chainforge as cf
 

@@ -1,23 +1,30 @@
 """The whole pipeline at its smallest, run once for all these tests."""
 
 import json
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import clone as clones
 import pytest
 from clone import Clone, Finished, copy_clone, environment, make_clone
-from warm import serve
+
+from chainforge.run.warm_start import start_server
 
 
 @pytest.fixture(scope="session", autouse=True)
 def warm() -> Iterator[None]:
     """Steps that tests wait for share one import of torch; those that they kill or interrupt do not."""
-    with tempfile.TemporaryDirectory() as folder, serve(Path(folder), environment()) as found:
-        clones.WARM.append(str(found))
+    server = start_server(environment())
+    if server is None:
         yield
-        clones.WARM.clear()
+        return
+    clones.WARM.append(str(server.folder))
+    yield
+    clones.WARM.clear()
+    server.process.kill()
+    server.process.wait()
+    shutil.rmtree(server.folder)
 
 
 def make_finished(folder: Path) -> None:
