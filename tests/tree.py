@@ -28,7 +28,7 @@ PLUGINS = (
     *("teacher_openai_compatible", "teacher_procedural", "teacher_recorded"),
 )
 PROFILES = (
-    *("tiny", "smoke", "smollm2-135m-gsm8k", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-1.5b-lora"),
+    *("tiny", "smoke", "smollm2", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-1.5b-lora"),
     "qwen2.5-7b",
     "qwen2.5-7b-lora",
     "qwen2.5-0.5b-gsm8k-lora",

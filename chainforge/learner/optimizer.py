@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedModel
 
 from chainforge.algorithms.schedule import SCHEDULES
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.errors import ChainForgeError
+from chainforge.learner.stacked_muon import StackedMuon
 from chainforge.learner.torchao_adamw import EIGHT_BIT, drawing_from, torchao_adamw
 from chainforge.memory import enough_memory
 
@@ -50,7 +51,7 @@ class ScheduledOptimizer:
         self._optimizers: list[Optimizer] = []
         if settings.muon_learning_rate > 0:
             self._optimizers.append(
-                Muon(hidden, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
+                StackedMuon(hidden, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
             )
         else:
             groups.append({"params": hidden, "weight_decay": settings.weight_decay})
