@@ -22,6 +22,8 @@ from chainforge.project.profiles import as_arguments, changed_by_hand, compose, 
 
 REPEATED = ("qwen2.5-0.5b-gsm8k-lora", "qwen2.5-1.5b-gsm8k-lora")  # as published: the answer is after ####
 
+ASKED_FOR_A_NUMBER = ("smollm2",)  # a sum, whose answer is all that the summary has
+
 leaves = st.integers(0, 3) | st.lists(st.integers(0, 3), max_size=2)
 trees: Any = st.recursive(
     st.dictionaries(st.sampled_from("abc"), leaves, max_size=3),
@@ -84,11 +86,19 @@ def test_a_profile_in_use_is_the_active_settings_and_unchanged(name: str) -> Non
     assert as_arguments(name) == []
 
 
-@pytest.mark.parametrize("name", sorted(set(PROFILES) - {"tiny", "smoke", *REPEATED}))
+@pytest.mark.parametrize("name", sorted(set(PROFILES) - {"tiny", "smoke", *ASKED_FOR_A_NUMBER, *REPEATED}))
 def test_a_profile_with_a_real_model_tells_it_where_the_answer_goes(name: str) -> None:
     settings: Any = plain(compose(name))
     assert r"\boxed{}" in settings["prompts"]["reasoning"]["source"]["instruction"]
     assert settings["collect_cot"]["teacher"]["box"] is True  # so the recorded answers go there too
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_report_compares_every_checkpoint_with_what_it_came_from(name: str) -> None:
+    settings = plain(compose(name))
+    first = () if settings["untouched"] else ("qwen_sft_ckpt",)
+    without = {*first, "qwen_student_cold_start"}  # the control itself
+    assert {*settings["report"]["parents"], *without} == {*settings["checkpoints"], *without}
 
 
 def test_what_was_changed_by_hand_is_listed() -> None:
