@@ -7,15 +7,12 @@ r"""Teacher `recorded`: the worked solution that a data set brings along is the 
 ['\\boxed{18}']
 """
 
-import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import chainforge as cf
-
-TERSE = "Quick."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +23,8 @@ class Recorded:
     drop: str | None = None  # a regular expression; what it matches is left out
     answer_mark: str = "####"
     box: bool = False  # whether the answer goes into a box, as prompts may ask for
-    terse_fraction: float = (
-        0.0  # of the traces: the answer after one short line, so that RL finds out what pays
-    )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.terse_fraction <= 1:
-            raise cf.ChainForgeError(
-                f"terse_fraction is {self.terse_fraction}", "a fraction lies between 0 and 1"
-            )
         if not self.answer_mark:
             raise cf.ChainForgeError("answer_mark is empty", "name the text between reasoning and answer")
         try:
@@ -55,8 +45,7 @@ class Recorded:
         for prompt in prompts if n else ():
             reasoning, content = self.split(prompt)
             answer = rf"\boxed{{{content}}}" if self.box else content
-            is_terse = random.Random(f"{seed}:{prompt.id}").random() < self.terse_fraction
-            yield cf.Trace(prompt.id, TERSE if is_terse else reasoning, answer, "stop", "recorded")
+            yield cf.Trace(prompt.id, reasoning, answer, "stop", "recorded")
 
     def split(self, prompt: cf.Prompt) -> tuple[str, str]:
         solution = prompt.columns.get(self.column)

@@ -14,7 +14,7 @@ from torch.optim import Muon
 
 
 class StackedMuon(Muon):
-    """What torch.optim.Muon computes, with the same state, in fewer operations.
+    """What torch.optim.Muon computes by default (no `adjust_lr_fn`), with its state, in fewer operations.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html
     """

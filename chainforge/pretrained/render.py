@@ -63,8 +63,7 @@ class _Watched:
     """A thread that does one piece of work after another: to start one for each takes as long as the work."""
 
     def __init__(self) -> None:
-        self._given = queue.SimpleQueue[Callable[[], None] | None]()
-        self._done = queue.SimpleQueue[None]()
+        self._given = queue.SimpleQueue[tuple[Callable[[], None], threading.Event] | None]()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -74,20 +73,20 @@ class _Watched:
 
     def ends(self, work: Callable[[], None]) -> bool:
         """Whether it ends within LIMIT_S. If not, the thread ends."""
-        self._given.put(work)
-        try:
-            self._done.get(timeout=LIMIT_S)
-        except queue.Empty:
-            stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
-            stop(ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(SystemExit))
-            self._given.put(None)
-            return False
-        return True
+        done = threading.Event()  # its own: the wait for an earlier one may have been interrupted
+        self._given.put((work, done))
+        if done.wait(LIMIT_S):
+            return True
+        stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        stop(ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(SystemExit))
+        self._given.put(None)
+        return False
 
     def _work(self) -> None:
-        while work := self._given.get():
+        while given := self._given.get():
+            work, done = given
             work()
-            self._done.put(None)
+            done.set()
 
 
 _watched = threading.local()

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Set
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -77,8 +78,9 @@ def _analyse(code: bytes) -> tuple[tuple[str, ...], str]:
     except (OSError, ValueError, TypeError, KeyError):
         pass
     imports, digest = _read(code)
-    if memory.parents[1].is_dir():
-        write_json(memory, {"imports": imports, "digest": digest})
+    with suppress(OSError):  # a place that cannot be written costs time alone
+        if memory.parents[1].is_dir():
+            write_json(memory, {"imports": imports, "digest": digest})
     return imports, digest
 
 

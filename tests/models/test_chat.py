@@ -211,6 +211,20 @@ def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch
     pytest.fail("its thread goes on")
 
 
+def test_a_wait_that_was_interrupted_disturbs_no_later_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [Message(role="user", content="x")]
+    expected = encode_prompt(tokenizer(), messages)
+
+    def interrupted(_event: threading.Event, _timeout: float) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as now:
+        now.setattr(threading.Event, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            encode_prompt(tokenizer(), messages)
+    assert [encode_prompt(tokenizer(), messages) for _ in range(20)] == [expected] * 20
+
+
 # Histories and ends
 
 

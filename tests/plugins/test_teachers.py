@@ -116,7 +116,7 @@ def test_a_list_in_capitals_leaves_out_what_is_forbidden() -> None:
 JANET = "Janet sells <<16-3-4=9>>9 eggs.\nShe makes 9 * 2 = $<<9*2=18>>18.\n#### 18"
 
 
-def recorded(solution: object, n: int = 1, **settings: Any) -> list[cf.Trace]:
+def recorded(solution: object, n: int = 1, **settings: str) -> list[cf.Trace]:
     teacher = registered("teacher_recorded", "register_teachers")["recorded"](**settings)
     return list(teacher.generate([cf.Prompt("p1", "gsm8k", (), "18", {"solution": solution})], n=n, seed=1))
 
@@ -135,24 +135,13 @@ def test_a_recorded_solution_is_split_at_its_mark_and_freed_of_annotations() -> 
         ("#### 18", {}, "is not reasoning"),
         (JANET, {"drop": "<<("}, "drop: '<<\\(' is not a regular expression"),
         (JANET, {"answer_mark": ""}, "answer_mark is empty"),
-        (JANET, {"terse_fraction": 1.5}, "terse_fraction is 1.5"),
     ],
 )
 def test_what_recorded_cannot_use_is_an_error(
-    solution: object, settings: dict[str, Any], complaint: str
+    solution: object, settings: dict[str, str], complaint: str
 ) -> None:
     with pytest.raises(cf.ChainForgeError, match=complaint):
         recorded(solution, **settings)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
-def test_recorded_is_terse_as_often_as_it_is_asked_to_be_and_right_all_the_same(fraction: float) -> None:
-    prompts = [cf.Prompt(f"p{i}", "gsm8k", (), "18", {"solution": JANET}) for i in range(400)]
-    teacher = registered("teacher_recorded", "register_teachers")["recorded"](terse_fraction=fraction)
-    traces = list(teacher.generate(prompts, n=1, seed=1))
-    assert traces == list(teacher.generate(prompts, n=1, seed=1))
-    assert {trace.content for trace in traces} == {"18"}
-    assert abs(sum(trace.reasoning == "Quick." for trace in traces) / 400 - fraction) < 0.1
 
 
 def test_recorded_has_no_second_solution() -> None:
