@@ -4,7 +4,9 @@ What else lies beside it is never followed and never removed: a partial output h
 of its process. Those of a process that was killed are removed with the next one.
 """
 
+import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -41,6 +43,21 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     with _partial(path) as partial:
         with partial.open("x", encoding="utf-8", errors="replace", newline="\n") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+
+@contextmanager
+def whole_packed_file(path: Path) -> Iterator[TextIO]:
+    """`whole_file` for ASCII text that is packed by gzip: the same text is the same bytes, at any time."""
+    with _partial(path) as partial:
+        with partial.open("xb") as file:
+            with (
+                gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed,
+                io.TextIOWrapper(packed, encoding="ascii", newline="\n") as text,
+            ):
+                yield text
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
