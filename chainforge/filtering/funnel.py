@@ -34,7 +34,7 @@ REASONS: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class Funnel:
-    """Counts by reason, in the order of the tests; `gone` has every item that was dropped, with its reason."""
+    """Counts by reason, in the order of the tests; `gone` has every dropped item with its reason."""
 
     dropped: Counter[str] = field(default_factory=Counter)
     kept: int = 0

@@ -1,7 +1,7 @@
 """What a step sampled, kept in logs/ where `runtime.keep_completions` says so: nothing of it is a result.
 
-A file is written whole or not at all, by the first process. GRPO writes one per RL step: one that is done again
-after a kill replaces its file, so nothing is there twice, and no more than one rollout is in memory.
+A file is written whole or not at all, by the first process. GRPO writes one per RL step: one that is done
+again after a kill replaces its file, so nothing is there twice, and no more than one rollout is in memory.
 """
 
 import json
