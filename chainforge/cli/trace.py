@@ -36,7 +36,7 @@ def trace(prompt_id: str | None, find: str | None, full: bool, as_json: bool) ->
             'chainforge trace ID, or: chainforge trace --find "12 + 7"',
         )
     found = with_id(prompt_id) if prompt_id is not None else with_text(find or "")
-    sought = f"whose id has {prompt_id!r} in it" if prompt_id is not None else f"with {find!r} in its text"
+    sought = f"that {prompt_id!r} names" if prompt_id is not None else f"with {find!r} in its text"
     if not found:
         raise ChainForgeError(
             f"there is no problem {sought}", "ids are in data/prompts/; --find TEXT looks for what is asked"

@@ -7,7 +7,7 @@ from pathlib import Path
 from chainforge.errors import ChainForgeError
 from chainforge.jsonl import read_records
 from chainforge.project.graph import outputs, read_graph
-from chainforge.records import Prompt, plain, plain_text
+from chainforge.records import Prompt, plain_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,12 @@ def with_id(text: str) -> dict[str, list[Problem]]:
 
 
 def with_text(text: str) -> dict[str, list[Problem]]:
-    """The problems in whose conversation this stands, by id; case and white space do not matter."""
-    return _by_id(p for p in read_problems() if plain(text) in plain_text(p.prompt))
+    """The problems in whose conversation this stands, by id, whatever the case and spaces: 12 + 7 is 12+7."""
+    return _by_id(p for p in read_problems() if _packed(text) in _packed(plain_text(p.prompt)))
+
+
+def _packed(text: str) -> str:
+    return "".join(text.casefold().split())
 
 
 def _by_id(problems: Iterator[Problem]) -> dict[str, list[Problem]]:

@@ -28,12 +28,12 @@ def of_grpo(step: GraphStep, prompt_id: str, reward: str) -> Facts | None:
     if not (Path("plots") / f"{file_name(step.name)}.csv").is_file() and not has_completions(step):
         return None  # has not run
     settings = settings_of(GrpoSettings, step.name)
+    if not is_in(prompt_id, (settings.prompts, None), (settings.extra_prompts, None)):
+        return None
     rows, missing = kept_rows(step, prompt_id, reward)
     drawn = drawn_in(step.name, prompt_id, settings)
     if rows:
         drawn = sorted({row["iteration"] for row in rows} | set(drawn or ()))
-    if drawn == [] and prompt_id not in ids_of(settings.prompts, settings.extra_prompts):
-        return None
     return {"drawn": drawn, "rl_steps": settings.num_rl_steps, "missing": missing, "completions": rows}
 
 
@@ -52,28 +52,31 @@ def drawn_in(step: str, prompt_id: str, settings: GrpoSettings) -> list[int] | N
     ]
 
 
-def ids_of(*files: Path | None) -> set[str]:
-    """The ids of the prompts in these files."""
-    return {prompt.id for file in files if file for prompt in read_records(file, Prompt)}
+def is_in(prompt_id: str, *files: tuple[Path | None, int | None]) -> bool:
+    """Whether one of the files has the prompt among its first so many, or among all."""
+    return any(
+        most is None or line <= most
+        for file, most in files
+        if file
+        for line, _ in rows_about(file, prompt_id)
+    )
 
 
 def of_sampling(step: GraphStep, prompt_id: str, reward: str) -> Facts | None:
     """The examples that were made of samples, and all samples where they were kept."""
     settings = settings_of(SampleSettings, step.name)
+    own, extra = (
+        (settings.prompts, settings.max_prompts),
+        (settings.extra_prompts, settings.extra_max_prompts),
+    )
+    if not settings.output.is_file() or not is_in(prompt_id, own, extra):
+        return None
     accepted = [
         {"file": str(settings.output), "line": line, "response": row["response"]}
         for line, row in rows_about(settings.output, prompt_id)
     ]
     rows, missing = kept_rows(step, prompt_id, reward)
-    if not settings.output.is_file() or not (accepted or rows or was_asked(settings, prompt_id)):
-        return None
     return {"accepted": accepted, "samples": settings.samples, "missing": missing, "completions": rows}
-
-
-def was_asked(settings: SampleSettings, prompt_id: str) -> bool:
-    """Whether the problem is one of those that the step samples."""
-    files = ((settings.prompts, settings.max_prompts), (settings.extra_prompts, settings.extra_max_prompts))
-    return any(p.id == prompt_id for file, most in files if file for p in read_records(file, Prompt, most))
 
 
 def kept_rows(step: GraphStep, prompt_id: str, reward: str) -> tuple[list[Facts], str | None]:

@@ -105,7 +105,7 @@ def _filter(step: Facts, paper: Paper) -> Iterator[str]:
 
 def _training(step: Facts, paper: Paper) -> Iterator[str]:
     words = {
-        "trained": f"trained on, {step['epochs']:g} epochs",
+        "trained": f"trained on, {step['epochs']:g} epoch{'s' * (step['epochs'] != 1)}",
         "held out": "held out for the evaluation loss",
         "unknown": "trained on, held out or too long: only the tokenizer could tell",
     }
