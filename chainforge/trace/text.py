@@ -1,38 +1,14 @@
 """A problem's way as text for a terminal: a section per step, long texts in one line but for --full."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import groupby
-from textwrap import fill
 from typing import Any
+
+from chainforge.trace.paper import Paper
 
 Facts = Mapping[str, Any]
 LAST = 3  # RL steps whose completions are shown, unless all is asked for
 MARKS = {True: "✓", False: "✗", None: "·"}
-
-
-@dataclass(frozen=True, slots=True)
-class Paper:
-    """How wide, and whether texts are shown whole."""
-
-    width: int
-    full: bool
-
-    def text(self, label: str, text: str, indent: int = 4) -> str:
-        """A labelled text: in one line, cut where it does not fit; or whole, with its own lines."""
-        start = " " * indent + (f"{label}  " if label else "")
-        if self.full:
-            return start + ("\n" + " " * (indent + 2)).join(text.splitlines() or [""])
-        line = " ".join(text.split())
-        room = max(8, self.width - len(start))
-        return start + (line if len(line) <= room else line[: room - 1] + "…")
-
-    def prose(self, text: str, indent: int = 2) -> str:
-        """Sentences, broken at the width."""
-        space = " " * indent
-        return fill(
-            text, self.width, initial_indent=space, subsequent_indent=space + "  ", break_long_words=False
-        )
 
 
 def as_text(facts: Facts, *, width: int = 80, full: bool = False) -> str:
