@@ -4,7 +4,9 @@ What else lies beside it is never followed and never removed: a partial output h
 of its process. Those of a process that was killed are removed with the next one.
 """
 
+import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -44,6 +46,26 @@ def whole_file(path: Path) -> Iterator[TextIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+
+
+@contextmanager
+def whole_path(path: Path) -> Iterator[Path]:
+    """Yield a new name beside `path`. What is written there replaces `path` when the block ends well."""
+    with _partial(path) as partial:
+        yield partial
+        os.replace(partial, path)
+
+
+@contextmanager
+def whole_packed_file(path: Path) -> Iterator[TextIO]:
+    """`whole_file` for ASCII text that is packed by gzip: the same text is the same bytes, at any time."""
+    with (
+        whole_path(path) as partial,
+        partial.open("xb") as file,
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="ascii", newline="\n") as text,
+    ):
+        yield text
 
 
 def write_text(path: Path, text: str) -> None:

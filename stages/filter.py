@@ -5,13 +5,14 @@ from chainforge.errors import ChainForgeError
 from chainforge.filtering.card.read_calls import read_calls
 from chainforge.filtering.card.write import DataSet, data_card
 from chainforge.filtering.contamination import Benchmarks
+from chainforge.filtering.decisions import decisions_file, write_decisions
 from chainforge.jsonl import read_records, write_records
 from chainforge.loops.filter import select_traces
 from chainforge.outputs import write_text
 from chainforge.project.graph import dependencies, step_of
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Prompt, Trace
-from chainforge.run.step import reward_log
+from chainforge.run.step import LOGS, reward_log
 from chainforge.wiring import make_scorer
 
 
@@ -32,6 +33,7 @@ def main(run: Run[FilterSettings]) -> None:
     evaluation = {str(path): read_records(path, Prompt) for path in settings.decontaminate}
     benchmarks = Benchmarks.of(evaluation.values(), settings.decontaminate_words)
     examples, funnel = select_traces(traces, prompts, scorer, settings, benchmarks)
+    write_decisions(traces, funnel, decisions_file(LOGS, step.file_name))
     if not examples:
         raise ChainForgeError(
             f"no trace was accepted: {funnel.counts}", "look at the traces, then at filter.reward"

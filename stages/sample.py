@@ -7,13 +7,14 @@ from functools import partial
 from chainforge.config.sample import SampleSettings
 from chainforge.errors import ChainForgeError
 from chainforge.jsonl import read_records, write_records
-from chainforge.loops.rejection import accept
+from chainforge.loops.rejection import accept, choose
 from chainforge.loops.scored_batches import sample_and_score
 from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Completion, Prompt
 from chainforge.rollout.complete import batch_size, complete, longest_sequence
 from chainforge.rollout.open_engine import device_of_checkpoint, open_engine
+from chainforge.run.kept_completions import keep_samples
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -40,6 +41,7 @@ def main(run: Run[SampleSettings]) -> None:
     with open_work(run.inputs, step.runtime) as work, closing(begin(policy, step)) as engine:
         size = batch_size(engine, settings.samples)
         groups = sample_and_score(prompts, sample, size, scorer, work.journal("groups"), work, step.name)
+        keep_samples(groups, lambda group: choose(group, settings)[0], step)
         examples, counts = accept(groups, settings)
         if not examples:
             raise ChainForgeError(

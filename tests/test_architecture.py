@@ -74,6 +74,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": FLOOR | {"filtering", "run"},
     "rollout": FLOOR | {"learner", "memory", "models", "run"},
     "loops": FLOOR | WALLS - {"report"} | {"filtering", "teachers"},
+    "completions": FLOOR | {"project.graph", "report", "run"},
+    "trace": FLOOR | {"completions", "filtering", "loops", "project.graph", "report", "run", "teachers"},
     "plugins": FLOOR,
     "project": set(),
     "project.stanzas": FLOOR,
@@ -108,6 +110,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {f"project.{name}" for name in ("lock", "lock_diff", "lock_entry", "profiles")}
     | {
         "__version__",
+        "completions",
         "learner",
         "loops",
         "mock_teacher",
@@ -118,6 +121,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "rollout",
         "run",
         "teachers",
+        "trace",
     }
     | {"testing", "wiring"},
 }

@@ -8,6 +8,7 @@ from chainforge import __version__
 from chainforge.cli.chance import chance
 from chainforge.cli.collect import collect
 from chainforge.cli.compare import compare
+from chainforge.cli.completions import completions
 from chainforge.cli.evaluate import evaluate
 from chainforge.cli.experiments import experiments
 from chainforge.cli.gc import gc
@@ -21,6 +22,7 @@ from chainforge.cli.repro import repro
 from chainforge.cli.results import results, settings
 from chainforge.cli.seeds import seeds
 from chainforge.cli.timings import timings
+from chainforge.cli.trace import trace
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,6 +53,8 @@ for command in (
     seeds,
     compare,
     chance,
+    trace,
+    completions,
     gc,
     memory,
     timings,

@@ -62,6 +62,14 @@ def collecting_steps() -> Iterable[str]:
     return (step.name for step in read_graph().values() if step.verb == "collect")
 
 
+def sampling_steps() -> Iterable[str]:
+    """The steps whose completions can be there."""
+    from chainforge.completions.rows import KINDS
+    from chainforge.project.graph import read_graph
+
+    return (step.name for step in read_graph().values() if step.verb in KINDS)
+
+
 def checkpoint_names() -> Iterable[str]:
     """Those that the settings evaluate, the base model among them."""
     from chainforge.config.loading import read_params

@@ -49,6 +49,9 @@ class RuntimeSettings(Settings):
     """Seconds one call of a reward may take before the run stops."""
     save_every_s: SecondsOr0 = 60.0
     """Seconds between saves of a step under way: the most work that a kill can lose."""
+    keep_completions: bool = False
+    """true: what GRPO and rejection sampling sample is kept in logs/completions/, to trace a problem
+    (`chainforge trace`) and to search (`chainforge completions view`): docs/lineage.md."""
     locked: bool = False
     """true: stop where plugins.lock.json is not the committed one, instead of rewriting it."""
 

@@ -34,10 +34,11 @@ REASONS: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class Funnel:
-    """Counts by reason, in the order of the tests."""
+    """Counts by reason, in the order of the tests; `gone` has every dropped item with its reason."""
 
     dropped: Counter[str] = field(default_factory=Counter)
     kept: int = 0
+    gone: dict[int, tuple[object, str]] = field(default_factory=dict)  # by id(item), which it keeps alive
 
     def sift(self, items: Sequence[T], reasons: Iterable[str | None]) -> list[T]:
         """Those without a reason to be dropped; the others are counted."""
@@ -47,8 +48,13 @@ class Funnel:
                 left.append(item)
             else:
                 self.dropped[reason] += 1
+                self.gone[id(item)] = (item, reason)
         self.kept = len(left)
         return left
+
+    def reason_of(self, item: object) -> str | None:
+        """Why this very item was dropped; None where it was kept."""
+        return self.gone.get(id(item), (item, None))[1]
 
     @property
     def read(self) -> int:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from chainforge.algorithms.selection import select
+from chainforge.algorithms.selection import DropReason, select
 from chainforge.config.sample import SampleSettings
 from chainforge.records import Example, Group
 
@@ -14,13 +14,7 @@ def accept(groups: Iterable[Group], settings: SampleSettings) -> tuple[list[Exam
     examples = []
     read = prompts = without = 0
     for group in groups:
-        kept, dropped = select(
-            [score.total for score in group.scores],
-            [completion.text for completion in group.completions],
-            min_reward=settings.min_reward,
-            keep=settings.keep_per_prompt,
-            policy=settings.policy,
-        )
+        kept, dropped = choose(group, settings)
         reasons.update(dropped)
         read += len(group.completions)
         prompts += 1
@@ -38,3 +32,14 @@ def accept(groups: Iterable[Group], settings: SampleSettings) -> tuple[list[Exam
         "kept": len(examples),
         **counts,
     }
+
+
+def choose(group: Group, settings: SampleSettings) -> tuple[list[int], dict[DropReason, int]]:
+    """Places of the completions to keep, best first, and how many are dropped for each reason."""
+    return select(
+        [score.total for score in group.scores],
+        [completion.text for completion in group.completions],
+        min_reward=settings.min_reward,
+        keep=settings.keep_per_prompt,
+        policy=settings.policy,
+    )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from chainforge.config.sft import SftSettings
+from chainforge.loops.held_out import held_out_places
 from chainforge.models.batch import Tokens
 from chainforge.run.step import Step
 
@@ -12,9 +13,8 @@ POOL = 32  # batches that are cut from one pool of like-length examples
 
 def split(tokens: Sequence[Tokens], settings: SftSettings, step: Step) -> tuple[list[Tokens], list[Tokens]]:
     """(training, held out), the latter at most 500."""
-    order = Random(step.seed("held-out")).sample(range(len(tokens)), len(tokens))
-    count = min(500, round(settings.eval_fraction * len(tokens)), len(tokens) - 1)
-    return [tokens[i] for i in sorted(order[count:])], [tokens[i] for i in sorted(order[:count])]
+    apart = held_out_places(len(tokens), settings.eval_fraction, step)
+    return [t for i, t in enumerate(tokens) if i not in apart], [tokens[i] for i in sorted(apart)]
 
 
 def batches(tokens: Sequence[Tokens], batch_size: int, steps: int, step: Step) -> Iterator[list[Tokens]]:

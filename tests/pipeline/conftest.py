@@ -31,6 +31,7 @@ def make_finished(folder: Path) -> None:
     """Every step is a real one; two of the checkpoints are evaluated."""
     clone = make_clone(folder)
     clone.put("checkpoints", ["qwen_sft_ckpt", "qwen_rl_ckpt_stage2"])
+    clone.put("runtime.keep_completions", True)
     clone.put("report.parents", {"qwen_rl_ckpt_stage2": "qwen_sft_ckpt"})
     clone.commit("two are evaluated")
     steps = clone.repro()

@@ -17,7 +17,7 @@ from small_disk import small_disk
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-OUTPUTS = ("checkpoints", "data", "metrics", "plots", "reports")
+OUTPUTS = ("checkpoints", "data", "metrics", "plots", "reports", "logs/completions")
 LONGER = {
     "collect_cot.teacher": "slow",
     "sft_cold_start.num_epochs": 40.0,
@@ -32,6 +32,7 @@ LONGER = {
     "distill_data.samples": 4,
     "evaluate.samples": 8,
     "runtime.rollout_rows": 4,
+    "runtime.keep_completions": True,
     "checkpoints": ["qwen_rl_ckpt_final"],
     "report.parents": {},
 }

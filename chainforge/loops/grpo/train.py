@@ -16,6 +16,7 @@ from chainforge.loops.grpo.rows import RolloutBuffer, Row, make_rows, mini_batch
 from chainforge.loops.grpo.update import add_logprobs, update
 from chainforge.loops.grpo.watch import Watch
 from chainforge.rollout.engine import Engine
+from chainforge.run.kept_completions import keep_rollout
 from chainforge.run.metrics import StepTable
 from chainforge.run.progress import progress
 from chainforge.run.step import Step
@@ -63,6 +64,7 @@ def train(
             applied = check_rewards(groups, scorer.rewards, number, buffer.applied)
             rows = make_rows(learner.tokenizer, groups, settings, step)
             add_logprobs(learner, rows, settings, step)
+            keep_rollout(number, groups, [row.advantage for row in rows], step)
             buffer.fill(number, rows, rollout_metrics(groups, settings.rewards) | seen, drawn, applied)
             work.safe_point()
         for part in islice(parts_of(buffer.rows, settings), len(buffer.updates), None):
