@@ -8,51 +8,44 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby, product
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLE = "…"
-BASES = {"ChainForgeError", "Impossible"}
 # What makes an error out of its arguments, and the two texts that come of them; {0} is the first argument.
 MAKERS = {
     "NotFinite": ("{0} is …", "lower the learning rate, or max_grad_norm"),
-    "OtherFailed": ("rank … failed: …", "look for the message of that rank above; run the same command again"),
+    "OtherFailed": (
+        "rank … failed: …",
+        "look for the message of that rank above; run the same command again",
+    ),
     "unknown": ("there is no {0} called '…'", "did you mean '…'? known: …"),
     "enough_memory": ("there is not enough memory for {0}", "{1}"),
-    "ServerFailed": ("{0}", "{1}"),
-    "CollectionStopped": ("{1}", "{0}, then run the same command again: no answer is asked or paid for twice"),
+    "CollectionStopped": (
+        "{1}",
+        "{0}, then run the same command again: no answer is asked or paid for twice",
+    ),
+    **dict.fromkeys(("ChainForgeError", "Impossible", "ServerFailed"), ("{0}", "{1}")),
 }
+WITH_FIX = {"CallFailed": ("{0}", "{1}"), "Stopped": ("{0}", "{1}")}  # others have these names, and no fix
 STOPS = ROOT / "chainforge/teachers/stops.py"  # CollectionStopped takes what to do from the table there
-AREAS = {
-    "judge": "Rewards while they run",
-    "jsonl": "Files of records",
-    "memory": "Memory",
-    "outputs": "Outputs",
-    "response": "Reading answers",
-    "reward_options": "Plugins",
-    "wiring": "Plugins",
-    "algorithms": "Losses and selection",
-    "answer": "Reading answers",
+AREAS = {  # the others are called as their folders are
     "cli": "Commands",
     "config": "Settings",
-    "filtering": "The filter",
+    "jsonl": "Files of records",
     "learner": "Training",
     "loops": "The loops of the steps",
-    "mock_teacher": "The mock teacher",
     "models": "Models and checkpoints",
-    "plugins": "Plugins",
     "pretrained": "Models from folders and from the hub",
     "problems": "Prompts and data sets",
     "project": "The graph, the lock and what is checked before a run",
     "providers": "APIs",
-    "report": "The report",
+    "reward_options": "Plugins",
     "rollout": "Sampling",
     "run": "Running, stopping and going on",
-    "sandbox": "The sandbox",
-    "scoring": "Rewards while they run",
     "teachers": "Collecting",
-    "testing": "The contracts of plugins",
 }
 
 
@@ -72,14 +65,13 @@ class Module:
     def __init__(self, path: Path) -> None:
         self.tree = ast.parse(path.read_text(encoding="utf-8"))
         self.scopes: dict[ast.AST, dict[str, list[ast.expr]]] = {}
-        self._walk(self.tree, {})
+        self._walk(self.tree, assigned(self.tree))
 
     def _walk(self, node: ast.AST, names: dict[str, list[ast.expr]]) -> None:
         self.scopes[node] = names
         for child in ast.iter_child_nodes(node):
             inner = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-            scope = names | assigned(child) if inner else names
-            self._walk(child, scope)
+            self._walk(child, names | assigned(child) if inner else names)
 
     def texts(self, node: ast.expr, depth: int = 0) -> list[str]:
         """What an expression can say. A name is followed to what was assigned to it, a few steps far."""
@@ -95,7 +87,7 @@ class Module:
             both = product(self.texts(node.left, depth), self.texts(node.right, depth))
             return [left + right for left, right in both]
         if isinstance(node, ast.Name) and depth < 3:
-            values = self.scopes[node].get(node.id) or assigned(self.tree).get(node.id, [])
+            values = self.scopes[node].get(node.id, [])
             return [text for value in values for text in self.texts(value, depth + 1)] or [HOLE]
         return [HOLE]
 
@@ -111,6 +103,7 @@ def assigned(scope: ast.AST) -> dict[str, list[ast.expr]]:
     return dict(found)
 
 
+@cache
 def problems(root: Path = ROOT) -> list[Problem]:
     """Those of the whole code. An error that only hands on another's text is listed where that is made."""
     found = set()
@@ -136,11 +129,8 @@ def messages(module: Module) -> Iterator[tuple[str, str]]:
             continue
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         arguments = [value for value in node.args if not isinstance(value, ast.Starred)]
-        if name in MAKERS and arguments:
-            patterns = MAKERS[name]
-        elif name in BASES | {"CallFailed", "Stopped"} and len(arguments) > 1:
-            patterns = ("{0}", "{1}")
-        else:
+        patterns = MAKERS.get(name) or (WITH_FIX.get(name) if len(arguments) > 1 else None)
+        if not patterns or not arguments:
             continue
         texts = [module.texts(value) for value in arguments[:2]]
         if name == "CollectionStopped":
@@ -182,17 +172,12 @@ def as_code(text: str) -> str:
 
 def page() -> str:
     """The whole page."""
-    found = problems()
+    found = sorted(problems(), key=lambda problem: (problem.area.startswith("Plugin file"), problem))
     lines = [HEAD.format(count=len(found), script=Path(__file__).name)]
-    titles: dict[str, list[Problem]] = {}
-    for problem in found:
-        titles.setdefault(problem.area, []).append(problem)
-    for title in sorted(titles, key=lambda title: (title.startswith("Plugin file"), title)):
+    for title, those in groupby(found, key=lambda problem: problem.area):
         lines.append(f"## {title}\n")
-        for text, same in groupby(titles[title], key=lambda problem: problem.problem):
-            lines.append(f"#### {as_code(text)}\n")
-            lines += [f"- {fix_of(problem)}" for problem in same]
-            lines.append("")
+        for text, same in groupby(those, key=lambda problem: problem.problem):
+            lines += [f"#### {as_code(text)}\n", *(f"- {fix_of(problem)}" for problem in same), ""]
     return "\n".join(lines[:-1]) + "\n"
 
 
@@ -205,10 +190,11 @@ def fix_of(problem: Problem) -> str:
 HEAD = """\
 # Every error message
 
-What ChainForge itself can say, {count} messages, by the part of the code that says them, each with the fix that it
-prints after `->`, and the file that says it. `…` stands for what only a run knows: a name, a number, a path. Search for
-a few words of your message. Messages of DVC are in [experiments.md](experiments.md#what-dvcs-message-means); what happens most
-often is in [troubleshooting.md](troubleshooting.md).
+What ChainForge itself can say, {count} messages, by the part of the code that says them, each with the fix
+that it prints after `->`, and the file that says it. `…` stands for what only a run knows: a name, a number,
+a path. Search for a few words of your message. Messages of DVC are in
+[experiments.md](experiments.md#what-dvcs-message-means); what happens most often is in
+[troubleshooting.md](troubleshooting.md).
 
 This page is made from the code by `python docs/{script} > docs/errors.md`.
 """

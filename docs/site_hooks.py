@@ -1,4 +1,4 @@
-"""What `make docs` does beyond Markdown: pages of the folder above, and links to files that the site lacks."""
+"""What `make docs` does beyond Markdown: pages of the folder above, links to files that the site lacks."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ COMING = {"doctor.md", "watch.md", "own-project.md", "using-a-model.md", "lineag
 LINK = re.compile(r"\[([^\]\n]+)\]\(([^)\s]+)\)")
 # A browser would have to fetch the program that draws it.
 MERMAID = re.compile(r"^```mermaid\n.*?^```", re.MULTILINE | re.DOTALL)
-DRAWN = "The picture is in README.md, where a forge draws it. [Architecture](docs/architecture.md#the-graph) has a table."
+DRAWN = "A forge draws it from README.md; [Architecture](docs/architecture.md#the-graph) has a table."
 # What the theme would have a browser fetch in order to search in a site that is opened from a file, and ours.
 FETCHED, OURS = "https://unpkg.com/iframe-worker/shim", "search-from-files.js"
 FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
