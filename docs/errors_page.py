@@ -37,12 +37,10 @@ AREAS = {  # the others are called as their folders are
     "jsonl": "Files of records",
     "learner": "Training",
     "loops": "The loops of the steps",
-    "models": "Models and checkpoints",
     "pretrained": "Models from folders and from the hub",
     "problems": "Prompts and data sets",
     "project": "The graph, the lock and what is checked before a run",
     "providers": "APIs",
-    "reward_options": "Plugins",
     "rollout": "Sampling",
     "run": "Running, stopping and going on",
     "teachers": "Collecting",
@@ -116,10 +114,9 @@ def problems(root: Path = ROOT) -> list[Problem]:
 
 def stop_fixes() -> dict[str, str]:
     """What to do about each cause for which a collection stops."""
-    for node in ast.parse(STOPS.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "STOPS" and node.value:
-            return {cause: fix for cause, (_, fix) in ast.literal_eval(node.value).items()}
-    raise LookupError(f"{STOPS} has no table STOPS")
+    nodes = ast.parse(STOPS.read_text(encoding="utf-8")).body
+    (table,) = [n.value for n in nodes if isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == "STOPS"]
+    return {cause: fix for cause, (_, fix) in ast.literal_eval(table or "{}").items()}
 
 
 def messages(module: Module) -> Iterator[tuple[str, str]]:

@@ -33,7 +33,9 @@ def without_missing(nav: list[Any], docs: Path) -> list[Any]:
     kept = []
     for entry in nav:
         if isinstance(entry, dict):
-            kept.append({title: without_missing(pages, docs) for title, pages in entry.items()})
+            ((title, value),) = entry.items()
+            pages = without_missing(value if isinstance(value, list) else [value], docs)
+            kept += [{title: pages if isinstance(value, list) else value}] if pages else []
         elif entry not in COMING or (docs / entry).exists():
             kept.append(entry)
     return kept

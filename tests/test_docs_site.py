@@ -102,8 +102,8 @@ def test_a_link_leads_to_the_same_place_on_the_site(above: bool, link: str, expe
 @needs_mkdocs
 def test_a_page_that_is_not_there_yet_has_its_place_kept(tmp_path: Path) -> None:
     hooks, (coming, *_) = load_hooks(), sorted(COMING)
-    nav = [{"A": ["index.md", coming]}, "nowhere.md"]
-    assert hooks.without_missing(nav, tmp_path) == [{"A": ["index.md"]}, "nowhere.md"]
+    nav = [{"A": ["index.md", coming]}, {"B": "x.md"}, {"C": coming}, "nowhere.md"]
+    assert hooks.without_missing(nav, tmp_path) == [{"A": ["index.md"]}, {"B": "x.md"}, "nowhere.md"]
     (tmp_path / coming).touch()
     assert hooks.without_missing(nav, tmp_path) == nav
 
@@ -133,6 +133,15 @@ def test_no_page_of_the_site_has_anything_fetched_from_outside(site: Path) -> No
         assert not re.search(r"url\(['\"]?(?:https?:)?//|@import", style.read_text(encoding="utf-8")), (
             style.name
         )
+
+
+@needs_mkdocs
+@pytest.mark.slow
+def test_the_navigation_of_the_site_leads_to_every_page(site: Path) -> None:
+    text = (site / "index.html").read_text(encoding="utf-8")
+    linked = set(re.findall(r'href="([\w-]+)\.html" class="md-nav__link', text))
+    assert linked | {"index"} == {path.stem for path in site.glob("*.html")} - {"404"}
+    assert not re.search(r">\s*None\s*<", text)
 
 
 @needs_mkdocs
