@@ -35,7 +35,7 @@ GSM8K ?=
 DRY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test test-all test-quick check-gpu pins lint fix results exp-show clean bench bench-sft bench-techniques bench-before bench-vllm reproduce
+.PHONY: help run setup setup-dev test test-all test-quick check-gpu pins lint fix results exp-show clean docs bench bench-sft bench-techniques bench-before bench-vllm reproduce
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -75,6 +75,9 @@ results: ## The table of the last run
 
 exp-show: ## Experiments, with readable columns
 	@$(BIN)/chainforge experiments
+
+docs: $(VENV)/.docs-ready ## The pages of docs/ as a site: site/index.html, which needs no server and no network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "the docs: $(CURDIR)/site/index.html"
 
 bench: setup $(if $(filter .bench/%,$(BENCH_TRL_PYTHON)),.bench/trl/.ready) ## One GRPO step against TRL's, in turns
 	$(BIN)/python benchmarks/grpo.py a c d $(if $(SMOLLM2),b --smollm2 $(SMOLLM2)) --trl $(BENCH_TRL_PYTHON) $(BENCH_ARGS)
@@ -129,6 +132,11 @@ $(VENV)/.dev-ready: $(VENV)/.run-ready
 
 $(VENV)/.reproduce-ready: $(VENV)/.run-ready .dvc/config
 	$(PIP) $(PIP_ARGS) -c $(VENV)/constraints.txt -e '.[lora,hub]'
+	@touch $@
+
+$(VENV)/.docs-ready: $(VENV)/constraints.txt pyproject.toml
+	$(PIP) $(PIP_ARGS) -c $(VENV)/constraints.txt \
+	  $$(sed -n '/^docs = /,/^]/s/^ *"\([^"]*\)".*/\1/p' pyproject.toml)
 	@touch $@
 
 .bench/trl/.ready: $(VENV)/constraints.txt
