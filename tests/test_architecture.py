@@ -68,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run": FLOOR | {"memory"},
     "sandbox": GROUND,
     "scoring": FLOOR,
+    "watching": FLOOR | {"run"},
     "teachers": FLOOR | {"run"},
     "mock_teacher": FLOOR,
     "filtering": FLOOR,
@@ -118,6 +119,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "rollout",
         "run",
         "teachers",
+        "watching",
     }
     | {"testing", "wiring"},
 }

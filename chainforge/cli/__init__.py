@@ -21,6 +21,7 @@ from chainforge.cli.repro import repro
 from chainforge.cli.results import results, settings
 from chainforge.cli.seeds import seeds
 from chainforge.cli.timings import timings
+from chainforge.cli.watch import watch
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,6 +55,7 @@ for command in (
     gc,
     memory,
     timings,
+    watch,
     settings,
     mock_teacher,
 ):

@@ -10,6 +10,8 @@ from chainforge.config.vllm import VllmSettings
 from chainforge.errors import ChainForgeError
 from chainforge.response import PRESETS
 
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")  # names of accelerate, and of packages
+
 
 class RunSettings(Settings):
     """What every step shares (section `run`)."""
@@ -49,6 +51,8 @@ class RuntimeSettings(Settings):
     """Seconds one call of a reward may take before the run stops."""
     save_every_s: SecondsOr0 = 60.0
     """Seconds between saves of a step under way: the most work that a kill can lose."""
+    trackers: list[Annotated[str, OneOf(TRACKERS)]] = Field(default_factory=list)
+    """Where each row of a training step goes as well: docs/watch.md. Keys stay in the environment."""
     locked: bool = False
     """true: stop where plugins.lock.json is not the committed one, instead of rewriting it."""
 
