@@ -49,7 +49,7 @@ class Step:
     ) -> StepTable:
         """A row per optimizer step, live in logs/. Only the first process keeps it.
 
-        The trackers of `runtime.trackers` get each row, and `settings`; the resume `folder` remembers what they had.
+        The trackers of `runtime.trackers` get each row, and `settings`; `folder` is the resume folder.
         """
         if not self.world.is_first:
             return StepTable(Path(os.devnull), columns)

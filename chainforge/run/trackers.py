@@ -32,7 +32,7 @@ class Trackers:
     def __init__(
         self, names: Sequence[str], step: str, config: Mapping[str, Any], folder: Path | None = None
     ) -> None:
-        """`folder` is the step's resume folder: there the next process finds what was sent, and to which run."""
+        """`folder` is the step's resume folder: what was sent, and to which run, is kept there."""
         self._step, self._config = step, config
         self._memory = folder / MEMORY if folder else None
         before = _read(self._memory)
@@ -72,6 +72,8 @@ class Trackers:
         folder = Path(os.environ.get("DVC_ROOT", ".")).resolve() / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         place, options = choices(name, folder, self._run, self._step, number, self._ids.get(name))
+        if name == "trackio":
+            options["config"] = dict(self._config)  # one that comes later it does not keep
         tracker = LOGGER_TYPE_TO_CLASS[name](*place, **options)
         tracker.start()
         if name == "mlflow":
@@ -104,8 +106,8 @@ def choices(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What accelerate's class of that name is made with.
 
-    Everything stays in `folder`, unless the tracker's own variables say otherwise. `known` is the tracker's own
-    name of the run, where an earlier process began it.
+    What it writes lies in `folder`, unless its own variables say otherwise. `known` is its own name of the
+    run, where an earlier process began it.
     """
     if name == "tensorboard":
         return (run, folder / name), {"purge_step": number}
@@ -120,7 +122,7 @@ def choices(
     if name == "mlflow":
         os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         return (PROJECT, (folder / "mlflow").as_uri()), {"run_id": known, "run_name": run}
-    return (PROJECT,), {"name": run, "resume": "allow"}
+    return (PROJECT,), {"name": run, "resume": "allow", "auto_log_cpu": False, "auto_log_gpu": False}
 
 
 def begin_accelerate() -> None:

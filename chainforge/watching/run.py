@@ -108,13 +108,12 @@ def _see(logs: Path, name: str, reader: Reader, now: float) -> StepSeen:
         )
     if began_at > ended_at:
         state = RUNNING if _is_alive(owner, began_at, seen_at, now) else STOPPED
-    elif (
-        ended_at
-        or (metrics / f"{base}.json").is_file()
-        or (plots / f"{base}.csv").is_file()
-        or score is not None
-    ):
+    elif ended_at:
         state = DONE
+    elif seen_at:  # a copy without locks/
+        state = RUNNING if now - seen_at < SILENT_S else STOPPED
+    elif score is not None or (metrics / f"{base}.json").is_file() or (plots / f"{base}.csv").is_file():
+        state = DONE  # it came from DVC's cache, or logs/ was removed
     else:
         state = WAITING
     return StepSeen(name, state, seen_at, number_of(said.get("wall_s")) if state == DONE else None, score)
