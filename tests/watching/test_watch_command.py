@@ -75,7 +75,7 @@ def test_one_frame_shows_the_run_and_changes_nothing(logs: Path) -> None:
     assert (told["step"], told["done"], told["total"], told["last"]["reward"]) == (
         "grpo_reasoning",
         7,
-        9,
+        7,
         1.0,
     )
     assert snapshot(logs.parent) == before
