@@ -68,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run": FLOOR | {"memory"},
     "sandbox": GROUND,
     "scoring": FLOOR,
+    "watching": FLOOR | {"run"},
     "teachers": FLOOR | {"run"},
     "mock_teacher": FLOOR,
     "filtering": FLOOR,
@@ -122,6 +123,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "run",
         "teachers",
         "trace",
+        "watching",
     }
     | {"testing", "wiring"},
 }

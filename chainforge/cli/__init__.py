@@ -23,6 +23,7 @@ from chainforge.cli.results import results, settings
 from chainforge.cli.seeds import seeds
 from chainforge.cli.timings import timings
 from chainforge.cli.trace import trace
+from chainforge.cli.watch import watch
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,6 +59,7 @@ for command in (
     gc,
     memory,
     timings,
+    watch,
     settings,
     mock_teacher,
 ):

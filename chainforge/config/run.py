@@ -10,6 +10,8 @@ from chainforge.config.vllm import VllmSettings
 from chainforge.errors import ChainForgeError
 from chainforge.response import PRESETS
 
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")  # names of accelerate, and of packages
+
 
 class RunSettings(Settings):
     """What every step shares (section `run`)."""
@@ -52,6 +54,8 @@ class RuntimeSettings(Settings):
     keep_completions: bool = False
     """true: what GRPO and rejection sampling sample is kept in logs/completions/, to trace a problem
     (`chainforge trace`) and to search (`chainforge completions view`): docs/lineage.md."""
+    trackers: list[Annotated[str, OneOf(TRACKERS)]] = Field(default_factory=list)
+    """Where each row of a training step goes as well: docs/watch.md. Keys stay in the environment."""
     locked: bool = False
     """true: stop where plugins.lock.json is not the committed one, instead of rewriting it."""
 

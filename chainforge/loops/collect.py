@@ -43,7 +43,7 @@ def collect(
     left = [prompt for prompt in prompts if not traces[prompt.id]]
     answers = ask(teacher, left, samples, step.seed("teacher"), who)
     total, done = len(prompts) * samples, (len(prompts) - len(left)) * samples
-    for trace in progress(answers, step.name, total=total, initial=done, unit="trace"):
+    for trace in progress(answers, step.name, total=total, initial=done, unit="trace", live=work.live):
         if trace.prompt_id not in traces:
             raise ChainForgeError(f"{who} answered {trace.prompt_id!r}, which nobody asked", MEND)
         its = traces[trace.prompt_id]

@@ -5,6 +5,7 @@ from typing import Any
 
 from chainforge.records import Completion, Group, Prompt, from_json, to_json
 from chainforge.run.journal import Journal
+from chainforge.run.live import Live
 from chainforge.run.progress import progress
 from chainforge.run.stopping import Stopped
 from chainforge.run.work import Work
@@ -26,21 +27,21 @@ def sample_and_score(
     groups = restore(prompts, journal, scorer)
     scoring: Pending | None = None
     batches = [prompts[start : start + batch_size] for start in range(len(groups), len(prompts), batch_size)]
-    for batch in progress(batches, title, unit="batch"):
+    for batch in progress(batches, title, unit="batch", live=work.live):
         before, scoring = scoring, scorer.begin(batch, sample(batch))
-        groups += write_down(before, journal) if before else []
+        groups += write_down(before, journal, work.live) if before else []
         if not scoring.waits:
-            groups, scoring = groups + write_down(scoring, journal), None
+            groups, scoring = groups + write_down(scoring, journal, work.live), None
         try:
             work.safe_point()
         except Stopped:
             if scoring:
-                write_down(scoring, journal)
+                write_down(scoring, journal, work.live)
             raise
-    return groups + (write_down(scoring, journal) if scoring else [])
+    return groups + (write_down(scoring, journal, work.live) if scoring else [])
 
 
-def write_down(scoring: Pending, journal: Journal) -> list[Group]:
+def write_down(scoring: Pending, journal: Journal, live: Live) -> list[Group]:
     """Wait for the scores of a batch, and write its groups into the journal as one row."""
     groups = scoring.result()
     journal.append(
@@ -54,6 +55,7 @@ def write_down(scoring: Pending, journal: Journal) -> list[Group]:
             for group in groups
         ]
     )
+    live.show(groups)
     return groups
 
 

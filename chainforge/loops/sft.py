@@ -70,12 +70,12 @@ def train(
     tokens, too_long = tokenize(learner.tokenizer, examples, settings, prefill)
     training, held_out = split(tokens, settings, step)
     steps = max(1, round(settings.num_epochs * len(training) / settings.batch_size))
-    table = step.table(COLUMNS)
+    table = step.table(COLUMNS, settings, work.folder)
     done = Done()
     learner.begin(steps)
     work.attach(learner=learner, table=table, done=done)
     left = islice(batches(training, settings.batch_size, steps, step), done.steps, None)
-    bar = progress(left, step.name, total=steps, initial=done.steps)
+    bar = progress(left, step.name, total=steps, initial=done.steps, live=work.live)
     for number, batch in enumerate(bar, start=done.steps + 1):
         if answers and answers.due(number, steps):
             given = update(learner, teacher, answers.answer(learner, batch, number), teacher_weight=1.0)
@@ -91,6 +91,7 @@ def train(
             grad_norm=given.grad_norm,
         )
         done.steps, done.loss, done.eval_loss = number, given.loss, eval_loss
+        work.live.count(sum(map(len, batch)))
         work.safe_point()
         bar.set_postfix(loss=f"{given.loss:.3f}", refresh=False)
     summary: dict[str, float | None] = {

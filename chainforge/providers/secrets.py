@@ -49,6 +49,14 @@ def without_key(key: str, said: Any) -> Any:
         return _cross_out(key, shallow(said))
 
 
+def cross_out_keys(text: str) -> str:
+    """A text without the values of variables that are named as keys are, or what looks like one."""
+    for name, value in os.environ.items():
+        if USUAL.search(name):
+            text = without_key(value, text)
+    return LIKE_A_KEY.sub("[key]", text)
+
+
 def _cross_out(key: str, said: Any) -> Any:
     if isinstance(said, str):
         return said.replace(key, "[key]")

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chainforge.outputs import write_text
+from chainforge.run.trackers import Trackers
 
 
 class StepTable:
     """Columns are fixed at the start; an unknown one raises, an absent or non-finite one stays empty."""
 
-    def __init__(self, live: Path, columns: Sequence[str]) -> None:
+    def __init__(self, live: Path, columns: Sequence[str], trackers: Trackers | None = None) -> None:
         live.parent.mkdir(parents=True, exist_ok=True)
-        self._live = live
+        self._live, self._trackers = live, trackers
         self._columns = ("step", *columns)
         live.write_text(self._line({name: name for name in self._columns}), encoding="utf-8")
 
@@ -25,6 +26,8 @@ class StepTable:
         cells = {name: _cell(value) for name, value in values.items()}
         with self._live.open("a", encoding="utf-8", newline="") as file:
             file.write(self._line({"step": str(step), **cells}))
+        if self._trackers:
+            self._trackers.add(step, {name: float(cell) for name, cell in cells.items() if cell})
 
     def state_dict(self) -> dict[str, str]:
         """The rows so far."""
@@ -40,6 +43,8 @@ class StepTable:
     def publish(self, path: Path) -> None:
         """Put the finished table where `dvc plots` reads it."""
         write_text(path, self._live.read_text(encoding="utf-8"))
+        if self._trackers:
+            self._trackers.finish()
 
     def _line(self, cells: dict[str, str]) -> str:
         buffer = io.StringIO()

@@ -7,6 +7,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from chainforge.defuse import defuse
+from chainforge.run.live import Live
 from chainforge.run.world import this_world
 
 T = TypeVar("T")
@@ -21,9 +22,15 @@ def progress(
     initial: int = 0,
     unit: str = "step",
     delay_s: float = 0.0,
+    live: Live | None = None,
 ) -> "tqdm[T]":
-    """Iterate with a progress bar, not shown before `delay_s`; `set_postfix` shows figures beside it."""
-    live = sys.stderr.isatty()
+    """Iterate with a progress bar, not shown before `delay_s`; `set_postfix` shows figures beside it.
+
+    `live` writes down how far it is.
+    """
+    on_terminal = sys.stderr.isatty()
+    if live:
+        items = live.follow(items, title, unit, total, initial)
     return tqdm(
         items,
         title,
@@ -32,10 +39,10 @@ def progress(
         unit=unit,
         delay=delay_s,
         file=sys.stderr,
-        dynamic_ncols=live,
-        mininterval=0.5 if live else LOG_SECONDS,
-        maxinterval=10 if live else LOG_SECONDS,
-        ascii=None if live else " .",
+        dynamic_ncols=on_terminal,
+        mininterval=0.5 if on_terminal else LOG_SECONDS,
+        maxinterval=10 if on_terminal else LOG_SECONDS,
+        ascii=None if on_terminal else " .",
         disable=not this_world().is_first,
     )
 

@@ -10,14 +10,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pydantic import BaseModel
+
 from chainforge.config.loading import load_settings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.outputs import whole_folder, write_json, write_text
 from chainforge.response import TagFormat, tag_format
 from chainforge.run.crash import LOGS as LOGS
+from chainforge.run.live import Live
 from chainforge.run.metrics import StepTable
 from chainforge.run.progress import say
 from chainforge.run.seeds import derive
+from chainforge.run.tracked_settings import tracked_settings
+from chainforge.run.trackers import Trackers
 from chainforge.run.world import World, this_world
 
 
@@ -39,10 +44,20 @@ class Step:
         """A seed for one purpose within this step."""
         return derive(self.settings.seed, self.name, *parts)
 
-    def table(self, columns: Sequence[str]) -> StepTable:
-        """A row per optimizer step, live in logs/. Only the first process keeps it."""
-        live = LOGS / f"{self.file_name}.csv" if self.world.is_first else Path(os.devnull)
-        return StepTable(live, columns)
+    def table(
+        self, columns: Sequence[str], settings: BaseModel | None = None, folder: Path | None = None
+    ) -> StepTable:
+        """A row per optimizer step, live in logs/. Only the first process keeps it.
+
+        The trackers of `runtime.trackers` get each row, and `settings`; `folder` is the resume folder.
+        """
+        if not self.world.is_first:
+            return StepTable(Path(os.devnull), columns)
+        trackers = None
+        if self.runtime.trackers and settings:
+            config = tracked_settings(run=self.settings, settings=settings)
+            trackers = Trackers(self.runtime.trackers, self.name, config, folder)
+        return StepTable(LOGS / f"{self.file_name}.csv", columns, trackers)
 
     def log(self, name: str, value: Any) -> None:
         """Append what a reward of the first process wants to be seen to its log."""
@@ -89,6 +104,11 @@ class Step:
 def file_name(step: str) -> str:
     """distill@student -> distill/student."""
     return step.replace("@", "/")
+
+
+def live_of(step: str) -> Live:
+    """What writes a step's files for `chainforge watch`."""
+    return Live(LOGS / file_name(step))
 
 
 def reward_log(step: str) -> Path:

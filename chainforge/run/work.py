@@ -20,10 +20,11 @@ from chainforge.run.exclusive import exclusive
 from chainforge.run.fingerprint import Inputs, describe_change, differences
 from chainforge.run.finished import FINISHED, INPUTS, discard, sweep
 from chainforge.run.journal import Journal
+from chainforge.run.live import Live
 from chainforge.run.pace import Pace
 from chainforge.run.progress import say
 from chainforge.run.saves import PARTIAL, Saves, remove
-from chainforge.run.step import reward_log
+from chainforge.run.step import live_of, reward_log
 from chainforge.run.stopping import Stopped, Stopping
 from chainforge.run.world import World, this_world
 
@@ -46,7 +47,8 @@ class Work:
     """
 
     def __init__(self, folder: Path | None = None, every_s: float = 0.0, world: World | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
+        self.live = Live()
         self._every_s = every_s
         self._world = world or this_world()
         self._parts: Mapping[str, Stateful] = {}
@@ -57,9 +59,9 @@ class Work:
     def attach(self, **parts: Stateful) -> None:
         """Name the parts of the loop's state. Each is set to the newest save, if there is one."""
         self._parts = parts
-        if not self._folder:
+        if not self.folder:
             return
-        saves = Saves(self._folder, self._world)
+        saves = Saves(self.folder, self._world)
         state = saves.newest(self._state if self._world.size > 1 else dict)
         unfit = None if state is None else _load(parts, state)
         said = self._world.share((saves.taken, unfit))
@@ -67,20 +69,20 @@ class Work:
             raise self._unfit(problem)  # some parts are set by now: only a new process can start afresh
         if any(taken != saves.taken for taken, _ in said):
             raise ChainForgeError(
-                f"not every process could read the same save in {self._folder}",
+                f"not every process could read the same save in {self.folder}",
                 "put the project on a disk that all of them share, then run the same command again",
             )
         if state is not None:
-            say(f"going on from the state in {self._folder}")
+            say(f"going on from the state in {self.folder}")
             self._saved_at = time.monotonic()
 
     def _unfit(self, problem: str) -> ChainForgeError:
-        assert self._folder is not None
-        saves = Saves(self._folder)
+        assert self.folder is not None
+        saves = Saves(self.folder)
         if self._world.is_first:
             saves.set_aside()
         return ChainForgeError(
-            f"the saved state in {self._folder} does not fit this step: its {problem}",
+            f"the saved state in {self.folder} does not fit this step: its {problem}",
             f"it is in {saves.aside} now; run the same command again: the step starts afresh",
         )
 
@@ -96,11 +98,11 @@ class Work:
         reason = next((reason for reason, *_ in said if reason), None)
         _, is_time, count = said[0]
         self._pace.meet_after(count)
-        if self._folder and self._parts and (reason or is_time):
-            Saves(self._folder, self._world).write(self._state())
+        if self.folder and self._parts and (reason or is_time):
+            Saves(self.folder, self._world).write(self._state())
             self._saved_at = time.monotonic()
         if reason:
-            kept = f"; its work is in {self._folder}" if self._folder else ""
+            kept = f"; its work is in {self.folder}" if self.folder else ""
             raise Stopped(f"stopped ({reason}){kept}", "run the same command again to go on from there")
 
     def _state(self) -> dict[str, Any]:
@@ -108,10 +110,10 @@ class Work:
 
     def journal(self, name: str) -> Journal:
         """Rows that are kept one by one, by the first process."""
-        journal = Journal(self._folder and self._folder / f"{name}.jsonl", writes=self._world.is_first)
+        journal = Journal(self.folder and self.folder / f"{name}.jsonl", writes=self._world.is_first)
         self._world.share(None)  # all of them have read it before there are new rows
         if journal.rows:
-            say(f"going on after {len(journal.rows)} rows in {self._folder}/{name}.jsonl")
+            say(f"going on after {len(journal.rows)} rows in {self.folder}/{name}.jsonl")
         return journal
 
 
@@ -141,6 +143,7 @@ def open_work(inputs: Inputs, runtime: RuntimeSettings) -> Iterator[Work]:
             )
         world.once(_take, folder, inputs, held)
         work = Work(folder, runtime.save_every_s, world)
+        work.live = live_of(inputs.step) if world.is_first else work.live
         with work.stopping.listening():
             yield work
         world.share(None)  # none of them has failed, or needs the folder
@@ -158,6 +161,7 @@ def _take(folder: Path, inputs: Inputs, held: ExitStack) -> None:
     if not has_saves(folder):
         _tell_what_changed(inputs, folder)
         reward_log(inputs.step).unlink(missing_ok=True)
+        live_of(inputs.step).clear()
     write_json(folder / INPUTS, asdict(inputs))
 
 

@@ -40,10 +40,8 @@ def train(
     that was under way: its rows are in the buffer, and so is what its first updates gave.
     """
     correction = correction_of(settings, step)
-    table, alarm = (
-        step.table(columns(settings.rewards, corrected=correction is not None, watched=watch is not None)),
-        Alarm(settings, step),
-    )
+    names = columns(settings.rewards, corrected=correction is not None, watched=watch is not None)
+    table, alarm = step.table(names, settings, work.folder), Alarm(settings, step)
     buffer = RolloutBuffer()
     rollout = Rollout(engine, scorer, learner.tokenizer, prompts, settings, step)
     learner.begin(settings.num_rl_steps * settings.num_iterations * settings.mini_batches)
@@ -51,13 +49,14 @@ def train(
     work.attach(learner=learner, table=table, buffer=buffer, ahead=rollout.ahead, **watched)
     first = max(1, buffer.number)
     numbers = range(first, settings.num_rl_steps + 1)
-    bar = progress(numbers, step.name, total=settings.num_rl_steps, initial=first - 1)
+    bar = progress(numbers, step.name, total=settings.num_rl_steps, initial=first - 1, live=work.live)
     for number in bar:
         if number > buffer.number:
             if not rollout.ahead.has(buffer.drawn):
                 engine.update(learner, number)
             seen = watch.look(engine, learner.tokenizer, number) if watch else {}
             groups, drawn = rollout.groups(number, buffer.drawn)
+            work.live.show(groups)
             if settings.max_lag and number < settings.num_rl_steps:
                 engine.update(learner, number + 1)
                 rollout.begin_next(drawn)

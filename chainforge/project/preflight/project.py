@@ -13,6 +13,7 @@ from chainforge.project.preflight.input_files import check_inputs
 from chainforge.project.preflight.names import check_names
 from chainforge.project.preflight.rewards import check_rewards
 from chainforge.project.preflight.texts import check_texts
+from chainforge.project.preflight.trackers import check_trackers
 
 
 def check_project(plugins: Plugins, runtime: RuntimeSettings) -> None:
@@ -25,6 +26,7 @@ def check_project(plugins: Plugins, runtime: RuntimeSettings) -> None:
     check_inputs(graph)
     check_components(graph, plugins)
     check_rewards(graph, plugins)
+    check_trackers(runtime.trackers)
     check_device(runtime.device)
     check_training(graph, runtime.device)
     check_engines(graph, runtime.vllm)
