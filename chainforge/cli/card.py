@@ -1,7 +1,6 @@
 """`chainforge card`: where a checkpoint comes from, what it can do, and how to use it."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +54,8 @@ def card(checkpoint: str, out: Path | None, repo: str | None, licence: str | Non
     show(f"the card: {out}")
 
 
-def gather(
-    folder: Path, repo: str | None, licence: str | None, base: str | None, stale: Sequence[str] | None = None
-) -> "Facts":
-    """All that the card of a checkpoint tells. `stale` is what `why_stale` said, where that is known."""
+def gather(folder: Path, repo: str | None, licence: str | None, base: str | None) -> "Facts":
+    """All that the card of a checkpoint tells."""
     from chainforge.cli.stale import why_stale
     from chainforge.config.loading import read_params
     from chainforge.model_card.lineage import line_of, lineage, read_recorded
@@ -72,7 +69,9 @@ def gather(
     recorded, graph = read_recorded(), read_graph()
     steps = lineage(folder, graph, recorded)
     run = recorded[steps[-1].name]["params"]["params.yaml"]["run"]
-    own = next((file.md5 for file in steps[-1].writes if file.path == folder.as_posix()), "")
+    changed = why_stale([step.name for step in steps])
+    touched = any(line.startswith(f"{steps[-1].name}: {folder} ") for line in changed)  # by hand
+    (own,) = (file.md5 for file in steps[-1].writes if file.path == folder.as_posix())
     form, config = tag_format(run["response_format"]), json.loads((folder / "config.json").read_bytes())
     tokenizer = load_tokenizer(folder)
     plugin = line_of(steps)[1]
@@ -80,7 +79,7 @@ def gather(
     return Facts(
         checkpoint=folder,
         steps=steps,
-        measured=measured(folder.name, own, read_params().get("benches") or {}, recorded),
+        measured=measured(folder.name, "" if touched else own, read_params().get("benches") or {}, recorded),
         run=run,
         form=form,
         prefill=form.prefill if opening_is_missing(tokenizer, opening(tokenizer, form)) else "",
@@ -92,7 +91,7 @@ def gather(
         licence=licence,
         base=base or hub_name(plugin),
         base_licence=licence_of(model) if model else None,
-        changed=why_stale([step.name for step in steps]) if stale is None else stale,
+        changed=changed,
     )
 
 

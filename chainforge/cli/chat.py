@@ -80,7 +80,9 @@ def chat(
     elif sys.stdin.isatty() and sys.stdout.isatty():
         talk(conversation, screen)
     else:
-        for line in click.get_text_stream("stdin", errors="replace"):
+        with suppress(AttributeError):
+            sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
+        for line in sys.stdin:
             if line.strip() and take(conversation, line, screen):
                 break
 

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -55,23 +54,21 @@ def publish(
     All goes in one commit, so that what is there is whole.
     """
     from chainforge.cli.export import check_repo, export
-    from chainforge.cli.stale import why_stale
 
     check_repo(repo)
     if out is not None and not dry_run:
         raise click.UsageError("--out goes with --dry-run")
-    facts = gather(find_checkpoint(checkpoint), repo, licence, base, stale=())
-    changed = why_stale([step.name for step in facts.steps])
-    if changed and not stale:
+    if out is not None:
+        refuse_filled(out)
+    facts = gather(find_checkpoint(checkpoint), repo, licence, base)
+    if (changed := facts.changed) and not stale:
         raise ChainForgeError(
             f"{facts.checkpoint} is not what dvc repro would make now: {'; '.join(changed[:3])}"
             + (f"; and {len(changed) - 3} more" if len(changed) > 3 else ""),
             "run dvc repro first, or publish it as it is with --stale: its card will say so",
         )
-    facts = replace(facts, changed=changed)
     if dry_run:
         folder = out or Path("exports") / facts.checkpoint.name
-        refuse_other_folder(folder)
         with whole_folder(folder) as partial:
             tell(export(facts, partial))
         return show(f"nothing was sent. The folder: {folder}")
@@ -80,14 +77,10 @@ def publish(
         send(repo, Path(folder_name), f"{facts.checkpoint.name} of ChainForge {__version__}", public, yes)
 
 
-def refuse_other_folder(folder: Path) -> None:
-    """Raise ChainForgeError where something lies there that no export has left."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-        raise ChainForgeError(
-            f"{folder} holds something else", "name another folder: --out FOLDER, or remove it"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise ChainForgeError(f"{folder} is a file", "name another folder: --out FOLDER")
+def refuse_filled(folder: Path) -> None:
+    """Raise ChainForgeError where something lies: only `exports/` is ours to replace."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ChainForgeError(f"{folder} is not an empty folder", "name another: --out FOLDER, or remove it")
 
 
 def tell(files: Sequence[Path]) -> None:

@@ -1,7 +1,7 @@
 """What a checkpoint was measured to do: evaluations of these very weights, and no others."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ class Measured:
 
 
 def measured(
-    checkpoint: str, weights: str, benches: Iterator[str], recorded: Mapping[str, Any]
+    checkpoint: str, weights: str, benches: Iterable[str], recorded: Mapping[str, Any]
 ) -> list[Measured]:
-    """The evaluations in dvc.lock that read a checkpoint of this digest, with files that lie here unchanged."""
+    """The evaluations in dvc.lock that read weights of this digest, with files that lie here unchanged."""
     return [found for bench in benches if (found := _measured(checkpoint, weights, bench, recorded))]
 
 
