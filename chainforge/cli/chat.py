@@ -63,6 +63,7 @@ def chat(
     gets the prompt and the settings that it has in an evaluation.
     """
     from chainforge.cli.chat_conversation import Conversation
+    from chainforge.models.checkpoint import start_torch
     from chainforge.plugins import load_plugins
     from chainforge.run.step import open_step
 
@@ -72,7 +73,8 @@ def chat(
     step = replace(
         step, settings=step.settings.model_copy(update={k: v for k, v in shared.items() if v is not None})
     )
-    policy = load_found(model, revision, load_plugins(), step)
+    device = start_torch(step.settings, step.runtime)
+    policy = load_found(model, revision, load_plugins(), device)
     conversation = Conversation(policy, step, settings, readable(system or ""))
     screen = Screen(raw=raw)
     if prompt is not None:

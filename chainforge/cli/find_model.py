@@ -10,9 +10,10 @@ from chainforge.cli.project import from_here
 from chainforge.errors import ChainForgeError, unknown
 
 if TYPE_CHECKING:
+    import torch
+
     from chainforge.models.checkpoint import Policy
     from chainforge.plugins import Plugins
-    from chainforge.run.step import Step
 
 CHECKPOINTS = Path("checkpoints")
 
@@ -38,7 +39,7 @@ def find_checkpoint(name: str) -> Path:
     folder = CHECKPOINTS / name
     if not folder.is_dir() or "/" in name or name in ("", ".", ".."):
         error = unknown("checkpoint", name, checkpoint_folders())
-        raise ChainForgeError(error.problem, f"{error.fix}. dvc repro makes them, dvc checkout restores them")
+        raise ChainForgeError(error.problem, f"{error.fix}. dvc repro makes them. Of the hub: user/name")
     return folder
 
 
@@ -47,11 +48,10 @@ def checkpoint_folders() -> Iterable[str]:
     return sorted(path.name for path in CHECKPOINTS.glob("*") if (path / "config.json").is_file())
 
 
-def load_found(model: str, revision: str | None, plugins: "Plugins", step: "Step") -> "Policy":
-    """What `find_model` found, as the plugin `pretrained` loads it, where `runtime.device` says."""
-    from chainforge.models.checkpoint import make_policy, start_torch
+def load_found(model: str, revision: str | None, plugins: "Plugins", device: "torch.device") -> "Policy":
+    """What `find_model` found, as the plugin `pretrained` loads it."""
+    from chainforge.models.checkpoint import make_policy
     from chainforge.wiring import load_student
 
-    device = start_torch(step.settings, step.runtime)
     chosen = {"model": model} | ({"revision": revision} if revision else {})
     return make_policy(*load_student(plugins, "pretrained", chosen, seed=0, texts=()), device)
