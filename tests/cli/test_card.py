@@ -1,6 +1,7 @@
 """The card says what dvc.lock says, of these weights alone; where they are not current, it says so."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -86,7 +87,9 @@ def finished(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.mark.slow
-def test_the_card_is_that_of_the_run_and_the_same_wherever_it_is_written(finished: Path, run: Run) -> None:
+def test_the_card_is_that_of_the_run_and_goes_with_the_checkpoint_the_same_wherever_it_is_written(
+    finished: Path, run: Run
+) -> None:
     asked = ("card", CKPT, "--repo", "me/mine", "--license", "mit")
     text = run(*asked).stdout
     card = ModelCard(text)
@@ -111,9 +114,16 @@ def test_the_card_is_that_of_the_run_and_the_same_wherever_it_is_written(finishe
     assert "Not current" not in text
     assert str(finished) not in text
     assert snippet_says_something(text, Path("checkpoints") / CKPT)
-    (finished / "checkpoints" / CKPT).rename(finished / "elsewhere")
-    dvc("checkout", f"checkpoints/{CKPT}")
-    assert run(*asked).stdout == text
+    exported = finished.with_name("moved")
+    finished.rename(exported)
+    os.chdir(exported)
+    assert "nothing was sent" in run("publish", CKPT, "me/mine", "--license", "mit", "--dry-run").stdout
+    files = {path.name: path.read_bytes() for path in (exported / "checkpoints" / CKPT).iterdir()}
+    sent = {path.name: path.read_bytes() for path in (exported / "exports" / CKPT).iterdir()}
+    link = "[data-filter_cot.md](data-filter_cot.md)"
+    assert sent.pop("README.md").decode() == text.replace("`data/cot/README.md` |", f"{link} |")
+    assert sent == files | {"data-filter_cot.md": Path("data/cot/README.md").read_bytes()}
+    assert not any(path.is_symlink() for path in (exported / "exports" / CKPT).iterdir())
 
 
 def snippet_says_something(card: str, folder: Path) -> bool:
@@ -123,19 +133,6 @@ def snippet_says_something(card: str, folder: Path) -> bool:
     ended = subprocess.run([sys.executable, "-c", seeded], capture_output=True)
     assert ended.returncode == 0, ended.stderr
     return bool(ended.stdout.strip())
-
-
-@pytest.mark.slow
-def test_an_export_is_the_checkpoint_with_its_cards(finished: Path, run: Run) -> None:
-    said = run("publish", CKPT, "me/mine", "--dry-run").stdout
-    folder = finished / "exports" / CKPT
-    assert "nothing was sent" in said
-    made = {path.name: path.read_bytes() for path in (finished / "checkpoints" / CKPT).iterdir()}
-    sent = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert sent.items() > made.items()
-    assert sent.keys() - made.keys() == {"README.md", "data-filter_cot.md"}
-    assert not any(path.is_symlink() for path in folder.iterdir())
-    assert b"[data-filter_cot.md](data-filter_cot.md)" in sent["README.md"]
 
 
 @pytest.mark.slow
