@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from chainforge import __version__
+from chainforge.cli.card import card
 from chainforge.cli.chance import chance
+from chainforge.cli.chat import chat
 from chainforge.cli.collect import collect
 from chainforge.cli.compare import compare
 from chainforge.cli.completions import completions
@@ -18,6 +20,7 @@ from chainforge.cli.mock_teacher import mock_teacher
 from chainforge.cli.plugins import plugins
 from chainforge.cli.profile import profile
 from chainforge.cli.project import enter_project
+from chainforge.cli.publish import publish
 from chainforge.cli.repro import repro
 from chainforge.cli.results import results, settings
 from chainforge.cli.seeds import seeds
@@ -48,6 +51,9 @@ for command in (
     plugins,
     collect,
     evaluate,
+    chat,
+    card,
+    publish,
     repro,
     results,
     experiments,

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from chainforge.cli.complete import bench_names, complete
-from chainforge.cli.project import Place, ProjectCommand, from_here
+from chainforge.cli.find_model import find_model
+from chainforge.cli.project import Place, ProjectCommand
 from chainforge.cli.show import as_json_option, show, show_json
-from chainforge.errors import ChainForgeError
 
 
 @click.command(cls=ProjectCommand)
@@ -55,7 +55,7 @@ def evaluate(
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Evaluate MODEL, a folder or a name of the hub, on held-out problems, outside of the graph.
+    """Evaluate MODEL, a checkpoint, a folder or a name of the hub, on problems, outside of the graph.
 
     What no option says is as in the sections `evaluate`, `run` and `runtime` of params.yaml. A JSONL has
     prompts as `data/prompts/` does, or a question and an answer per row. The table goes to standard output;
@@ -66,7 +66,6 @@ def evaluate(
     from chainforge.cli.lm_eval_harness import read_task, run_task
     from chainforge.plugins import load_plugins
     from chainforge.project.graph import param
-    from chainforge.project.preflight.components import looks_like_path
     from chainforge.report.results import as_rows
     from chainforge.report.table import format_table
 
@@ -74,12 +73,7 @@ def evaluate(
     changes = {name: value for name, value in sampling.items() if value is not None}
     if reward is not None:
         changes |= {"reward": reward, "rewards": list(dict.fromkeys([*param("evaluate.rewards"), reward]))}
-    if (here := from_here(Path(model), ctx)).is_dir():
-        model = str(here)
-    elif looks_like_path(model):
-        raise ChainForgeError(
-            f"there is no folder {model}", "name a model's folder, or a model of the hub: user/name"
-        )
+    model = find_model(model, ctx)
     name = re.sub(r"[^\w-]", "_", model.rstrip("/").rpartition("/")[2])
     folder = out or Path("evaluations") / name
     reading = {"answer_pattern": answer_pattern, "instruction": instruction}

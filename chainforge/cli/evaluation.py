@@ -11,6 +11,7 @@ import click
 from pydantic import ValidationError
 
 from chainforge import __version__
+from chainforge.cli.find_model import load_found
 from chainforge.cli.project import from_here
 from chainforge.config.bench import bench_file
 from chainforge.config.evaluate import EvaluateSettings
@@ -21,7 +22,7 @@ from chainforge.loops.conditions import conditions, sha256
 from chainforge.loops.evaluate import evaluate
 from chainforge.loops.figures import figures
 from chainforge.loops.votes import reading_of
-from chainforge.models.checkpoint import Policy, make_policy, start_torch
+from chainforge.models.checkpoint import Policy, start_torch
 from chainforge.outputs import write_json
 from chainforge.plugins import Plugins, prompts_from
 from chainforge.project.file_digests import digest_path
@@ -35,7 +36,7 @@ from chainforge.run.fingerprint import Inputs
 from chainforge.run.finished import discard
 from chainforge.run.step import Step, open_step
 from chainforge.run.work import open_work, work_root
-from chainforge.wiring import load_student, make_scorer
+from chainforge.wiring import make_scorer
 
 MOST = 10**9  # rows of a file
 
@@ -128,8 +129,7 @@ class Evaluation:
         """The model as the plugin `pretrained` loads it."""
         step = open_step(f"evaluate@{self.name}")
         device = device_of_checkpoint(self.settings.engine, start_torch(step.settings, step.runtime))
-        chosen = {"model": self.model} | ({"revision": self.revision} if self.revision else {})
-        return make_policy(*load_student(self.plugins, "pretrained", chosen, seed=0, texts=()), device)
+        return load_found(self.model, self.revision, self.plugins, device)
 
     def inputs(self, suite: Suite, step: Step, graders: Mapping[str, Any]) -> Inputs:
         """What the answers depend on: by it, a run that was stopped is found again."""
