@@ -37,6 +37,7 @@ WALLS = {"models", "learner", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
+    "bundle": set(),
     "containment": {"errors"},
     "defuse": set(),
     "algorithms": GROUND,
@@ -74,7 +75,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": FLOOR | {"filtering", "run"},
     "rollout": FLOOR | {"learner", "memory", "models", "run"},
     "loops": FLOOR | WALLS - {"report"} | {"filtering", "teachers"},
-    "plugins": FLOOR,
+    "plugins": FLOOR | {"bundle"},
     "project": set(),
     "project.stanzas": FLOOR,
     "project.graph": FLOOR | {"project.stanzas"},
@@ -83,7 +84,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {f"project.{name}" for name in ("claims", "gates", "graph", "lock_entry")}
     | {"plugins", "run", "scoring"},
     "project.profiles": FLOOR | {"run"},
-    "project.code_digests": {"errors", "outputs"},
+    "project.code_digests": {"bundle", "errors", "outputs"},
     "project.file_digests": {"outputs"},
     "project.lock_entry": FLOOR
     | {"project.code_digests", "project.file_digests", "project.graph", "plugins"},
@@ -97,6 +98,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project.new_policy": FLOOR | {"models", "plugins", "run", "wiring"},
     "project.starting_policy": FLOOR | {"models", "plugins", "project.new_policy", "run"},
     "project.lock_diff": FLOOR | {"project.graph", "project.lock_entry"},
+    "own_project": FLOOR | {"__version__", "bundle", "project.profiles", "run"},
     "judge": FLOOR | {"plugins", "teachers"},
     "wiring": FLOOR | {"containment", "plugins", "run", "scoring"},
     "testing": FLOOR
@@ -108,10 +110,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {f"project.{name}" for name in ("lock", "lock_diff", "lock_entry", "profiles")}
     | {
         "__version__",
+        "bundle",
         "learner",
         "loops",
         "mock_teacher",
         "models",
+        "own_project",
         "plugins",
         "pretrained",
         "report",

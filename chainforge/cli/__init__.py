@@ -12,6 +12,7 @@ from chainforge.cli.evaluate import evaluate
 from chainforge.cli.experiments import experiments
 from chainforge.cli.gc import gc
 from chainforge.cli.group import Group
+from chainforge.cli.init import init
 from chainforge.cli.memory import memory
 from chainforge.cli.mock_teacher import mock_teacher
 from chainforge.cli.plugins import plugins
@@ -21,6 +22,7 @@ from chainforge.cli.repro import repro
 from chainforge.cli.results import results, settings
 from chainforge.cli.seeds import seeds
 from chainforge.cli.timings import timings
+from chainforge.cli.upgrade import upgrade
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,6 +43,8 @@ def cli(ctx: click.Context, project: Path | None) -> None:
 
 
 for command in (
+    init,
+    upgrade,
     profile,
     plugins,
     collect,
