@@ -67,13 +67,6 @@ def bundled_plugins() -> Path | None:
     return None if is_checkout(Path()) else bundle() / FOLDER
 
 
-def rank(source: str) -> int:
-    """Whose claim to a name goes first: a file of the project, a bundled file, an installed package."""
-    if source.startswith(BUNDLED):
-        return 1
-    return 0 if source.endswith(".py") else 2
-
-
 def import_file(path: Path) -> ModuleType:
     """A plugin file as a module: `plugins/` is a folder of files, not a package."""
     if not path.is_file():  # opening a pipe would wait forever

@@ -5,7 +5,7 @@ from pathlib import Path
 from chainforge.containment import no_input, no_leaving, printing_to_stderr
 from chainforge.errors import describe
 from chainforge.plugins.entry import Plugins
-from chainforge.plugins.find import BUNDLED, FOLDER, Candidate, bundled_plugins, candidates, rank
+from chainforge.plugins.find import BUNDLED, FOLDER, Candidate, bundled_plugins, candidates
 from chainforge.plugins.registered import Taken, register_plugin
 from chainforge.plugins.trial import try_plugins
 
@@ -44,8 +44,10 @@ def _load(candidate: Candidate, plugins: Plugins) -> None:
 
 
 def _ranks_alike(candidate: Candidate, plugins: Plugins, error: Taken) -> bool:
-    """Between two files of the project, or two packages, nothing decides."""
-    return rank(candidate.source) == rank(plugins.entries[error.key].source)
+    """A file, the project's or a bundled one, goes before a package. Between two files, or two packages,
+    nothing decides."""
+    of_a_file = plugins.entries[error.key].source.endswith(".py")
+    return isinstance(candidate.place, Path) == of_a_file
 
 
 def _advice(candidate: Candidate, error: BaseException) -> str:

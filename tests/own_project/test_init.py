@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from tree import PLUGINS, PROFILES, ROOT
 
 from chainforge.cli import cli
+from chainforge.errors import ChainForgeError
 from chainforge.plugins import load_plugins
 from chainforge.project.code_digests import closure, digest_code
 
@@ -136,9 +137,13 @@ def test_bundled_plugins_are_found_and_a_file_of_that_name_takes_the_place_of_on
         "import chainforge as cf\n"
         "@cf.hookimpl\ndef register_rewards(register): register('correct', lambda **_: [])\n"
     )
+    with pytest.raises(ChainForgeError, match=r"plugins/reward_short\.py and bundled/reward_correct\.py"):
+        load_plugins().pick("rewards", "correct")
+    change = Path("plugins/reward_short.py").read_text().replace("[])", "[], override=True)")
+    Path("plugins/reward_short.py").write_text(change)
     plugins = load_plugins()
     assert plugins.pick("rewards", "correct").source == "plugins/reward_short.py"
-    assert list(plugins.broken) == ["bundled/reward_correct.py"]
+    assert not plugins.broken
 
 
 def test_a_step_s_code_is_the_same_in_a_project_as_in_a_checkout() -> None:
