@@ -32,6 +32,8 @@ def merge_settings(base: str, mine: str, theirs: str) -> str:
 
 def setting_changes(base: str, mine: str, theirs: str) -> Iterator[str]:
     """A line per setting that is new, gone, or has another default; with one's own value where it stays."""
+    if base == theirs:
+        return
     own = _plain(mine)
     for key, before, now in differences(_plain(base), _plain(theirs)):
         value = _value(own, key)

@@ -34,7 +34,7 @@ class Versions:
         self.patch = monkeypatch
         monkeypatch.setattr(texts, "bundle", lambda: self.bundle)
         self.version("1.0")
-        create.create_project(folder / "mine", "smoke", git=False)
+        create.create_project(folder / "mine", "tiny", git=False)
         (folder / "mine/.dvc/config.local").unlink()
         monkeypatch.chdir(folder / "mine")
         subprocess.run(["git", "init", "--quiet"], check=True)
@@ -179,6 +179,7 @@ def test_new_settings_are_shown_with_their_defaults_and_own_values_stay(
     project: Versions, layout: str
 ) -> None:
     assert "  group_size: 8\n" in (ROOT / TINY).read_text(encoding="utf-8")
+    assert CliRunner().invoke(cli, ["profile", "use", "smoke"]).exit_code == 0
     change(Path("params.yaml"), lambda text: text.replace("  seed: 17\n", "  seed: 99\n"))
     if layout == "of DVC":
         change(
