@@ -37,6 +37,7 @@ WALLS = {"models", "learner", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
+    "bundle": set(),
     "containment": {"errors"},
     "defuse": set(),
     "algorithms": GROUND,
@@ -78,7 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loops": FLOOR | WALLS - {"report"} | {"filtering", "teachers"},
     "completions": FLOOR | {"project.graph", "report", "run"},
     "trace": FLOOR | {"completions", "filtering", "loops", "project.graph", "report", "run", "teachers"},
-    "plugins": FLOOR,
+    "plugins": FLOOR | {"bundle"},
     "project": set(),
     "project.stanzas": FLOOR,
     "project.graph": FLOOR | {"project.stanzas"},
@@ -87,7 +88,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {f"project.{name}" for name in ("claims", "gates", "graph", "lock_entry")}
     | {"plugins", "run", "scoring"},
     "project.profiles": FLOOR | {"run"},
-    "project.code_digests": {"errors", "outputs"},
+    "project.code_digests": {"bundle", "errors", "outputs"},
     "project.file_digests": {"outputs"},
     "project.lock_entry": FLOOR
     | {"project.code_digests", "project.file_digests", "project.graph", "plugins"},
@@ -101,6 +102,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project.new_policy": FLOOR | {"models", "plugins", "run", "wiring"},
     "project.starting_policy": FLOOR | {"models", "plugins", "project.new_policy", "run"},
     "project.lock_diff": FLOOR | {"project.graph", "project.lock_entry"},
+    "own_project": FLOOR | {"__version__", "bundle", "project.profiles", "run"},
     "judge": FLOOR | {"plugins", "teachers"},
     "wiring": FLOOR | {"containment", "plugins", "run", "scoring"},
     "testing": FLOOR
@@ -113,11 +115,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {
         "__version__",
         "completions",
+        "bundle",
         "learner",
         "loops",
         "mock_teacher",
         "model_card",
         "models",
+        "own_project",
         "plugins",
         "pretrained",
         "report",

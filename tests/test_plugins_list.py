@@ -113,16 +113,19 @@ def test_a_name_that_a_step_selects_but_nothing_provides_is_listed(project: Path
     ]
 
 
-def test_without_a_project_everything_is_listed_but_its_use(
+def test_without_a_project_the_folder_s_and_the_bundled_ones_are_listed_but_not_their_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("plugins").mkdir()
     Path("plugins/mine.py").write_text(MINE.format(name="mine"))
-    assert [line.split() for line in listed().splitlines()] == [
-        ["NAME", "ROLE", "FROM", "USED", "BY"],
-        ["mine", "reward", "plugins/mine.py", "-"],
+    head, *rows = [line.split() for line in listed().splitlines()]
+    assert head == ["NAME", "ROLE", "FROM", "USED", "BY"]
+    assert [row for row in rows if not row[2].startswith("bundled/")] == [
+        ["mine", "reward", "plugins/mine.py", "-"]
     ]
+    assert ["format", "reward", "bundled/reward_format.py", "-"] in rows
+    assert all(row[3:] == ["-"] for row in rows)
 
 
 def test_settings_that_do_not_load_hide_no_plugin(project: Path) -> None:

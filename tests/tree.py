@@ -11,7 +11,7 @@ from chainforge.project.profiles import BASE, use
 ROOT = Path(__file__).resolve().parents[1]
 TOP = (
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
-    *("dvc.yaml", "pyproject.toml", "requirements.lock", "requirements-dev.lock"),
+    *("dvc.yaml", "pyproject.toml", "setup.py", "requirements.lock", "requirements-dev.lock"),
     *(".dvc/plots/bars_per_bench.json", ".dvc/plots_page.html"),
     *(".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitattributes", ".gitignore"),
 )

@@ -15,6 +15,7 @@ from chainforge.cli.evaluate import evaluate
 from chainforge.cli.experiments import experiments
 from chainforge.cli.gc import gc
 from chainforge.cli.group import Group
+from chainforge.cli.init import init
 from chainforge.cli.memory import memory
 from chainforge.cli.mock_teacher import mock_teacher
 from chainforge.cli.plugins import plugins
@@ -26,6 +27,7 @@ from chainforge.cli.results import results, settings
 from chainforge.cli.seeds import seeds
 from chainforge.cli.timings import timings
 from chainforge.cli.trace import trace
+from chainforge.cli.upgrade import upgrade
 from chainforge.cli.watch import watch
 
 
@@ -47,6 +49,8 @@ def cli(ctx: click.Context, project: Path | None) -> None:
 
 
 for command in (
+    init,
+    upgrade,
     profile,
     plugins,
     collect,

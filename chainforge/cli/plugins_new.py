@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import chainforge
+from chainforge.bundle import bundle
 from chainforge.cli.complete import complete, role_names
 from chainforge.cli.project import Place, from_here
 from chainforge.cli.roles import as_role, title
@@ -17,7 +18,6 @@ from chainforge.plugins import FOLDER, load_plugins
 
 LONGEST = 60  # characters: a file's name has at most 255 bytes, and a distribution's is longer than this
 NAME = re.compile(r"[a-z](_?[a-z0-9])*")
-OURS = Path(chainforge.__file__).parents[1] / FOLDER  # the bundled plugins, where ChainForge is a checkout
 SUMMARIES = {
     "rewards": "0.0 for no reasoning, rising to 1.0 for 200 characters of it",
     "prompt_sources": "products of two numbers, made on the spot",
@@ -116,7 +116,7 @@ def check_name(role: str, name: str) -> None:
         )
     if name == "r1":
         raise ChainForgeError("chainforge-r1 is ChainForge itself", "choose another name")
-    for folder in {FOLDER.resolve(), OURS.resolve()}:
+    for folder in {FOLDER.resolve(), (bundle() / FOLDER).resolve()}:
         if entry := load_plugins(folder).entries.get((role, name)):
             raise ChainForgeError(
                 f"there is a {title(role)} called {name!r} already, from {Path(entry.source).name}",

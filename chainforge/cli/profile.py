@@ -7,7 +7,8 @@ from tempfile import TemporaryDirectory
 import click
 
 from chainforge.cli.complete import complete, profile_names
-from chainforge.cli.show import show
+from chainforge.cli.project import ProjectCommand
+from chainforge.cli.show import as_json_option, show, show_json
 from chainforge.config.collector import collector_settings
 from chainforge.config.loading import PARAMS, load_settings, read_params
 from chainforge.config.run import RunSettings, RuntimeSettings
@@ -19,8 +20,10 @@ from chainforge.project.profiles import (
     as_arguments,
     changed_by_hand,
     compose,
+    edits,
     names,
     read_profile,
+    shown,
     use,
 )
 
@@ -69,6 +72,22 @@ def use_profile(name: str, force: bool) -> None:
 def profile_arguments(name: str) -> None:
     """Print the -S flags that turn the active params.yaml into a profile, for `dvc exp run --queue`."""
     click.echo(" ".join(as_arguments(name)))
+
+
+@profile.command("diff", cls=ProjectCommand)
+@click.argument("name", required=False, shell_complete=complete(profile_names))
+@as_json_option
+def profile_diff(name: str | None, as_json: bool) -> None:
+    """Print the settings in which params.yaml differs from a profile: NAME, or the one that it names."""
+    name = name or str(read_params().get("profile"))
+    found = list(edits(name))
+    if as_json:
+        changed = {key: {"profile": before, "params": now} for key, before, now in found}
+        return show_json({"profile": name, "changed": changed})
+    for key, before, now in found:
+        show(f"{key}: {shown(before)} -> {shown(now)}")
+    if not found:
+        show(f"params.yaml is profile {name}, unchanged")
 
 
 def check_settings(name: str) -> None:

@@ -25,7 +25,8 @@ from chainforge.errors import ChainForgeError
 from chainforge.report.compare.settings import outdated_steps, value_of
 from chainforge.report.seeds.runs import RATE, SEED, SeedRun, plain
 
-CODE = ("chainforge", "plugins", "stages", "dvc.yaml")  # what a run depends on besides its settings
+# What a run depends on besides its settings; constraints.txt has the version of ChainForge that is installed.
+CODE = ("chainforge", "constraints.txt", "plugins", "stages", "dvc.yaml")
 LONGEST = 60  # characters of a name's part that tells the settings
 ULP = 2.0**-22  # twins: this times 1, 2, 3, …; two steps of a float32 at most
 

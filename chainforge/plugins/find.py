@@ -1,4 +1,4 @@
-"""Where plugins are: files of the project's folder, then entry points of installed packages."""
+"""Where plugins are: files of the project's folder, then bundled ones, then installed packages."""
 
 import importlib.util
 import os
@@ -10,8 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 from chainforge import hookspecs
+from chainforge.bundle import bundle, is_checkout
 
 FOLDER = Path("plugins")
+BUNDLED = "bundled/"  # the beginning of the source of a plugin that came with ChainForge
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +43,28 @@ class Candidate:
         return f"{self.who}\0{self.place.value}"
 
 
-def candidates(folder: Path) -> Iterator[Candidate]:
-    """Every plugin that there seems to be, files first."""
-    for path in sorted(folder.glob("*.py")):
+def candidates(folder: Path, bundled: Path | None = None) -> Iterator[Candidate]:
+    """Every plugin that there seems to be, files first.
+
+    A file in `folder` takes the place of a bundled one of the same name.
+    """
+    own = sorted(folder.glob("*.py"))
+    for path in own:
         yield Candidate(path.as_posix(), path.as_posix(), path)
+    for path in sorted(bundled.glob("*.py")) if bundled else ():
+        if path.name not in {file.name for file in own}:
+            yield Candidate(f"{BUNDLED}{path.name}", f"{BUNDLED}{path.name}", path)
     blocked = {name.strip() for name in os.environ.get("CHAINFORGE_DISABLE_PLUGINS", "").split(",")}
     for entry_point in sorted(entry_points(group=hookspecs.PROJECT), key=lambda e: e.name):
         if entry_point.name not in blocked:
             source = _source(entry_point)
             # a distribution may have several
             yield Candidate(f"{source} ({entry_point.name})", source, entry_point)
+
+
+def bundled_plugins() -> Path | None:
+    """The folder of those that came with ChainForge; none where the project has its own code of it."""
+    return None if is_checkout(Path()) else bundle() / FOLDER
 
 
 def import_file(path: Path) -> ModuleType:

@@ -5,7 +5,7 @@ from pathlib import Path
 from chainforge.containment import no_input, no_leaving, printing_to_stderr
 from chainforge.errors import describe
 from chainforge.plugins.entry import Plugins
-from chainforge.plugins.find import FOLDER, Candidate, candidates
+from chainforge.plugins.find import BUNDLED, FOLDER, Candidate, bundled_plugins, candidates
 from chainforge.plugins.registered import Taken, register_plugin
 from chainforge.plugins.trial import try_plugins
 
@@ -14,11 +14,11 @@ def load_plugins(folder: Path | None = None) -> Plugins:
     """Bundled and project-local files of a folder, then installed packages (group `chainforge`).
 
     Without a folder these are the project's own, and each is tried first in another process, where it may
-    loop, crash or exit without harm. A folder that is named is trusted.
+    loop, crash or exit without harm. A folder that is named is trusted, and so is what came with ChainForge.
     """
     plugins = Plugins()
-    found = list(candidates(folder or FOLDER))
-    lost = {} if folder else try_plugins(found)
+    found = list(candidates(folder or FOLDER, None if folder else bundled_plugins()))
+    lost = {} if folder else try_plugins([one for one in found if not one.source.startswith(BUNDLED)])
     with printing_to_stderr(), no_leaving(), no_input():
         for candidate in found:
             if candidate.who in lost:
@@ -44,9 +44,10 @@ def _load(candidate: Candidate, plugins: Plugins) -> None:
 
 
 def _ranks_alike(candidate: Candidate, plugins: Plugins, error: Taken) -> bool:
-    """A file of the project goes before a package. Between two files, or two packages, nothing decides."""
-    of_the_project = plugins.entries[error.key].source.endswith(".py")
-    return isinstance(candidate.place, Path) == of_the_project
+    """A file, the project's or a bundled one, goes before a package. Between two files, or two packages,
+    nothing decides."""
+    of_a_file = plugins.entries[error.key].source.endswith(".py")
+    return isinstance(candidate.place, Path) == of_a_file
 
 
 def _advice(candidate: Candidate, error: BaseException) -> str:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from chainforge.bundle import is_checkout
 from chainforge.errors import ChainForgeError, describe
 from chainforge.outputs import write_json
 
@@ -22,18 +23,23 @@ PACKAGE = "chainforge"
 
 
 def closure(root: Path, entry: Path, known: Set[Path] = frozenset()) -> list[Path]:
-    """The file and every module of this project that it imports, directly or not, with the templates beside
-    them, sorted; without those in `known`, whose own imports must be in it too."""
+    """Every module of ChainForge that the file imports, directly or not, with the templates beside them,
+    sorted, then the file; without those in `known`, whose own imports must be in it too.
+
+    ChainForge is what lies in the project, or else what is installed: where `python` finds it, too.
+    """
+    home = root if is_checkout(root) else Path(__file__).resolve().parents[2]
     waiting = [entry] if entry.is_file() else []
     found, seen = {*waiting}, {entry, *known}
     while waiting:
         imports, _ = _analyse(waiting.pop().read_bytes())
-        new = {root / name for name in imports} - seen
+        new = {home / name for name in imports} - seen
         seen |= new
         waiting += (files := [path for path in new if path.is_file()])
         found.update(files)
     templates = {file for folder in {path.parent for path in found} for file in folder.glob("*.j2")}
-    return sorted((found | templates) - known)
+    modules = (found | templates) - known
+    return [*sorted(modules - {entry}), *({entry} & modules)]  # the same order wherever the two lie
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:

@@ -40,7 +40,7 @@ def compose(name: str) -> str:
     overlay, base_text = read_profile(name), read_profile(BASE)
     if name == BASE:
         return base_text
-    yaml = _yaml()
+    yaml = round_trip_yaml()
     base = yaml.load(base_text)
     check_overlay(parse_mapping(base_text, BASE), parse_mapping(overlay, name), PROFILES / f"{name}.yaml")
     merge(base, yaml.load(overlay))
@@ -90,7 +90,17 @@ def changed_by_hand() -> list[str]:
     active = read_params()
     if active.get("profile") not in names():
         return ["profile"]
-    return [key for key, _, _ in differences(_plain(active["profile"]), active)]
+    return [key for key, _, _ in edits(active["profile"])]
+
+
+def edits(name: str) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, the profile's value, the value in params.yaml) wherever the two differ."""
+    return differences(_plain(name), read_params())
+
+
+def shown(value: Any) -> str:
+    """A value of a setting, as JSON; or that there is none."""
+    return str(value) if value is ABSENT else json.dumps(value, default=str, ensure_ascii=False)
 
 
 def as_arguments(name: str) -> list[str]:
@@ -141,7 +151,8 @@ def _head(text: str) -> Iterator[str]:
         yield line
 
 
-def _yaml() -> YAML:
+def round_trip_yaml() -> YAML:
+    """Comments survive; in the layout of the profiles."""
     yaml = YAML()
     yaml.width = 110
     yaml.indent(mapping=2, sequence=4, offset=2)
