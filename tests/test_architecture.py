@@ -72,6 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mock_teacher": FLOOR,
     "filtering": FLOOR,
     "report": FLOOR | {"filtering", "run"},
+    "doctor": FLOOR | {"project.graph", "report", "run"},
     "rollout": FLOOR | {"learner", "memory", "models", "run"},
     "loops": FLOOR | WALLS - {"report"} | {"filtering", "teachers"},
     "plugins": FLOOR,
@@ -108,6 +109,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {f"project.{name}" for name in ("lock", "lock_diff", "lock_entry", "profiles")}
     | {
         "__version__",
+        "doctor",
         "learner",
         "loops",
         "mock_teacher",

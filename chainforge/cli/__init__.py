@@ -8,6 +8,7 @@ from chainforge import __version__
 from chainforge.cli.chance import chance
 from chainforge.cli.collect import collect
 from chainforge.cli.compare import compare
+from chainforge.cli.doctor import doctor
 from chainforge.cli.evaluate import evaluate
 from chainforge.cli.experiments import experiments
 from chainforge.cli.gc import gc
@@ -47,6 +48,7 @@ for command in (
     evaluate,
     repro,
     results,
+    doctor,
     experiments,
     seeds,
     compare,
