@@ -2,8 +2,9 @@
 
 import math
 
-from chainforge.doctor.finding import Sign, error, warning
+from chainforge.doctor.finding import Sign, error, note, warning
 from chainforge.doctor.runs import GrpoRun
+from chainforge.doctor.series import SURE
 
 # Each number: docs/doctor.md says where it is from.
 EQUAL_SOME = 0.75  # share of equal groups at which the gradient's noise has doubled: 1 / sqrt(1 - share)
@@ -36,7 +37,8 @@ def equal_rewards(run: GrpoRun) -> Sign | None:
             "right and on a wrong answer"
         ]
     elif reward.late >= FULL * sum(run.settings.rewards.values()):
-        change = [f"{run.key('prompts')}: the policy solves nearly all of them; harder ones", resample]
+        harder = f"{run.key('prompts')}: harder ones, if there is more to learn"
+        return note("the policy solves nearly all problems: most groups are all right", evidence, harder)
     else:
         change = [
             resample,
@@ -80,7 +82,7 @@ def length_drift(run: GrpoRun) -> Sign | None:
     if not length.has_trend or truth.rose:
         return None
     factor = length.late / length.early if length.early else 1.0
-    if 1 / LENGTH_FACTOR < factor < LENGTH_FACTOR or not (length.rose or length.moved < 0):
+    if 1 / LENGTH_FACTOR < factor < LENGTH_FACTOR or abs(length.moved) < SURE:
         return None
     evidence = (
         f"from {length.early:.0f} tokens in {length.first_steps} to {length.late:.0f} in "
