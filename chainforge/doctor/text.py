@@ -14,21 +14,26 @@ WIDTH = 100
 def as_text(runs: Sequence[Run], findings: Sequence[Finding]) -> str:
     """Every step that was looked at, below it what is wrong there, and how many of each kind at the end."""
     lines: list[str] = []
+    told: set[tuple[str, ...]] = set()  # what to do about them is told once
     for run in runs:
         mine = [finding for finding in findings if finding.step == run.step]
         lines.append(f"{run.step}: {run.told}" + ("" if mine else "; nothing wrong found"))
         for finding in mine:
-            lines += paragraph(finding)
+            advice = (finding.rule, *finding.sign.change)
+            lines += paragraph(finding, again=advice in told)
+            told.add(advice)
     return "\n".join([*lines, "", total(findings)])
 
 
-def paragraph(finding: Finding) -> list[str]:
-    """What is wrong, the numbers, what to set, where to read on."""
+def paragraph(finding: Finding, *, again: bool) -> list[str]:
+    """What is wrong, the numbers, what to set, where to read on; without the last two where they were told."""
     sign = finding.sign
     told = [
-        *filled(f"  {sign.severity}: ", sign.problem),
+        *filled(f"  {sign.severity}: ", sign.problem + (", as above" if again else "")),
         *filled("      seen: ", sign.evidence),
     ]
+    if again:
+        return told
     for place, change in enumerate(sign.change):
         told += filled("      set:  " if place == 0 else "      or:   ", change)
     return [*told, f"      more: {finding.link}"]
