@@ -26,14 +26,14 @@ def as_text(runs: Sequence[Run], findings: Sequence[Finding]) -> str:
 
 
 def paragraph(finding: Finding, *, again: bool) -> list[str]:
-    """What is wrong, the numbers, what to set, where to read on; without the last two where they were told."""
+    """What is wrong, the numbers, what to set, where to read on; the last two once."""
     sign = finding.sign
     told = [
-        *filled(f"  {sign.severity}: ", sign.problem + (", as above" if again else "")),
+        *filled(f"  {sign.severity}: ", sign.problem),
         *filled("      seen: ", sign.evidence),
     ]
     if again:
-        return told
+        return [*told, "      set:  as above"]
     for place, change in enumerate(sign.change):
         told += filled("      set:  " if place == 0 else "      or:   ", change)
     return [*told, f"      more: {finding.link}"]

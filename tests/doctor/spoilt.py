@@ -15,9 +15,9 @@ SMALL: Mapping[str, Any] = {
     "prompts.general.eval": 20,
     "collect_cot.teacher": {"plugin": "hurried"},  # so that there is something to learn from reward
     "collect_cot.max_prompts": 1500,
-    "sft_cold_start.num_epochs": 8.0,
+    "sft_cold_start.num_epochs": 6.0,
     "sft.eval_every": 50,
-    "grpo_reasoning.num_rl_steps": 25,
+    "grpo_reasoning.num_rl_steps": 20,
     "grpo.max_new_tokens": 48,
     "sample.max_new_tokens": 48,
     "evaluate.max_new_tokens": 48,
