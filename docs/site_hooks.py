@@ -11,7 +11,7 @@ from pymdownx.slugs import slugify
 # Pages of the project's folder, and what they are called on the site.
 ABOVE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "README.md": "readme.md"}
 # Pages that are being written: each has its place in the navigation, and takes it once it is there.
-COMING = {"doctor.md", "preflight.md"}
+COMING = {"preflight.md"}
 LINK = re.compile(r"\[([^\]\n]+)\]\(([^)\s]+)\)")
 # A browser would have to fetch the program that draws it.
 MERMAID = re.compile(r"^```mermaid\n.*?^```", re.MULTILINE | re.DOTALL)

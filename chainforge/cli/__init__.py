@@ -11,6 +11,7 @@ from chainforge.cli.chat import chat
 from chainforge.cli.collect import collect
 from chainforge.cli.compare import compare
 from chainforge.cli.completions import completions
+from chainforge.cli.doctor import doctor
 from chainforge.cli.evaluate import evaluate
 from chainforge.cli.experiments import experiments
 from chainforge.cli.gc import gc
@@ -60,6 +61,7 @@ for command in (
     publish,
     repro,
     results,
+    doctor,
     experiments,
     seeds,
     compare,

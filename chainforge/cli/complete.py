@@ -83,3 +83,10 @@ def bench_names() -> Iterable[str]:
     from chainforge.config.loading import read_params
 
     return map(str, read_params()["benches"])
+
+
+def diagnosed_steps() -> Iterable[str]:
+    """The steps that the doctor has rules for."""
+    from chainforge.doctor.read import known_steps
+
+    return known_steps()

@@ -1,0 +1,191 @@
+"""The runs that are recorded in runs/: three good ones, and ones spoilt on purpose, one or more a rule.
+
+All are of one small recipe: sums of two numbers of up to two digits, a model of 0.13 million parameters.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SMALL: Mapping[str, Any] = {
+    "prompts.reasoning.source": {"plugin": "arithmetic", "operators": "+"},
+    "prompts.reasoning.train": 2500,
+    "prompts.reasoning.eval": 300,
+    "prompts.general.train": 60,
+    "prompts.general.eval": 20,
+    "collect_cot.teacher": {"plugin": "hurried"},  # so that there is something to learn from reward
+    "collect_cot.max_prompts": 1500,
+    "sft_cold_start.num_epochs": 6.0,
+    "sft.eval_every": 50,
+    "grpo_reasoning.num_rl_steps": 20,
+    "grpo.max_new_tokens": 48,
+    "sample.max_new_tokens": 48,
+    "evaluate.max_new_tokens": 48,
+    "evaluate.samples": 2,
+    "evaluate.greedy": False,
+    "checkpoints": ["qwen_sft_ckpt", "qwen_rl_ckpt_stage2"],
+    "report.parents": {"qwen_rl_ckpt_stage2": "qwen_sft_ckpt"},
+    "benches": {"reasoning": {"prompts": "data/prompts/reasoning_eval.jsonl"}},
+}
+PROMPTS = ("prompts@reasoning", "prompts@general")
+FILTERED = (*PROMPTS, "collect_cot", "filter_cot")
+COLD = (*FILTERED, "sft_cold_start")
+GRPO = ("grpo_reasoning",)
+EVALUATED = (
+    "bench@reasoning",
+    "evaluate@qwen_sft_ckpt-reasoning",
+    "evaluate@qwen_rl_ckpt_stage2-reasoning",
+)
+
+PLUGINS = '''"""A teacher that guesses now and then, and rewards that no one should use."""
+
+import chainforge as cf
+
+
+class Hurried:
+    def generate(self, prompts, *, n, seed):
+        for place, prompt in enumerate(prompts):
+            reasoning, _, answer = prompt.columns["solution"].rpartition("####")
+            yield cf.Trace(prompt.id, "Easy." if place % 2 else reasoning.strip(), answer.strip(), "stop", "")
+
+
+def constant(completions, **_):
+    return [0.5] * len(completions)
+
+
+def long(completions, **_):
+    return [min(len(text) / 150, 1.0) for text in completions]
+
+
+def short(completions, **_):
+    return [max(1 - len(text) / 150, 0.0) for text in completions]
+
+
+def variety(completions, **_):
+    return [len(set(text)) / 60 for text in completions]
+
+
+@cf.hookimpl
+def register_teachers(register):
+    register("hurried", Hurried)
+
+
+@cf.hookimpl
+def register_rewards(register):
+    for reward in (constant, long, short, variety):
+        register(reward.__name__, reward)
+'''
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run: what is set besides SMALL, and which steps are run and recorded.
+
+    `rules` must be found in it. It starts from the cold start that spoilt runs share, or from nothing.
+    """
+
+    rules: tuple[str, ...] = ()
+    change: Mapping[str, Any] = field(default_factory=dict)
+    steps: tuple[str, ...] = GRPO
+    from_nothing: bool = False
+
+
+WATCH = {"prompts": "data/prompts/reasoning_eval.jsonl", "reward": "correct", "every": 5, "max_prompts": 200}
+SPOILT: Mapping[str, Recipe] = {
+    "constant-reward": Recipe(
+        ("equal-rewards",), {"grpo_reasoning.rewards": {"constant": 1.0}, "grpo_reasoning.num_rl_steps": 12}
+    ),
+    "limit-too-low": Recipe(("truncated",), {"grpo.max_new_tokens": 4, "grpo_reasoning.num_rl_steps": 12}),
+    "pays-short": Recipe(
+        ("entropy-collapse",), {"grpo_reasoning.rewards": {"short": 1.0}, "grpo.learning_rate": 1e-3}
+    ),
+    "pays-variety": Recipe(
+        ("entropy-explosion",), {"grpo_reasoning.rewards": {"variety": 1.0}, "grpo.learning_rate": 1e-3}
+    ),
+    "pays-long-watched": Recipe(
+        ("reward-hacking",),
+        {"grpo_reasoning.rewards": {"long": 1.0}, "grpo_reasoning.watch": WATCH, "grpo.learning_rate": 1e-3},
+    ),
+    "pays-long-held-out": Recipe(
+        ("reward-hacking", "worse-than-parent"),
+        {"grpo_reasoning.rewards": {"long": 1.0}, "grpo.learning_rate": 1e-3, "evaluate.max_prompts": 100},
+        (*GRPO, *EVALUATED),
+    ),
+    "pays-long-too": Recipe(
+        ("length-drift",),
+        {"grpo_reasoning.rewards": {"correct": 0.2, "long": 1.0}, "grpo.learning_rate": 1e-3},
+    ),
+    "rate-times-100": Recipe(("rate-too-high", "kl-blow-up"), {"grpo.learning_rate": 2e-2}),
+    "rate-by-100": Recipe(("rate-too-low",), {"grpo.learning_rate": 2e-6, "grpo_reasoning.num_rl_steps": 15}),
+    "band-too-narrow": Recipe(
+        ("mismatch",),
+        {
+            "run.precision": "bfloat16",
+            "grpo.sampling_correction.sequence_band": [0.9999, 1.0001],
+            "grpo_reasoning.num_rl_steps": 10,
+        },
+    ),
+    "weak-start": Recipe(
+        ("form-only",),
+        {
+            "prompts.reasoning.source": {"plugin": "arithmetic", "operators": "+-"},
+            "sft_cold_start.num_epochs": 4.0,
+            "grpo_reasoning.num_rl_steps": 15,
+        },
+        (*COLD, *GRPO),
+        from_nothing=True,
+    ),
+    "too-short-to-tell": Recipe(
+        ("noise-over-effect",),
+        {"evaluate.max_prompts": 60, "grpo_reasoning.num_rl_steps": 3},
+        (*GRPO, *EVALUATED),
+    ),
+    "evaluation-limit-too-low": Recipe(
+        ("evaluation-truncated",),
+        {"evaluate.max_new_tokens": 4, "evaluate.max_prompts": 50},
+        EVALUATED[:2],
+    ),
+    "many-epochs-of-few": Recipe(
+        ("overfitting",),
+        {"collect_cot.max_prompts": 100, "sft_cold_start.num_epochs": 60.0, "sft.eval_fraction": 0.2},
+        COLD,
+        from_nothing=True,
+    ),
+    "sft-rate-times-100": Recipe(
+        ("loss-not-falling",),
+        {"sft.learning_rate": 0.3, "sft.muon_learning_rate": 0.6, "sft_cold_start.num_epochs": 2.0},
+        COLD,
+        from_nothing=True,
+    ),
+    "filter-too-strict": Recipe(
+        ("mostly-dropped",), {"filter.max_characters": 20}, FILTERED, from_nothing=True
+    ),
+    "reward-out-of-reach": Recipe(
+        ("mostly-dropped",),
+        {
+            "sample.max_new_tokens": 16,
+            "rejection_sampling.max_prompts": 100,
+            "rejection_sampling.start_from": "checkpoints/qwen_sft_ckpt",
+        },
+        ("rejection_sampling",),
+    ),
+    "twelve-examples": Recipe(
+        ("too-few-examples",), {"collect_cot.max_prompts": 12}, COLD, from_nothing=True
+    ),
+    "twenty-prompts": Recipe(
+        ("too-few-prompts",),
+        {"prompts.reasoning.train": 20, "grpo_reasoning.num_rl_steps": 3},
+        (*COLD, *GRPO),
+        from_nothing=True,
+    ),
+}
+GOOD: Mapping[str, Recipe] = {
+    f"good-{seed}": Recipe(
+        (),
+        {"run.seed": seed, "grpo_reasoning.num_rl_steps": 40},
+        (*COLD, *GRPO, *EVALUATED),
+        from_nothing=True,
+    )
+    for seed in (101, 202, 303)
+}
+RECIPES = {**GOOD, **SPOILT}
