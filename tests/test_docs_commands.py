@@ -16,9 +16,24 @@ PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
 # Programs of others, of which the pages say no more than that they exist.
 OTHERS = {
     *("accelerate", "curl", "docker", "export", "grep", "hf", "mkdir", "nvidia-smi", "pip", "printf", "srun"),
-    *("pytest", "sed", "torchrun", "unzip", "vllm", "for", "done", "do", ".", "source"),
+    *(
+        "pytest",
+        "sed",
+        "torchrun",
+        "unzip",
+        "vllm",
+        "for",
+        "done",
+        "do",
+        ".",
+        "source",
+        "cd",
+        "cp",
+        "llama-cli",
+        "ollama",
+    ),
 }
-GIT = {"add", "commit", "checkout", "init", "log", "rm"}
+GIT = {"add", "clone", "commit", "checkout", "diff", "init", "log", "rm"}
 FOLDERS = ("docs/", "plugins/", "profiles/", "benchmarks/", "tests/", "stages/", "chainforge/")
 A_PLACE = re.compile(r"[A-Z][A-Z_]+|.*…")  # EXPERIMENT: to be filled in
 Command = tuple[str, list[str]]
@@ -119,7 +134,7 @@ def test_python_finds_what_it_runs(page: str, words: list[str]) -> None:
             words[1] in ("venv", "pytest", "pip")
             or (ROOT / words[1].replace(".", "/")).with_suffix(".py").exists()
         )
-    elif words[0] not in ("-c", "-"):
+    elif words[0] not in ("-c", "-") and not words[0].startswith("llama.cpp/"):  # cloned the line before
         assert (ROOT / words[0]).exists()
 
 
