@@ -110,6 +110,6 @@ def test_the_whole_recipe_runs_from_an_empty_folder(own: Fresh) -> None:
     own.run("chainforge repro")
     table = own.run("chainforge results")
     for checkpoint in ("qwen_sft_ckpt", "qwen_rl_ckpt_final", "qwen_distilled_student"):
-        assert table.count(checkpoint) == 2
+        assert table.count(f"\n{checkpoint} ") == 2
     assert "up to date" in own.run("dvc status report")
     assert own.run("git status --short -- stages plugins profiles dvc.yaml params.yaml") == ""
