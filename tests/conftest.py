@@ -3,11 +3,14 @@
 import os
 import signal
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from ruamel.yaml import YAML
 from tree import copy_project
 
 settings.register_profile("default", deadline=None)  # torch's first call breaks the 200 ms default
@@ -17,6 +20,22 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:  # as `nohup make test &` leaves it
         signal.signal(number, usual)
+
+parse = YAML.load
+parsed: dict[tuple[object, ...], Any] = {}
+
+
+def parse_once(self: YAML, stream: object) -> Any:
+    """Each long text once per worker: many tests read the same settings, and ruamel is slow."""
+    if not isinstance(stream, str | bytes) or len(stream) < 1000 or not self.pure:
+        return parse(self, stream)
+    key = (stream, *self.typ, self.Constructor)
+    if key not in parsed:
+        parsed[key] = parse(self, stream)
+    return deepcopy(parsed[key])
+
+
+YAML.load = parse_once  # type: ignore[method-assign]
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
