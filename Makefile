@@ -52,6 +52,9 @@ setup-dev: $(VENV)/.dev-ready .dvc/config
 test: setup-dev ## Set up and run the tests (13 to 25 minutes on two cores)
 	$(BIN)/pytest $(TWO) -m "not long and not gpu"
 
+# pytest compiles what it imports: the second worker, and the next run, have it from the first.
+test test-all test-quick: export PYTHONDONTWRITEBYTECODE :=
+
 test-all: setup-dev ## The same, and the long chains of kills and re-runs (an hour)
 	$(BIN)/pytest $(TWO) -m "not gpu"
 

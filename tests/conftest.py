@@ -3,12 +3,17 @@
 import os
 import signal
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from ruamel.yaml import YAML
 from tree import copy_project
+
+from chainforge.project import profiles
 
 settings.register_profile("default", deadline=None)  # torch's first call breaks the 200 ms default
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -18,14 +23,57 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
     if signal.getsignal(number) is signal.SIG_IGN:  # as `nohup make test &` leaves it
         signal.signal(number, usual)
 
+parse = YAML.load
+parsed: dict[tuple[object, ...], Any] = {}
+
+
+def parse_once(self: YAML, stream: object) -> Any:
+    """Each long text once per worker: many tests read the same settings, and ruamel is slow."""
+    if not isinstance(stream, str | bytes) or len(stream) < 1000 or not self.pure:
+        return parse(self, stream)
+    key = (stream, *self.typ, self.Constructor)
+    if key not in parsed:
+        parsed[key] = parse(self, stream)
+    return deepcopy(parsed[key])
+
+
+YAML.load = parse_once  # type: ignore[method-assign]
+compose = profiles.compose
+composed: dict[tuple[object, ...], str] = {}
+
+
+def compose_once(name: str) -> str:
+    """The same of whole profiles, while no file of them changes."""
+    files = ((path.name, path.read_bytes()) for path in profiles.PROFILES.glob("*.yaml") if path.is_file())
+    key = (name, *sorted(files))
+    if key not in composed:
+        composed[key] = compose(name)
+    return composed[key]
+
+
+profiles.compose = compose_once
+
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 FIRST = ("test_cache.py", "test_rebuild.py")  # one makes the pipeline that others share, one needs none of it
 
 
+def take_one_of_the_dear(items: list[pytest.Item]) -> None:
+    """Of a test with many dear cases the quick suite has the first; the others are slow."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("dear"):
+            test = item.nodeid.partition("[")[0]
+            if test in seen:
+                item.add_marker(pytest.mark.slow)
+            seen.add(test)
+
+
+@pytest.hookimpl(tryfirst=True)  # before what is marked is chosen from
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The pipeline's files come first: they take longest, and none should be left alone at the end."""
+    take_one_of_the_dear(items)
     if any(item.get_closest_marker("gpu") for item in items):
         import torch
 

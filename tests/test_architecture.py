@@ -189,6 +189,7 @@ def test_a_plugin_uses_the_public_api_only_and_is_quick_to_import(path: Path) ->
     assert {name.split(".")[0] for name in imports(iter(top.body))}.isdisjoint(SLOW_TO_IMPORT)
 
 
+@pytest.mark.slow
 def test_the_lock_step_never_waits_for_torch() -> None:
     files = closure(ROOT, ROOT / "stages/lock.py")
     assert len(files) > 10
@@ -260,6 +261,7 @@ def test_every_step_has_a_stage_script_and_every_script_a_step() -> None:
         assert command.split()[-1].partition("@")[0] == name
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_plugin_and_setting_that_a_profile_names_exists(profile: str, tmp_path: Path) -> None:
     with chdir(ROOT):

@@ -122,6 +122,7 @@ def shell(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_on_stderr_with_exit_code_1_and_no_traceback(project: Project, root: Path) -> None:
     for code in ("chainforge", "stages"):
         (project.folder / code).symlink_to(root / code)
@@ -134,6 +135,7 @@ def test_a_mistake_is_told_on_stderr_with_exit_code_1_and_no_traceback(project: 
     assert not (project.folder / "plugins.lock.json").exists()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -169,6 +171,7 @@ def test_a_wrong_setting_stops_before_any_work(project: Project, key: str, value
     assert not (project.folder / "plugins.lock.json").exists()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -223,6 +226,7 @@ def questions(*texts: str, start: int = 0) -> list[str]:
     return [f'{{"id": "{start + i}", "question": "{text}", "answer": "1"}}' for i, text in enumerate(texts)]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("train", "words"),
     [
@@ -291,6 +295,7 @@ def test_a_base_model_folder_that_is_not_there(begun: Project) -> None:
     begun.refuses("sft", "sft_cold_start", "inputs/qwen is not a model folder: no config.json")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("content", [None, "{}", '{"model_type": "qwen2"}', "no JSON"])
 def test_a_checkpoint_to_start_from_that_is_none(begun: Project, content: str | None) -> None:
     if content is not None:
@@ -312,6 +317,7 @@ def register_rewards(register):
 '''
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -395,6 +401,7 @@ def test_a_full_disk_leaves_the_good_output_of_before(begun: Project) -> None:
     assert begun.read(ACCEPTED)
 
 
+@pytest.mark.slow
 def test_an_output_folder_that_cannot_be_written(begun: Project) -> None:
     folder = begun.folder / "checkpoints"
     with disk(folder, "size=1m,ro") as mounted:
@@ -440,6 +447,7 @@ def register_rewards(register):
 '''
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("body", "words"), ENDINGS)
 def test_a_reward_that_ends_its_process_or_raises_anything_ends_the_step_badly(
     begun: Project, body: str, words: str
@@ -465,6 +473,7 @@ def test_a_reward_that_deletes_its_steps_input_is_found_out(begun: Project) -> N
     assert "\n  -> " in message
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [

@@ -148,6 +148,7 @@ BAD_REWARDS = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("law", "code", "options", "complaint"),
     [(law, *case) for law, cases in BAD_REWARDS.items() for case in cases],
@@ -200,6 +201,7 @@ GOOD_REWARDS = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("code", "options", "remark"), GOOD_REWARDS)
 def test_a_reward_may_do_what_no_law_forbids(
     code: str, options: str, remark: str, check: Callable[..., str]
@@ -259,6 +261,7 @@ BAD_SOURCES = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("law", "change", "complaint"), [(law, *case) for law, cases in BAD_SOURCES.items() for case in cases]
 )
@@ -279,6 +282,7 @@ def test_a_prompt_source_that_breaks_none_is_told_so_too(check: Callable[..., st
     assert "did you mean 'start'?" in check("prompt_sources", SOURCE.format(**GOOD_SOURCE), "--set", "strt=1")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("code", "complaint"),
     [
@@ -347,6 +351,7 @@ BAD_TEACHERS = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("law", "body", "complaint"), [(law, *case) for law, cases in BAD_TEACHERS.items() for case in cases]
 )
@@ -359,6 +364,7 @@ def test_a_teacher_that_breaks_a_law_is_told_so(
     assert complaint in line
 
 
+@pytest.mark.slow
 def test_a_teacher_that_breaks_none_is_told_so_too(check: Callable[..., str]) -> None:
     assert "3 prompts, 2 each" in check("teachers", TEACHER.format(body=GOOD_TEACHER), exit_code=0)
     tagged = check("teachers", TEACHER.format(body=GOOD_TEACHER), "--set", "said=</summary>", exit_code=1)
@@ -419,6 +425,7 @@ BAD_STUDENTS = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("law", "body", "complaint"), [(law, *case) for law, cases in BAD_STUDENTS.items() for case in cases]
 )
@@ -478,6 +485,7 @@ def every_choice() -> Iterator[tuple[str, str]]:
             yield role, name
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("role", "name"), sorted(every_choice()))
 def test_every_bundled_plugin_keeps_its_contract(role: str, name: str, project: Path) -> None:
     more = SETTINGS.get(name, [])

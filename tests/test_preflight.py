@@ -344,6 +344,7 @@ def test_a_graph_that_is_not_utf8_is_told() -> None:
         read_graph()
 
 
+@pytest.mark.slow
 def test_two_steps_cannot_have_one_part_of_the_lock(plugins: Plugins) -> None:
     Path("dvc.yaml").write_text(
         STANZAS.replace("            - prompts.${key}\n", "            - distill\n", 1)

@@ -57,6 +57,7 @@ def commented(node: Any) -> Any:
     return CommentedMap((k, commented(v)) for k, v in node.items()) if isinstance(node, dict) else node
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_composed_profile_says_everything_that_its_overlay_says(name: str) -> None:
     composed = flat(plain(compose(name)))
@@ -77,6 +78,7 @@ def test_a_composed_profile_keeps_the_comments_and_has_a_head_of_its_own(name: s
         assert base.splitlines()[0] not in text  # the base's head describes the base
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_in_use_is_the_active_settings_and_unchanged(name: str) -> None:
     assert changed_by_hand() == []  # there is nothing yet
@@ -114,6 +116,7 @@ def test_what_was_changed_by_hand_is_listed() -> None:
     assert changed_by_hand() == []
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("target", PROFILES)
 @pytest.mark.parametrize("start", ["tiny", pytest.param("smoke", marks=pytest.mark.long)])
 def test_the_arguments_of_a_profile_lead_dvc_to_that_profile(start: str, target: str) -> None:
@@ -225,6 +228,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_a_profile_that_is_none_changes_nothing_and_hides_no_other(content: bytes) -> None:
     use("tiny")

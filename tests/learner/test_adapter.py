@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from fakes import make_step, policy, weights
-from peft import PeftModel
 from torch import Tensor
 
 from chainforge.config.adapter import AdapterSettings
@@ -142,6 +141,8 @@ def test_the_engine_samples_from_merged_weights_of_its_own(precision: str) -> No
 def test_the_checkpoint_is_a_plain_folder_with_the_adapter_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from peft import PeftModel
+
     monkeypatch.chdir(tmp_path)
     cpu, parent, folder = torch.device("cpu"), Path("checkpoints/parent"), Path("checkpoints/child")
     LocalLearner(policy(), OptimizerSettings(learning_rate=1.0), make_step()).save(parent)

@@ -45,6 +45,7 @@ def rows_of(
     return rows
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("on_policy", [True, False])
 @pytest.mark.parametrize("kl_coeff", [0.0, 0.3])
 @pytest.mark.parametrize("loss_type", sorted(LOSSES))

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import aiohttp
-import anthropic
 import openai
 import orjson
 import pytest
@@ -267,8 +266,11 @@ def test_the_client_of_openai_reads_it(stream: bool) -> None:
     assert found == (REASONING, "364", "stop", count_tokens(REASONING) + 1)
 
 
+@pytest.mark.slow  # for its import
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_client_of_anthropic_reads_it(stream: bool) -> None:
+    import anthropic
+
     async def story(_: aiohttp.ClientSession, served: Served) -> Any:
         async with anthropic.AsyncAnthropic(base_url=served.root, api_key="any", max_retries=0) as client:
             asked = {name: value for name, value in question().items() if name != "stream"}

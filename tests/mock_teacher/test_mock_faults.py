@@ -330,6 +330,7 @@ def names(script: FaultScript, n: int = 4000, **label: int) -> list[str | None]:
     return [fault.name if fault else None for fault in found]
 
 
+@pytest.mark.slow
 @given(label=labels, numbers=st.lists(st.integers(1, 999), min_size=2, max_size=2))
 def test_neither_the_order_of_requests_nor_the_run_s_seed_matters(label: Label, numbers: list[int]) -> None:
     first, second = (MIXED.choose(label, number) for number in numbers)

@@ -9,7 +9,6 @@ import pytest
 import torch
 import zoo
 from fakes import llama, mistral, qwen2, qwen3
-from peft import AutoPeftModelForCausalLM, PeftModel
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -160,6 +159,8 @@ BY_PEFT = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:Futur
 def test_peft_loads_it_on_the_model_that_it_was_trained_on(
     make: Callable[..., PreTrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from peft import AutoPeftModelForCausalLM, PeftModel
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # peft would look there for a tokenizer
     make().save_pretrained("checkpoints/parent")
@@ -177,6 +178,8 @@ def test_peft_loads_it_on_the_model_that_it_was_trained_on(
 
 @BY_PEFT
 def test_no_path_of_this_machine_is_written(tmp_path: Path) -> None:
+    from peft import PeftModel
+
     qwen2().save_pretrained(tmp_path / "parent")
     model = trained(AutoModelForCausalLM.from_pretrained(tmp_path / "parent"))
     save_adapter(model, tmp_path / "made", adapter_weights(model))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ def make_clone(folder: Path, profile: str = "smoke") -> Clone:
 def copy_clone(clone: Clone, folder: Path) -> Clone:
     """A copy with the same results and the same cache."""
     shutil.copytree(clone.folder, folder, symlinks=True)
-    return Clone(folder)
+    return replace(clone, folder=folder)
 
 
 def fake_environment(folder: Path) -> None:

@@ -8,8 +8,17 @@ from pathlib import Path
 import clone as clones
 import pytest
 from clone import Clone, Finished, copy_clone, environment, make_clone
+from tree import ROOT
 
+from chainforge.run import warm_start
 from chainforge.run.warm_start import start_server
+
+# What a stand-in and `lock` import. It is this checkout's code, which reads the clone that it is started in.
+OF_STAND_INS = (
+    *("chainforge.config.verbs", "chainforge.plugins", "chainforge.project.held_inputs"),
+    *("chainforge.project.lock_diff", "chainforge.project.preflight.project", "chainforge.run.finished"),
+    *("chainforge.report.compare.gate", "chainforge.run.step"),
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,6 +31,21 @@ def warm() -> Iterator[None]:
     clones.WARM.append(str(server.folder))
     yield
     clones.WARM.clear()
+    server.process.kill()
+    server.process.wait()
+    shutil.rmtree(server.folder)
+
+
+@pytest.fixture(scope="session")
+def stand_by() -> Iterator[tuple[str, ...]]:
+    """Folders for PATH in which the steps of a stand-in graph share one import of ChainForge."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warm_start, "VERBS", [path.stem for path in (ROOT / "stages").glob("[a-z]*.py")])
+        server = start_server(environment(), OF_STAND_INS)
+    if server is None:
+        yield ()
+        return
+    yield (str(server.folder),)
     server.process.kill()
     server.process.wait()
     shutil.rmtree(server.folder)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import chdir
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -120,8 +121,8 @@ def uninstall(clone: Clone, name: str = "bonus") -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def make_standing_in(folder: Path) -> None:
-    clone = make_clone(folder)
+def make_standing_in(folder: Path, path: tuple[str, ...]) -> None:
+    clone = replace(make_clone(folder), path=path)
     standin.install(clone.folder)
     clone.put("checkpoints", list(CHECKPOINTS.values()))
     clone.put("report.parents", {})
@@ -132,9 +133,9 @@ def make_standing_in(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def standing_in(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Clone:
+def standing_in(made_once: Callable[[str, Callable[[Path], None]], Path], stand_by: tuple[str, ...]) -> Clone:
     """Three checkpoints are evaluated; `bonus`, of a distribution, is a reward of `grpo_final` alone."""
-    return Clone(made_once("standing-in", make_standing_in))
+    return Clone(made_once("standing-in", lambda folder: make_standing_in(folder, stand_by)), stand_by)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ TARGET = "evaluate@qwen_rl_ckpt_stage2-reasoning"
 CELL = ("--checkpoint", "qwen_rl_ckpt_stage2", "--bench", "reasoning")
 
 
-def make_seeded(folder: Path) -> None:
-    clone = make_clone(folder)
+def make_seeded(folder: Path, path: tuple[str, ...]) -> None:
+    clone = replace(make_clone(folder), path=path)
     standin.install(clone.folder)
     for old, new in EDIT:
         clone.edit("stages/standin.py", old, new)
@@ -58,9 +59,9 @@ def make_seeded(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def seeded(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Clone:
+def seeded(made_once: Callable[[str, Callable[[Path], None]], Path], stand_by: tuple[str, ...]) -> Clone:
     """Look, but do not touch: two settings with two seeds, and a twin."""
-    return Clone(made_once("seeded", make_seeded))
+    return Clone(made_once("seeded", lambda folder: make_seeded(folder, stand_by)), stand_by)
 
 
 @pytest.fixture

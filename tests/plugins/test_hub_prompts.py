@@ -1,6 +1,7 @@
 """Prompt source `hub`, and what of the hub the known sets read: from folders, through `datasets`."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ from loading import load_plugin, registered
 
 import chainforge as cf
 
-pytest.importorskip("datasets")
+pytestmark = [
+    pytest.mark.slow,  # for its import
+    pytest.mark.skipif(find_spec("datasets") is None, reason="needs datasets"),
+]
 
 hub = registered("prompts_hub", "register_prompt_sources")["hub"]
 aime = registered("prompts_aime", "register_prompt_sources")["aime"]

@@ -101,6 +101,7 @@ def test_the_chi_square_test_itself_knows_a_fair_die_from_a_loaded_one() -> None
     assert chi_square_p({**dict.fromkeys(range(6), 1000), 0: 1200, 1: 800}, fair, 6000) < 1e-9
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("kind", "truncation"),
     [
@@ -144,6 +145,7 @@ def test_tokens_of_one_completion_are_drawn_independently_of_each_other() -> Non
     assert chi_square_p(Counter(s.token_ids for s in group), pairs, DRAWS) > 1e-3
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("max_rows", [1, 4, 12, 1000])
 def test_a_completion_does_not_depend_on_what_else_is_in_the_batch(kind: str, max_rows: int) -> None:
@@ -184,6 +186,7 @@ def test_dropping_finished_rows_changes_nothing(
         assert_same(a, b)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("max_rows", [1, 2, 5, 16])
 def test_what_waits_takes_the_place_of_what_has_ended_at_once(
     max_rows: int, monkeypatch: pytest.MonkeyPatch
@@ -263,6 +266,7 @@ def test_a_completion_ends_with_its_first_eos_or_at_the_limit(kind: str) -> None
     assert endings == {("stop", False), ("stop", True), ("length", True)}
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize(("top_k", "top_p"), [(1, 1.0), (3, 1.0), (0, 0.6), (5, 0.7)])
 def test_nothing_outside_the_likeliest_tokens_is_ever_drawn(kind: str, top_k: int, top_p: float) -> None:

@@ -218,6 +218,7 @@ def test_what_json_hardly_allows_is_read(odd: str) -> None:
     assert read_chat(ask(lambda request: httpx2.Response(200, text=text))).content == "é 42"
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.integers() | st.text('[]{}"\\a'),

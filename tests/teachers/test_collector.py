@@ -74,6 +74,7 @@ def test_too_many_requests_of_everybody_cost_no_try(tmp_path: Path) -> None:
     assert teacher.asked["p0/0"] == 22
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("count", [3, 40, 2000])
 @pytest.mark.parametrize("retry_after", [None, 0, 5])
@@ -131,6 +132,7 @@ def test_after_its_tries_a_question_is_left_without_an_answer(
     whole(tmp_path)
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("deadline_s", [100.0, 1800.0])
 @pytest.mark.parametrize("last", [HANGS, broken(), refusal(500)], ids=str)
@@ -216,6 +218,7 @@ def test_without_refusals_all_that_is_allowed_is_in_flight_within_five_seconds(
     assert teacher.most_flying == 256
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(("concurrency", "latency_s"), [(64, 1.0), (200, 4.0)])
 @pytest.mark.parametrize("retry_after", [None, 1.0])

@@ -107,6 +107,7 @@ DIALECTS = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("dialect", DIALECTS)
 @given(reasoning=said, content=texts)
 def test_every_dialect_says_the_same(dialect: str, reasoning: str, content: str) -> None:

@@ -48,6 +48,7 @@ WHERE["first"] = {*range(18)}
 PLACES = [(s, where) for s in REFUSALS for where in WHERE if s not in ("401", "402") or where == "anywhere"]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "concurrency",
     [64, pytest.param(200, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)],
@@ -89,6 +90,7 @@ def test_a_refusal_that_passes_costs_one_more_call_at_the_end(said: str, tmp_pat
     assert {call.label.split("/")[1] for call in teacher.calls[-2:]} == {"p9", "p20"}
 
 
+@pytest.mark.dear
 @each
 @pytest.mark.parametrize("concurrency", [1, 64])
 @pytest.mark.parametrize("total", [1, 3, 500])
@@ -133,6 +135,7 @@ def test_a_key_that_is_revoked_when_few_are_left_stops_the_run(tmp_path: Path, c
     assert 0 < len(good.calls) < 5
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("said", ["403", "404", "no model", "422"])
 @pytest.mark.parametrize("total", [12, 100, 700])
 def test_odd_ones_at_the_end_never_stop_every_run(said: str, total: int, tmp_path: Path) -> None:
