@@ -138,8 +138,8 @@ def licence_of(model: str) -> str | None:
     if not isinstance(found, str | Path) or not Path(found).is_file():
         return None
     try:
-        data = ModelCard(Path(found).read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+        data = ModelCard(Path(found).read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()  # type: ignore[no-untyped-call]
     except (ValueError, OSError):
         return None
-    said = data.license_name if data.license == "other" else data.license
+    said = data.get("license_name") if data.get("license") == "other" else data.get("license")
     return str(said) if said else None

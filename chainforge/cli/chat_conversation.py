@@ -1,6 +1,6 @@
 """A conversation with a model: what was said, and the next answer as it comes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase
@@ -41,7 +41,7 @@ class Conversation:
         """Forget all turns; the system message stays."""
         self._turns.clear()
 
-    def ask(self, question: str) -> Iterator[Piece]:
+    def ask(self, question: str) -> Generator[Piece]:
         """The answer in pieces. Close it to stop: what was said until then is kept as the answer.
 
         A turn without an answer, because the reasoning did not end, is left out of what follows.

@@ -51,7 +51,7 @@ def _data_cards(facts: "Facts") -> Iterator[tuple[Path, str]]:
 def check_repo(repo: str) -> None:
     """Raise ChainForgeError where this cannot be a name on the hub: user/name."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is documented
 
     try:
         validate_repo_id(repo)

@@ -15,6 +15,7 @@ from fakes import policy
 from huggingface_hub import ModelCard
 from tree import ROOT, copy_project
 
+from chainforge.cli.card import licence_of
 from chainforge.errors import ChainForgeError
 from chainforge.jsonl import write_rows
 from chainforge.model_card.hide import ADDRESS, KEY, hide, refuse_secrets
@@ -157,6 +158,22 @@ def test_what_no_step_has_made_has_no_card(project: Path, run: Run) -> None:
     save_policy(policy(), project / "checkpoints/mine")
     assert "no step in dvc.lock has made checkpoints/mine" in run("card", "mine", code=1).stderr
     assert "there is no checkpoint called 'none'" in run("card", "none", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("front", "said"),
+    [
+        ("license: apache-2.0", "apache-2.0"),
+        ("license: other\nlicense_name: mine", "mine"),
+        ("tags: [x]", None),
+    ],
+)
+def test_the_licence_of_the_base_is_what_its_own_card_says(
+    front: str, said: str | None, tmp_path: Path
+) -> None:
+    assert licence_of(str(tmp_path)) is None
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n\n# A model\n")
+    assert licence_of(str(tmp_path)) == said
 
 
 @pytest.mark.parametrize(
