@@ -16,6 +16,7 @@ from chainforge.cli.group import Group
 from chainforge.cli.memory import memory
 from chainforge.cli.mock_teacher import mock_teacher
 from chainforge.cli.plugins import plugins
+from chainforge.cli.preflight import preflight
 from chainforge.cli.profile import profile
 from chainforge.cli.project import enter_project
 from chainforge.cli.repro import repro
@@ -57,6 +58,7 @@ for command in (
     completions,
     gc,
     memory,
+    preflight,
     timings,
     settings,
     mock_teacher,
