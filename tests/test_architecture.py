@@ -76,6 +76,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loops": FLOOR | WALLS - {"report"} | {"filtering", "teachers"},
     "completions": FLOOR | {"project.graph", "report", "run"},
     "trace": FLOOR | {"completions", "filtering", "loops", "project.graph", "report", "run", "teachers"},
+    "preflight": FLOOR
+    | {"learner", "loops", "models", "plugins", "rollout", "run", "scoring", "wiring"}
+    | {f"project.{name}" for name in ("graph", "lock_entry", "new_policy", "preflight")},
     "plugins": FLOOR,
     "project": set(),
     "project.stanzas": FLOOR,
@@ -116,6 +119,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mock_teacher",
         "models",
         "plugins",
+        "preflight",
         "pretrained",
         "report",
         "rollout",

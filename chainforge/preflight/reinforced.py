@@ -25,7 +25,7 @@ from chainforge.rollout.open_engine import open_engine
 from chainforge.run.step import Step
 from chainforge.wiring import make_scorer
 
-FIRST, SOME = 1, 4  # groups of the first update, and of a small one
+FIRST, SOME, TRIED = 1, 4, 3  # groups of the first update and of a small one; updates
 
 
 def try_reinforced(
@@ -54,7 +54,7 @@ def try_reinforced(
         )
         estimate.parts["model"] = loading.plus(building)
         updates = settings.num_rl_steps * settings.num_iterations * settings.mini_batches
-        learner.begin(updates)
+        learner.begin(max(updates, TRIED))  # the schedule knows no step beyond
         sample = take_sample(
             engine, policy, prompts, settings.group_size, settings, step, scorer, seconds / 2
         )

@@ -54,7 +54,7 @@ def try_supervised(
     (tokens, too_long), reading = timed(lambda: tokenize(learner.tokenizer, examples, settings, prefill))
     training, held_out = split(tokens, settings, step)
     steps = max(1, round(settings.num_epochs * len(training) * more / settings.batch_size))
-    learner.begin(steps)
+    learner.begin(max(steps, MOST_BATCHES))  # the schedule knows no step beyond
     estimate.parts |= {"model": load.plus(build), "tokens": reading.times(more)}
     _add_training(estimate, learner, teacher, training, settings, step, steps, seconds, device.type)
     evaluations = len({*range(settings.eval_every, steps + 1, settings.eval_every), steps})
