@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from chainforge.config.distill import DistillSettings
@@ -67,8 +68,6 @@ def _alike(step: GraphStep, graph: dict[str, GraphStep], plugins: Plugins) -> tu
     """What decides what an evaluation is predicted from, where its checkpoint is not there."""
     if step.verb != "evaluate" or not step.name.startswith("evaluate@"):
         return None
-    from pathlib import Path
-
     checkpoint, _, bench = step.name.partition("@")[2].rpartition("-")
     try:
         model = Inputs(graph, plugins).model(Path("checkpoints") / checkpoint)
@@ -103,6 +102,8 @@ def _work(
     try:
         with no_leaving():
             opened, settings = open_step(step.name), settings_of(kind, step.name)
+            if getattr(getattr(settings, "engine", None), "kind", "local") == "vllm":
+                raise NotYet("engine vllm would start its servers; chainforge memory says what it holds")
             estimate = attempt(opened, settings, Inputs(graph, plugins), seconds, step.sections[-1])
             judge(estimate, opened.settings, on_cpu=opened.runtime.device in ("auto", "cpu"))
     except NotYet as missing:
