@@ -114,12 +114,12 @@ def _add_updates(
     beside: list[Point] = []
     learning = 1.0
     for groups in parts:
-        rows, making = timed(lambda groups=groups: make_rows(learner.tokenizer, groups, settings, step))
+        rows, making = timed(partial(make_rows, learner.tokenizer, groups, settings, step))
         if len(groups) == len(sample.groups) and not all_learn:
             learning = fmean(row.learns for row in rows)
         _let_learn(rows)
-        _, asking = timed(lambda rows=rows: add_logprobs(learner, rows, asked, step))
-        _, cost = timed(lambda rows=rows: update(learner, rows, asked, step))
+        _, asking = timed(partial(add_logprobs, learner, rows, asked, step))
+        _, cost = timed(partial(update, learner, rows, asked, step))
         size = sum(len(row.tokens) for row in rows)
         points.append(Point(1, size, cost))
         beside.append(Point(1, size, making.plus(asking)))

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,8 +30,9 @@ def try_sampled(
 ) -> Estimate:
     """Predict the step from a rollout on its own prompts."""
     prompts, count, _ = prompts_of_step(settings, step.name, inputs)
-    evaluates = isinstance(settings, EvaluateSettings)
-    rewards = dict.fromkeys(settings.rewards, 1.0) if evaluates else settings.rewards
+    rewards = (
+        settings.rewards if isinstance(settings, SampleSettings) else dict.fromkeys(settings.rewards, 1.0)
+    )
     made: Any = make_scorer(inputs.plugins, rewards, step, settings.reward_settings)
     scorer = replace(made, log=lambda _name, _value: None)
     scorer.check(prompts)
@@ -49,9 +51,8 @@ def try_sampled(
     with closing(open_engine(settings.engine, policy, step, frozen=True)) as engine:
         sample = take_sample(engine, policy, prompts, settings.samples, settings, step, scorer, seconds)
         rows = min(engine.rows, count * settings.samples)
-        whole = count * settings.samples / min(count, batch_size(engine, settings.samples))
-        batches = max(1, round(whole / settings.samples))
-    greedy = count if evaluates and settings.greedy else 0
+        batches = ceil(count / batch_size(engine, settings.samples))
+    greedy = count if isinstance(settings, EvaluateSettings) and settings.greedy else 0
     together = sample.decode(count * settings.samples / batches, rows).times(batches)
     estimate.parts["sampling"] = together.plus(sample.decode(greedy, rows) if greedy else together.times(0))
     estimate.parts["rewards"] = sample.scoring.times(count * settings.samples + greedy)
