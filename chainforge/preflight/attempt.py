@@ -51,9 +51,7 @@ def try_steps(
         key = _alike(step, graph, plugins)
         if key in alike:
             like = alike[key]
-            estimate = replace(
-                like, step=step.name, findings=[], notes=[f"as {like.step}: nothing else is known of it yet"]
-            )
+            estimate = replace(like, step=step.name, findings=[], notes=[], like=like.step)
         else:
             say(f"{step.name}: …")
             estimate = _apart(step, graph, plugins, seconds)

@@ -44,6 +44,7 @@ class Estimate:
     rates: list[Rate] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    like: str | None = None  # the step that was tried in its place
     waits_for: str | None = None
     failed: bool = False
 

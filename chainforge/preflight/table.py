@@ -40,6 +40,9 @@ def _row(name: str, cost: Cost, memory: float, disk: float) -> str:
 
 
 def _details(estimate: Estimate) -> Iterator[str]:
+    if estimate.like:
+        yield f"\n{estimate.step}: as {estimate.like}, nothing else is known of it yet"
+        return
     yield f"\n{estimate.step}: {estimate.model}"
     parts = sorted(estimate.parts.items(), key=lambda part: -part[1].wall)
     whole = estimate.cost.wall or 1.0
