@@ -57,10 +57,11 @@ def main() -> None:
         with chdir(folder):
             if given.model:
                 model = given.model.resolve()
-                make_random(model, Path("inputs/random")) if given.case == "qwen" else None
-                changes = changes | {
-                    "base_model.model": "inputs/random" if given.case == "qwen" else str(model)
-                }
+                Path("inputs").mkdir()
+                Path("inputs/SmolLM2-135M-Instruct").symlink_to(model)  # as the profile names it
+                if given.case == "qwen":
+                    make_random(model, Path("inputs/random"))
+                    changes = changes | {"base_model.model": "inputs/random"}
             change(changes)
             for verb, step in DATA:
                 spend([sys.executable, "-m", f"stages.{verb}", step])
