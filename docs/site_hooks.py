@@ -10,8 +10,6 @@ from pymdownx.slugs import slugify
 
 # Pages of the project's folder, and what they are called on the site.
 ABOVE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "README.md": "readme.md"}
-# Pages that are being written: each has its place in the navigation, and takes it once it is there.
-COMING = {"preflight.md"}
 LINK = re.compile(r"\[([^\]\n]+)\]\(([^)\s]+)\)")
 # A browser would have to fetch the program that draws it.
 MERMAID = re.compile(r"^```mermaid\n.*?^```", re.MULTILINE | re.DOTALL)
@@ -22,23 +20,9 @@ FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The navigation without the pages that are not there yet, and anchors as a forge makes them."""
+    """Anchors as a forge makes them."""
     config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
-    config.nav = without_missing(config.nav or [], Path(config.docs_dir))
     return config
-
-
-def without_missing(nav: list[Any], docs: Path) -> list[Any]:
-    """The same list without pages of COMING that do not exist."""
-    kept = []
-    for entry in nav:
-        if isinstance(entry, dict):
-            ((title, value),) = entry.items()
-            pages = without_missing(value if isinstance(value, list) else [value], docs)
-            kept += [{title: pages if isinstance(value, list) else value}] if pages else []
-        elif entry not in COMING or (docs / entry).exists():
-            kept.append(entry)
-    return kept
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -81,6 +81,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "completions": FLOOR | {"project.graph", "report", "run"},
     "trace": FLOOR | {"completions", "filtering", "loops", "project.graph", "report", "run", "teachers"},
     "plugins": FLOOR | {"bundle"},
+    "preflight": FLOOR
+    | {"learner", "loops", "models", "plugins", "rollout", "run", "scoring", "wiring"}
+    | {f"project.{name}" for name in ("graph", "lock_entry", "new_policy", "preflight")},
     "project": set(),
     "project.stanzas": FLOOR,
     "project.graph": FLOOR | {"project.stanzas"},
@@ -125,6 +128,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "models",
         "own_project",
         "plugins",
+        "preflight",
         "pretrained",
         "report",
         "rollout",

@@ -13,8 +13,6 @@ from ruamel.yaml import YAML
 from tree import ROOT
 
 CONFIG = YAML(typ="safe", pure=True).load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-HOOKS = (ROOT / "docs/site_hooks.py").read_text(encoding="utf-8")
-COMING = set(re.findall(r'"([\w-]+\.md)"', re.findall(r"^COMING = .*", HOOKS, re.MULTILINE)[0]))
 ABOVE = {"readme.md", "contributing.md", "changelog.md"}
 needs_mkdocs = pytest.mark.skipif(
     importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed: make docs"
@@ -33,8 +31,7 @@ def test_every_page_has_one_place_in_the_navigation() -> None:
     there = {path.name for path in ROOT.glob("docs/*.md")} | ABOVE
     listed = pages(CONFIG["nav"])
     assert len(listed) == len(set(listed))
-    assert there <= set(listed), "name the page in `nav` of mkdocs.yml"
-    assert set(listed) - there <= COMING, "mkdocs.yml names a page that is not there"
+    assert there == set(listed), "name each page in `nav` of mkdocs.yml, and no other"
 
 
 def test_pages_come_in_the_order_in_which_they_are_read() -> None:
@@ -62,7 +59,7 @@ def test_pages_come_in_the_order_in_which_they_are_read() -> None:
 
 def test_the_front_page_names_every_page() -> None:
     front = (ROOT / "docs/index.md").read_text(encoding="utf-8")
-    there = {path.name for path in ROOT.glob("docs/*.md")} - {"index.md"} - COMING
+    there = {path.name for path in ROOT.glob("docs/*.md")} - {"index.md"}
     assert there <= set(re.findall(r"\]\(([\w-]+\.md)\)", front))
 
 
@@ -97,15 +94,6 @@ LINKS = [
 def test_a_link_leads_to_the_same_place_on_the_site(above: bool, link: str, expected: str) -> None:
     hooks = load_hooks()
     assert hooks.LINK.sub(lambda found: hooks.rewrite(found, above), link) == expected
-
-
-@needs_mkdocs
-def test_a_page_that_is_not_there_yet_has_its_place_kept(tmp_path: Path) -> None:
-    hooks, (coming, *_) = load_hooks(), sorted(COMING)
-    nav = [{"A": ["index.md", coming]}, {"B": "x.md"}, {"C": coming}, "nowhere.md"]
-    assert hooks.without_missing(nav, tmp_path) == [{"A": ["index.md"]}, {"B": "x.md"}, "nowhere.md"]
-    (tmp_path / coming).touch()
-    assert hooks.without_missing(nav, tmp_path) == nav
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from chainforge.cli.init import init
 from chainforge.cli.memory import memory
 from chainforge.cli.mock_teacher import mock_teacher
 from chainforge.cli.plugins import plugins
+from chainforge.cli.preflight import preflight
 from chainforge.cli.profile import profile
 from chainforge.cli.project import enter_project
 from chainforge.cli.publish import publish
@@ -70,6 +71,7 @@ for command in (
     completions,
     gc,
     memory,
+    preflight,
     timings,
     watch,
     settings,

@@ -70,6 +70,14 @@ def sampling_steps() -> Iterable[str]:
     return (step.name for step in read_graph().values() if step.verb in KINDS)
 
 
+def trained_steps() -> Iterable[str]:
+    """The steps that train, sample or evaluate."""
+    from chainforge.project.graph import read_graph
+
+    verbs = ("sft", "distill", "grpo", "sample", "evaluate")
+    return (step.name for step in read_graph().values() if step.verb in verbs)
+
+
 def checkpoint_names() -> Iterable[str]:
     """Those that the settings evaluate, the base model among them."""
     from chainforge.config.loading import read_params
