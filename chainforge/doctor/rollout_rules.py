@@ -38,7 +38,7 @@ def equal_rewards(run: GrpoRun) -> Sign | None:
         ]
     elif reward.late >= FULL * sum(run.settings.rewards.values()):
         harder = f"{run.key('prompts')}: harder ones, if there is more to learn"
-        return note("the policy solves nearly all problems: most groups are all right", evidence, harder)
+        return note("rewards are nearly full in most groups: little is left to learn", evidence, harder)
     else:
         change = [
             resample,

@@ -50,6 +50,11 @@ class Series:
         return median(self.values[-self.window :])
 
     @property
+    def highest(self) -> int:
+        """The step of the highest value."""
+        return self.steps[self.values.index(max(self.values))]
+
+    @property
     def last_steps(self) -> str:
         """Which steps the last rows are."""
         return f"steps {self.steps[-self.window :][0]}–{self.steps[-1]}"
