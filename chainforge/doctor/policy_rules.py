@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from chainforge.doctor.finding import Sign, error, warning
 from chainforge.doctor.rollout_rules import EQUAL_ALL
 from chainforge.doctor.runs import GrpoRun
-from chainforge.doctor.series import SURE
 
 # Each number: docs/doctor.md says where it is from.
 SPENT = 0.1  # of what entropy can still buy, exp(H) - 1
@@ -136,8 +135,10 @@ def rate_too_high(run: GrpoRun) -> Sign | None:
 
 
 def signs_of_large_steps(run: GrpoRun) -> Iterator[str]:
-    """What tells of updates that go too far, in words. One step is enough: after it there may be no group whose
-    rewards differ, and so no further figures."""
+    """What tells of updates that go too far, in words.
+
+    One step is enough: after it there may be no group whose rewards differ, and so no further figures.
+    """
     table = run.table
     clipped, kl, entropy = table["clip_ratio/region_mean"], table["kl"], table["entropy"]
     if clipped.values and max(clipped.values) >= CLIPPED:
@@ -155,7 +156,7 @@ def rate_too_low(run: GrpoRun) -> Sign | None:
     """A policy that hardly moves."""
     table = run.table
     reward, equal, clipped = table["reward"], table["frac_reward_zero_std"], table["clip_ratio/region_mean"]
-    if not reward.has_trend or abs(reward.moved) >= SURE or equal.usual >= EQUAL_ALL:
+    if not reward.has_trend or abs(reward.moved) >= reward.sure or equal.usual >= EQUAL_ALL:
         return None
     if not clipped.has_trend or max(clipped.values) > UNCLIPPED:
         return None

@@ -4,7 +4,6 @@ import math
 
 from chainforge.doctor.finding import Sign, error, note, warning
 from chainforge.doctor.runs import GrpoRun
-from chainforge.doctor.series import SURE
 
 # Each number: docs/doctor.md says where it is from.
 EQUAL_SOME = 0.75  # share of equal groups at which the gradient's noise has doubled: 1 / sqrt(1 - share)
@@ -82,7 +81,7 @@ def length_drift(run: GrpoRun) -> Sign | None:
     if not length.has_trend or truth.rose:
         return None
     factor = length.late / length.early if length.early else 1.0
-    if 1 / LENGTH_FACTOR < factor < LENGTH_FACTOR or abs(length.moved) < SURE:
+    if 1 / LENGTH_FACTOR < factor < LENGTH_FACTOR or abs(length.moved) < length.sure:
         return None
     evidence = (
         f"from {length.early:.0f} tokens in {length.first_steps} to {length.late:.0f} in "

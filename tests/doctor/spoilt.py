@@ -56,7 +56,7 @@ def constant(completions, **_):
 
 
 def long(completions, **_):
-    return [min(len(text) / 150, 1.0) for text in completions]
+    return [min(len(text) / 400, 1.0) for text in completions]
 
 
 def short(completions, **_):
@@ -94,6 +94,11 @@ class Recipe:
 
 
 WATCH = {"prompts": "data/prompts/reasoning_eval.jsonl", "reward": "correct", "every": 5, "max_prompts": 200}
+PAYS_LONG = {
+    "grpo_reasoning.rewards": {"long": 1.0},
+    "grpo.learning_rate": 1e-3,
+    "grpo.max_new_tokens": 110,
+}
 SPOILT: Mapping[str, Recipe] = {
     "constant-reward": Recipe(
         ("equal-rewards",), {"grpo_reasoning.rewards": {"constant": 1.0}, "grpo_reasoning.num_rl_steps": 12}
@@ -115,16 +120,16 @@ SPOILT: Mapping[str, Recipe] = {
     ),
     "pays-long-watched": Recipe(
         ("reward-hacking",),
-        {"grpo_reasoning.rewards": {"long": 1.0}, "grpo_reasoning.watch": WATCH, "grpo.learning_rate": 1e-3},
+        {**PAYS_LONG, "grpo_reasoning.watch": WATCH},
     ),
     "pays-long-held-out": Recipe(
         ("reward-hacking", "worse-than-parent"),
-        {"grpo_reasoning.rewards": {"long": 1.0}, "grpo.learning_rate": 1e-3, "evaluate.max_prompts": 100},
+        {**PAYS_LONG, "evaluate.max_prompts": 100, "evaluate.max_new_tokens": 110},
         (*GRPO, *EVALUATED),
     ),
     "pays-long-too": Recipe(
         ("length-drift",),
-        {"grpo_reasoning.rewards": {"correct": 0.2, "long": 1.0}, "grpo.learning_rate": 1e-3},
+        {**PAYS_LONG, "grpo_reasoning.rewards": {"correct": 0.2, "long": 1.0}},
     ),
     "rate-times-100": Recipe(("rate-too-high",), {"grpo.learning_rate": 2e-2}),
     "rate-by-100": Recipe(("rate-too-low",), {"grpo.learning_rate": 2e-6, "grpo_reasoning.num_rl_steps": 15}),
@@ -162,19 +167,19 @@ SPOILT: Mapping[str, Recipe] = {
         COLD,
         from_nothing=True,
     ),
-    "sft-rate-times-100": Recipe(
+    "sft-rate-times-1000": Recipe(
         ("loss-not-falling",),
-        {"sft.learning_rate": 0.3, "sft.muon_learning_rate": 0.6, "sft_cold_start.num_epochs": 2.0},
+        {"sft.learning_rate": 3.0, "sft.muon_learning_rate": 6.0, "sft_cold_start.num_epochs": 2.0},
         COLD,
         from_nothing=True,
     ),
     "filter-too-strict": Recipe(
-        ("mostly-dropped",), {"filter.max_characters": 20}, FILTERED, from_nothing=True
+        ("mostly-dropped",), {"filter.max_characters": 14}, FILTERED, from_nothing=True
     ),
-    "reward-out-of-reach": Recipe(
+    "sampled-too-hot": Recipe(
         ("mostly-dropped",),
         {
-            "sample.max_new_tokens": 16,
+            "sample.temperature": 2.0,
             "rejection_sampling.max_prompts": 100,
             "rejection_sampling.start_from": "checkpoints/qwen_sft_ckpt",
         },
