@@ -84,9 +84,11 @@ class Series:
 
     @property
     def sure(self) -> float:
-        """How many standard errors are as rare as 3 of a normal variable: more where the noise itself is known
-        from few rows. That estimate has about 2n / 3 degrees of freedom: its variance is 3 / n of its square,
-        that of the usual one 2 / df."""
+        """How many standard errors are as rare as 3 of a normal variable.
+
+        More where the noise itself is known from few rows: as an estimate, it has about 2n / 3 degrees of
+        freedom, since its variance is 3 / n of its square, and that of the usual estimate 2 / df.
+        """
         return student_t_quantile(SURE_SHARE, max(1, min(2 * len(self.values) // 3, MANY_ROWS)))
 
     @property
