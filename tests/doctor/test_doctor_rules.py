@@ -105,6 +105,7 @@ def test_where_the_sampler_is_the_policy_there_is_no_mismatch(drift: float, exac
     assert bool(policy_rules.mismatch(grpo(columns, exact))) == (not exact and drift > policy_rules.FAR)
 
 
+@pytest.mark.slow  # imports torch
 def test_the_mismatch_is_that_of_the_alarm() -> None:
     from chainforge.loops.grpo import mismatch
 
