@@ -64,7 +64,14 @@ def truncated(run: GrpoRun) -> Sign | None:
     change = [raised, f"{run.key('mask_truncated')}: true, so that what was cut does not count as wrong"]
     if ended.has_level:
         evidence += f"; those that ended had {ended.usual:.0f} on average"
-        if ended.usual < SHORT * limit:
+        if cut.has_trend and cut.early < CUT_SOME:
+            evidence += f"; in {cut.first_steps} {cut.early:.0%} were cut, so training made it so"
+            change = [
+                f"{run.key('rewards')}: does one of them pay for length?",
+                f"{run.key('learning_rate')}, now {run.settings.learning_rate:g}: lower",
+                raised,
+            ]
+        elif ended.usual < SHORT * limit:
             change = [
                 "the data of the SFT before: the others never stop by themselves. Do its examples end as "
                 "they should, and was it long enough?",

@@ -128,7 +128,7 @@ SPOILT: Mapping[str, Recipe] = {
         (*GRPO, *EVALUATED),
     ),
     "pays-long-too": Recipe(
-        ("length-drift",),
+        ("length-drift", "reward-hacking"),
         {**PAYS_LONG, "grpo_reasoning.rewards": {"correct": 0.2, "long": 1.0}},
     ),
     "rate-times-100": Recipe(("rate-too-high",), {"grpo.learning_rate": 2e-2}),
