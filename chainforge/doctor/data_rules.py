@@ -9,6 +9,7 @@ MOST = 0.5  # of what was read
 NEARLY_ALL = 0.9
 LOSS_RISE = 0.05  # of the lowest held-out loss
 UPDATES = 10  # optimizer steps
+JUMP = 2.0  # times the first loss
 NOT_BAD = ("duplicate", "near_duplicate", "duplicate_prompt", "near_duplicate_prompt", "over_quota")
 TO_CHANGE = {
     "wrong": "reward: is it strict about the form? Read some of those traces; or take a better teacher",
@@ -108,20 +109,20 @@ def overfitting(run: SftRun) -> Sign | None:
 
 
 def loss_not_falling(run: SftRun) -> Sign | None:
-    """A supervised loss that ends higher than it was, or never fell."""
+    """A supervised loss that ends where it began, or higher."""
     loss, norm = run.table["loss"], run.table["grad_norm"]
     if not loss.has_trend:
         return None
-    evidence = f"{loss.values[0]:.3g} in step {loss.steps[0]}, {loss.late:.3g} in {loss.last_steps}"
+    first, highest = loss.values[0], max(loss.values)
+    evidence = f"{first:.3g} in step {loss.steps[0]}, {loss.late:.3g} in {loss.last_steps}"
     rate = f"{run.key('learning_rate')}, now {run.settings.learning_rate:g}"
     if run.settings.muon_learning_rate:
         rate += f", and {run.key('muon_learning_rate')}, now {run.settings.muon_learning_rate:g}"
-    if loss.late >= loss.values[0] and loss.moved > 0:
-        return error(
-            "the loss rises", f"{evidence}; the gradient's norm is {norm.late:.3g}", f"{rate}: lower"
-        )
-    if not loss.fell:
-        return warning(
-            "the loss does not fall", evidence, f"{rate}: three or ten times as much, or fewer if it jumps"
-        )
+    if highest >= JUMP * first:
+        evidence += f"; {highest:.3g} in step {loss.highest}"
+    if loss.late >= first and highest >= JUMP * first:
+        return error("the loss has jumped, and ends higher than it was", evidence, f"{rate}: a tenth")
+    if loss.late >= first or not loss.fell:
+        evidence += f"; the gradient's norm is {norm.late:.3g}" if norm.has_level else ""
+        return warning("the loss does not fall", evidence, f"{rate}: three or ten times as much")
     return None

@@ -27,6 +27,15 @@ def reward_hacking(run: GrpoRun) -> Sign | None:
             f"{change[0]} (logs/{run.step}.watch.jsonl)",
             change[1],
         )
+    answers = run.table[f"rewards/{run.answers}/mean"]
+    if run.table["reward"].rose and answers.fell:
+        return error(
+            "the reward rises while answers get worse",
+            f"the reward went from {run.table['reward'].early:.3g} to {run.table['reward'].late:.3g}, and "
+            f"{answers.name} from {answers.early:.3g} to {answers.late:.3g}",
+            f"{run.key('rewards')}: less weight for those besides {run.answers}",
+            change[1],
+        )
     worse = [c for c in run.held_out if c.paired.hi < 0]
     better = [c for c in run.held_out if c.paired.lo > 0]
     if not run.table["reward"].rose or not worse or better:

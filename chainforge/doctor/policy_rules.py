@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from chainforge.doctor.finding import Sign, error, warning
 from chainforge.doctor.rollout_rules import EQUAL_ALL
 from chainforge.doctor.runs import GrpoRun
-from chainforge.doctor.series import SURE
 
 # Each number: docs/doctor.md says where it is from.
 SPENT = 0.1  # of what entropy can still buy, exp(H) - 1
@@ -136,15 +135,18 @@ def rate_too_high(run: GrpoRun) -> Sign | None:
 
 
 def signs_of_large_steps(run: GrpoRun) -> Iterator[str]:
-    """What tells of updates that go too far, in words."""
+    """What tells of updates that go too far, in words.
+
+    One step is enough: after it there may be no group whose rewards differ, and so no further figures.
+    """
     table = run.table
     clipped, kl, entropy = table["clip_ratio/region_mean"], table["kl"], table["entropy"]
-    if clipped.has_level and (share := max(clipped.early, clipped.late)) >= CLIPPED:
-        yield f"the ratio of {share:.0%} of the tokens is clipped"
-    if kl.has_level and (far := max(kl.early, kl.late)) >= HALF_AS_LIKELY:
-        yield f"the KL to the reference is {far:.3g} nats per token"
-    if entropy.has_level:
-        first, last = entropy.values[0], entropy.late
+    if clipped.values and max(clipped.values) >= CLIPPED:
+        yield f"the ratio of {max(clipped.values):.0%} of the tokens was clipped in step {clipped.highest}"
+    if kl.values and max(kl.values) >= HALF_AS_LIKELY:
+        yield f"the KL to the reference was {max(kl.values):.3g} nats per token in step {kl.highest}"
+    if entropy.values:
+        first, last = entropy.values[0], entropy.values[-1]
         is_spent = first > 0 and math.expm1(last) / math.expm1(first) < SPENT
         if is_spent or abs(last - first) >= DOUBLED:
             yield f"entropy went from {first:.3g} to {last:.3g} nats per token"
@@ -154,7 +156,7 @@ def rate_too_low(run: GrpoRun) -> Sign | None:
     """A policy that hardly moves."""
     table = run.table
     reward, equal, clipped = table["reward"], table["frac_reward_zero_std"], table["clip_ratio/region_mean"]
-    if not reward.has_trend or abs(reward.moved) >= SURE or equal.usual >= EQUAL_ALL:
+    if not reward.has_trend or abs(reward.moved) >= reward.sure or equal.usual >= EQUAL_ALL:
         return None
     if not clipped.has_trend or max(clipped.values) > UNCLIPPED:
         return None

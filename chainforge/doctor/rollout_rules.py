@@ -4,7 +4,6 @@ import math
 
 from chainforge.doctor.finding import Sign, error, note, warning
 from chainforge.doctor.runs import GrpoRun
-from chainforge.doctor.series import SURE
 
 # Each number: docs/doctor.md says where it is from.
 EQUAL_SOME = 0.75  # share of equal groups at which the gradient's noise has doubled: 1 / sqrt(1 - share)
@@ -38,7 +37,7 @@ def equal_rewards(run: GrpoRun) -> Sign | None:
         ]
     elif reward.late >= FULL * sum(run.settings.rewards.values()):
         harder = f"{run.key('prompts')}: harder ones, if there is more to learn"
-        return note("the policy solves nearly all problems: most groups are all right", evidence, harder)
+        return note("rewards are nearly full in most groups: little is left to learn", evidence, harder)
     else:
         change = [
             resample,
@@ -65,7 +64,14 @@ def truncated(run: GrpoRun) -> Sign | None:
     change = [raised, f"{run.key('mask_truncated')}: true, so that what was cut does not count as wrong"]
     if ended.has_level:
         evidence += f"; those that ended had {ended.usual:.0f} on average"
-        if ended.usual < SHORT * limit:
+        if cut.has_trend and cut.early < CUT_SOME:
+            evidence += f"; in {cut.first_steps} {cut.early:.0%} were cut, so training made it so"
+            change = [
+                f"{run.key('rewards')}: does one of them pay for length?",
+                f"{run.key('learning_rate')}, now {run.settings.learning_rate:g}: lower",
+                raised,
+            ]
+        elif ended.usual < SHORT * limit:
             change = [
                 "the data of the SFT before: the others never stop by themselves. Do its examples end as "
                 "they should, and was it long enough?",
@@ -82,7 +88,7 @@ def length_drift(run: GrpoRun) -> Sign | None:
     if not length.has_trend or truth.rose:
         return None
     factor = length.late / length.early if length.early else 1.0
-    if 1 / LENGTH_FACTOR < factor < LENGTH_FACTOR or abs(length.moved) < SURE:
+    if 1 / LENGTH_FACTOR < factor < LENGTH_FACTOR or abs(length.moved) < length.sure:
         return None
     evidence = (
         f"from {length.early:.0f} tokens in {length.first_steps} to {length.late:.0f} in "

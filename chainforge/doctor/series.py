@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from chainforge.algorithms.over_seeds import student_t_quantile
+
 FEW = 3  # rows: a level is not told from fewer
 TREND = 10  # rows: a change is not told from fewer
+MANY_ROWS = 200  # from here on Student's t is as good as normal
 SHARE = 5  # the first and the last fifth of the rows are compared
-SURE = 3.0  # standard errors: by chance 3 in 1,000 changes of a normal variable are larger
+SURE = 3.0  # standard errors, where the noise is known: by chance 3 in 1,000 are larger
+SURE_SHARE = 0.99865  # of a normal variable lies below 3 standard errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,11 @@ class Series:
         return median(self.values[-self.window :])
 
     @property
+    def highest(self) -> int:
+        """The step of the highest value."""
+        return self.steps[self.values.index(max(self.values))]
+
+    @property
     def last_steps(self) -> str:
         """Which steps the last rows are."""
         return f"steps {self.steps[-self.window :][0]}–{self.steps[-1]}"
@@ -74,15 +83,24 @@ class Series:
         return self._errors(self.values[: self.window])
 
     @property
+    def sure(self) -> float:
+        """How many standard errors are as rare as 3 of a normal variable.
+
+        More where the noise itself is known from few rows: as an estimate, it has about 2n / 3 degrees of
+        freedom, since its variance is 3 / n of its square, and that of the usual estimate 2 / df.
+        """
+        return student_t_quantile(SURE_SHARE, max(1, min(2 * len(self.values) // 3, MANY_ROWS)))
+
+    @property
     def fell(self) -> bool:
         """Whether the end is lower than the beginning, or than the very first row: what breaks within a few
         steps has no beginning but that."""
-        return min(self.moved, self._errors(self.values[:1])) <= -SURE
+        return min(self.moved, self._errors(self.values[:1])) <= -self.sure
 
     @property
     def rose(self) -> bool:
         """Whether the end is higher than the beginning."""
-        return self.moved >= SURE
+        return self.moved >= self.sure
 
     def _errors(self, before: Sequence[float]) -> float:
         if not self.has_trend:

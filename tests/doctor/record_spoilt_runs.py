@@ -19,7 +19,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from pipeline.clone import environment  # noqa: E402
 from ruamel.yaml import YAML  # noqa: E402
-from spoilt import COLD, PLUGINS, RECIPES, SMALL, Recipe  # noqa: E402
+from spoilt import COLD, PLUGINS, RECIPES, Recipe  # noqa: E402
 from tree import copy_project  # noqa: E402
 
 RUNS = HERE / "runs"
@@ -33,7 +33,7 @@ def make(folder: Path, recipe: Recipe, cold: Path | None) -> Path:
         (folder / "plugins/of_the_test.py").write_text(PLUGINS, encoding="utf-8")
     else:
         shutil.copytree(cold, folder)
-    write_params(folder, {**SMALL, **recipe.change})
+    write_params(folder, {**recipe.usual, **recipe.change})
     run(folder, ["lock", *recipe.steps])
     return folder
 

@@ -1,6 +1,7 @@
 """The runs that are recorded in runs/: three good ones, and ones spoilt on purpose, one or more a rule.
 
-All are of one small recipe: sums of two numbers of up to two digits, a model of 0.13 million parameters.
+The spoilt ones are of one small recipe, SMALL: sums of two numbers of up to two digits, 0.13 million
+parameters. The good ones are `tiny` up to the first RL step, with fewer RL steps and problems: SHORTER.
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,9 @@ SMALL: Mapping[str, Any] = {
     "prompts.reasoning.eval": 300,
     "prompts.general.train": 60,
     "prompts.general.eval": 20,
-    "collect_cot.teacher": {"plugin": "hurried"},  # so that there is something to learn from reward
+    "collect_cot.teacher": {"plugin": "recorded"},
     "collect_cot.max_prompts": 1500,
-    "sft_cold_start.num_epochs": 6.0,
+    "sft_cold_start.num_epochs": 8.0,
     "sft.eval_every": 50,
     "grpo_reasoning.num_rl_steps": 20,
     "grpo.max_new_tokens": 48,
@@ -27,6 +28,14 @@ SMALL: Mapping[str, Any] = {
     "report.parents": {"qwen_rl_ckpt_stage2": "qwen_sft_ckpt"},
     "benches": {"reasoning": {"prompts": "data/prompts/reasoning_eval.jsonl"}},
 }
+SHORTER: Mapping[str, Any] = {
+    **{key: SMALL[key] for key in ("checkpoints", "report.parents", "benches", "evaluate.greedy")},
+    "prompts.general.train": 60,
+    "prompts.general.eval": 20,
+    "evaluate.samples": 2,
+    "evaluate.max_prompts": 300,
+    "grpo_reasoning.num_rl_steps": 100,
+}
 PROMPTS = ("prompts@reasoning", "prompts@general")
 FILTERED = (*PROMPTS, "collect_cot", "filter_cot")
 COLD = (*FILTERED, "sft_cold_start")
@@ -37,16 +46,9 @@ EVALUATED = (
     "evaluate@qwen_rl_ckpt_stage2-reasoning",
 )
 
-PLUGINS = '''"""A teacher that guesses now and then, and rewards that no one should use."""
+PLUGINS = '''"""Rewards that no one should use."""
 
 import chainforge as cf
-
-
-class Hurried:
-    def generate(self, prompts, *, n, seed):
-        for place, prompt in enumerate(prompts):
-            reasoning, _, answer = prompt.columns["solution"].rpartition("####")
-            yield cf.Trace(prompt.id, "Easy." if place % 2 else reasoning.strip(), answer.strip(), "stop", "")
 
 
 def constant(completions, **_):
@@ -54,11 +56,16 @@ def constant(completions, **_):
 
 
 def long(completions, **_):
-    return [min(len(text) / 150, 1.0) for text in completions]
+    return [min(len(text) / 400, 1.0) for text in completions]
 
 
 def short(completions, **_):
     return [max(1 - len(text) / 150, 0.0) for text in completions]
+
+
+def one_text(completions, **_):
+    wanted = "<reasoning_process>1 + 1 = 2.</reasoning_process><summary>2</summary>"
+    return [sum(map(str.__eq__, text, wanted)) / max(len(text), len(wanted)) for text in completions]
 
 
 def variety(completions, **_):
@@ -66,20 +73,15 @@ def variety(completions, **_):
 
 
 @cf.hookimpl
-def register_teachers(register):
-    register("hurried", Hurried)
-
-
-@cf.hookimpl
 def register_rewards(register):
-    for reward in (constant, long, short, variety):
+    for reward in (constant, long, short, one_text, variety):
         register(reward.__name__, reward)
 '''
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run: what is set besides SMALL, and which steps are run and recorded.
+    """A run: what is set besides `usual`, and which steps are run and recorded.
 
     `rules` must be found in it. It starts from the cold start that spoilt runs share, or from nothing.
     """
@@ -88,34 +90,48 @@ class Recipe:
     change: Mapping[str, Any] = field(default_factory=dict)
     steps: tuple[str, ...] = GRPO
     from_nothing: bool = False
+    usual: Mapping[str, Any] = field(default_factory=lambda: SMALL)
 
 
 WATCH = {"prompts": "data/prompts/reasoning_eval.jsonl", "reward": "correct", "every": 5, "max_prompts": 200}
+PAYS_LONG = {
+    "grpo_reasoning.rewards": {"long": 1.0},
+    "grpo.learning_rate": 1e-3,
+    "grpo.max_new_tokens": 110,
+}
 SPOILT: Mapping[str, Recipe] = {
     "constant-reward": Recipe(
         ("equal-rewards",), {"grpo_reasoning.rewards": {"constant": 1.0}, "grpo_reasoning.num_rl_steps": 12}
     ),
     "limit-too-low": Recipe(("truncated",), {"grpo.max_new_tokens": 4, "grpo_reasoning.num_rl_steps": 12}),
+    "pays-one-text": Recipe(
+        ("entropy-collapse",),
+        {
+            "grpo_reasoning.rewards": {"one_text": 1.0},
+            "grpo.learning_rate": 1e-3,
+            "grpo_reasoning.num_rl_steps": 30,
+        },
+    ),
     "pays-short": Recipe(
-        ("entropy-collapse",), {"grpo_reasoning.rewards": {"short": 1.0}, "grpo.learning_rate": 1e-3}
+        ("kl-blow-up",), {"grpo_reasoning.rewards": {"short": 1.0}, "grpo.learning_rate": 1e-3}
     ),
     "pays-variety": Recipe(
         ("entropy-explosion",), {"grpo_reasoning.rewards": {"variety": 1.0}, "grpo.learning_rate": 1e-3}
     ),
     "pays-long-watched": Recipe(
         ("reward-hacking",),
-        {"grpo_reasoning.rewards": {"long": 1.0}, "grpo_reasoning.watch": WATCH, "grpo.learning_rate": 1e-3},
+        {**PAYS_LONG, "grpo_reasoning.watch": WATCH},
     ),
     "pays-long-held-out": Recipe(
         ("reward-hacking", "worse-than-parent"),
-        {"grpo_reasoning.rewards": {"long": 1.0}, "grpo.learning_rate": 1e-3, "evaluate.max_prompts": 100},
+        {**PAYS_LONG, "evaluate.max_prompts": 100, "evaluate.max_new_tokens": 110},
         (*GRPO, *EVALUATED),
     ),
     "pays-long-too": Recipe(
-        ("length-drift",),
-        {"grpo_reasoning.rewards": {"correct": 0.2, "long": 1.0}, "grpo.learning_rate": 1e-3},
+        ("length-drift", "reward-hacking"),
+        {**PAYS_LONG, "grpo_reasoning.rewards": {"correct": 0.2, "long": 1.0}},
     ),
-    "rate-times-100": Recipe(("rate-too-high", "kl-blow-up"), {"grpo.learning_rate": 2e-2}),
+    "rate-times-100": Recipe(("rate-too-high",), {"grpo.learning_rate": 2e-2}),
     "rate-by-100": Recipe(("rate-too-low",), {"grpo.learning_rate": 2e-6, "grpo_reasoning.num_rl_steps": 15}),
     "band-too-narrow": Recipe(
         ("mismatch",),
@@ -151,19 +167,19 @@ SPOILT: Mapping[str, Recipe] = {
         COLD,
         from_nothing=True,
     ),
-    "sft-rate-times-100": Recipe(
+    "sft-rate-times-1000": Recipe(
         ("loss-not-falling",),
-        {"sft.learning_rate": 0.3, "sft.muon_learning_rate": 0.6, "sft_cold_start.num_epochs": 2.0},
+        {"sft.learning_rate": 3.0, "sft.muon_learning_rate": 6.0, "sft_cold_start.num_epochs": 2.0},
         COLD,
         from_nothing=True,
     ),
     "filter-too-strict": Recipe(
-        ("mostly-dropped",), {"filter.max_characters": 20}, FILTERED, from_nothing=True
+        ("mostly-dropped",), {"filter.max_characters": 14}, FILTERED, from_nothing=True
     ),
-    "reward-out-of-reach": Recipe(
+    "sampled-too-hot": Recipe(
         ("mostly-dropped",),
         {
-            "sample.max_new_tokens": 16,
+            "sample.temperature": 2.0,
             "rejection_sampling.max_prompts": 100,
             "rejection_sampling.start_from": "checkpoints/qwen_sft_ckpt",
         },
@@ -180,12 +196,7 @@ SPOILT: Mapping[str, Recipe] = {
     ),
 }
 GOOD: Mapping[str, Recipe] = {
-    f"good-{seed}": Recipe(
-        (),
-        {"run.seed": seed, "grpo_reasoning.num_rl_steps": 40},
-        (*COLD, *GRPO, *EVALUATED),
-        from_nothing=True,
-    )
+    f"good-{seed}": Recipe((), {"run.seed": seed}, (*COLD, *GRPO, *EVALUATED), True, SHORTER)
     for seed in (101, 202, 303)
 }
-RECIPES = {**GOOD, **SPOILT}
+RECIPES = {**SPOILT, **GOOD}
