@@ -1,10 +1,14 @@
 """Every file of a new project, as this version of ChainForge writes it."""
 
+import json
 import re
 from collections.abc import Mapping
 from contextlib import chdir
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from chainforge import __version__
 from chainforge.bundle import COPIED, bundle
@@ -19,6 +23,7 @@ RENDERED = {
     "requirements.txt": "requirements.txt",
     "tests/test_reward_short.py": "test_reward_short.py",
 }
+DISTRIBUTION = "chainforge-r1"
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 PIN = re.compile(r"^[A-Za-z0-9._-]+==[^\s;]+", re.MULTILINE)
 
@@ -42,7 +47,7 @@ def constraints(root: Path) -> str:
     """The releases that ChainForge was tested with, and itself, one a line."""
     pins = [pin for lock in LOCKS for pin in PIN.findall(read_text(root / lock))]
     head = "# The releases that ChainForge was tested with. `chainforge upgrade` keeps them up to date.\n"
-    return head + "".join(f"{pin}\n" for pin in sorted([f"chainforge-r1=={__version__}", *pins]))
+    return head + "".join(f"{pin}\n" for pin in sorted([f"{DISTRIBUTION}=={__version__}", *pins]))
 
 
 def render(name: str) -> dict[str, str]:
@@ -56,9 +61,27 @@ def render(name: str) -> dict[str, str]:
         autoescape=False,
     )
     return {
-        path: templates.get_template(f"project/{template}.j2").render(name=name)
+        path: templates.get_template(f"project/{template}.j2").render(name=name, requirement=requirement())
         for path, template in RENDERED.items()
     }
+
+
+def requirement() -> str:
+    """What pip takes to install this ChainForge again: its name; or where it came from, if that was no index.
+
+    Source: https://packaging.python.org/en/latest/specifications/direct-url/
+    """
+    try:
+        text = distribution(DISTRIBUTION).read_text("direct_url.json")
+    except PackageNotFoundError:
+        text = None
+    origin = json.loads(text) if text else {"url": ""}
+    url = origin["url"]
+    if "vcs_info" in origin:
+        vcs = origin["vcs_info"]
+        return f"{DISTRIBUTION} @ {vcs['vcs']}+{url}@{vcs['commit_id']}"
+    is_there = url.startswith("file:") and Path(url2pathname(urlparse(url).path)).exists()
+    return f"{DISTRIBUTION} @ {url}" if is_there else DISTRIBUTION
 
 
 def compose_from(texts: Texts, profile: str) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tree import PLUGINS, PROFILES, ROOT
 
 from chainforge.cli import cli
 from chainforge.errors import ChainForgeError
+from chainforge.own_project import texts
 from chainforge.plugins import load_plugins
 from chainforge.project.code_digests import closure, digest_code
 
@@ -154,6 +156,31 @@ def test_a_step_s_code_is_the_same_in_a_project_as_in_a_checkout() -> None:
             here = closure(root, root / script)
             assert [path.name for path in here] == [path.name for path in there]
             assert digest_code(here) == digest_code(there)
+
+
+ORIGINS = {
+    "an index": (None, "chainforge-r1"),
+    "a folder": ({"url": ROOT.as_uri(), "dir_info": {"editable": True}}, f"chainforge-r1 @ {ROOT.as_uri()}"),
+    "a wheel that is gone": ({"url": "file:///nowhere/x.whl", "archive_info": {}}, "chainforge-r1"),
+    "git": (
+        {"url": "https://example.org/x.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+        "chainforge-r1 @ git+https://example.org/x.git@abc",
+    ),
+}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_make_run_installs_chainforge_from_where_it_came(
+    origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, expected = ORIGINS[origin]
+    info = tmp_path / "chainforge_r1-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: chainforge-r1\n")
+    if url:
+        (info / "direct_url.json").write_text(json.dumps(url))
+    monkeypatch.setattr(texts, "distribution", lambda name: PathDistribution(info))
+    assert texts.render("x")["requirements.txt"].splitlines()[-1] == expected
 
 
 def test_what_was_made_is_written_down() -> None:
