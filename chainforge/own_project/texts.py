@@ -7,6 +7,7 @@ from contextlib import chdir
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -75,7 +76,7 @@ def requirement() -> str:
         text = distribution(DISTRIBUTION).read_text("direct_url.json")
     except PackageNotFoundError:
         text = None
-    origin = json.loads(text) if text else {"url": ""}
+    origin: dict[str, Any] = json.loads(text) if text else {"url": ""}
     url = origin["url"]
     if "vcs_info" in origin:
         vcs = origin["vcs_info"]
