@@ -60,10 +60,10 @@ FIRST = ("test_cache.py", "test_rebuild.py")  # one makes the pipeline that othe
 
 
 def take_one_of_the_dear(items: list[pytest.Item]) -> None:
-    """Of a test with many dear cases the quick suite has the first; the others are slow."""
+    """Of a test with many dear cases the quick suite has the last; the others are slow."""
     seen = set()
-    for item in items:
-        if item.get_closest_marker("dear"):
+    for item in reversed(items):
+        if item.get_closest_marker("dear") and not item.get_closest_marker("long"):
             test = item.nodeid.partition("[")[0]
             if test in seen:
                 item.add_marker(pytest.mark.slow)

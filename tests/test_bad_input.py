@@ -226,7 +226,7 @@ def questions(*texts: str, start: int = 0) -> list[str]:
     return [f'{{"id": "{start + i}", "question": "{text}", "answer": "1"}}' for i, text in enumerate(texts)]
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("train", "words"),
     [
@@ -498,6 +498,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(begun: Project, path: str) 
     begun.refuses("filter", "filter_cot", path)
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_made_anew_while_a_step_runs_is_found_out(begun: Project) -> None:
     assert begun.run("lock", "lock") == ""
     lock = json.loads(begun.read("plugins.lock.json"))

@@ -346,7 +346,7 @@ def test_there_are_profiles_and_tiny_comes_first(project: Path) -> None:
     assert set(names()) == set(PROFILES)
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_has_valid_settings_for_every_step(project: Path, profile: str) -> None:
     use(profile)

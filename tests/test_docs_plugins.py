@@ -56,6 +56,7 @@ def test_every_block_is_of_a_kind_that_is_run_here() -> None:
     assert len(PYTHON) - len(PLUGINS) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", only("yaml"))
 def test_the_settings_are_ones_that_the_graph_takes(
     block: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch

@@ -57,6 +57,7 @@ def replacing(old: str, new: str) -> Callable[[str], str]:
     return lambda text: text.replace(old, new, 1)
 
 
+@pytest.mark.slow
 def test_the_lock_is_the_same_each_time_and_has_every_step(project: Path) -> None:
     first = lock()
     assert first == lock() == json.loads(json.dumps(first))
@@ -67,6 +68,7 @@ def test_the_lock_is_the_same_each_time_and_has_every_step(project: Path) -> Non
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "change"),
     [
@@ -100,6 +102,7 @@ FILTER = {"filter_cot", "filter_general"}
 DRAWN = GRPO | SAMPLE | EVALUATE | DISTILL  # a student may learn from what it samples
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "change", "steps"),
     [
@@ -130,6 +133,7 @@ def test_an_edit_changes_exactly_the_steps_that_use_the_code(
     assert changed(before, lock()) == steps
 
 
+@pytest.mark.slow
 def test_an_edit_of_a_model_changes_every_step_that_starts_from_it(project: Path) -> None:
     before = lock()
     fresh = {name for name in ("sft_cold_start", "sft_refine") if not read_params()[name].get("start_from")}
@@ -138,6 +142,7 @@ def test_an_edit_of_a_model_changes_every_step_that_starts_from_it(project: Path
     assert "sft_cold_start" in fresh
 
 
+@pytest.mark.slow
 def test_an_edit_of_what_all_share_changes_every_step(project: Path) -> None:
     before = lock()
     edit("chainforge/records.py", lambda text: text + "\nSPEED = 3\n")
@@ -174,6 +179,7 @@ def test_moving_code_to_another_module_is_seen(tmp_path: Path) -> None:
     assert digest_code([tmp_path / "a.py", tmp_path / "b.py"]) != before
 
 
+@pytest.mark.slow
 def test_a_plugin_s_own_input_file_is_watched_and_what_the_graph_makes_is_not(project: Path) -> None:
     rows = [{"id": f"p{n}", "question": f"{n}?", "answer": str(n), "split": "train"} for n in range(3)]
     Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -209,6 +215,7 @@ def test_code_has_one_digest_whatever_python_reads_it(minor: int) -> None:
     pytest.skip(f"there is no Python 3.{minor} here")
 
 
+@pytest.mark.slow
 def test_what_is_remembered_of_code_changes_no_digest(project: Path) -> None:
     (project / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
     read = _fresh_digest(project)
@@ -229,6 +236,7 @@ def _fresh_digest(project: Path) -> str:
     return digest_code(closure(project, project / "stages/grpo.py"))
 
 
+@pytest.mark.slow
 def test_making_the_lock_imports_neither_torch_nor_transformers(project: Path) -> None:
     code = (
         "import json, sys\n"
@@ -243,6 +251,7 @@ def test_making_the_lock_imports_neither_torch_nor_transformers(project: Path) -
     assert json.loads(Path("plugins.lock.json").read_text()) == lock()
 
 
+@pytest.mark.slow
 def test_a_library_that_is_watched_belongs_to_every_step(project: Path) -> None:
     before = lock()
     edit("params.yaml", replacing("watch_versions: []", "watch_versions: [torch]"))
@@ -254,6 +263,7 @@ def test_a_library_that_is_watched_belongs_to_every_step(project: Path) -> None:
         lock()
 
 
+@pytest.mark.slow
 def test_the_step_says_what_has_changed_since_it_last_ran(project: Path) -> None:
     def said() -> str:
         command = (sys.executable, "-m", "stages.lock", "lock")

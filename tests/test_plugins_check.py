@@ -209,6 +209,7 @@ def test_a_reward_may_do_what_no_law_forbids(
     assert remark in check("rewards", code, options=options, exit_code=0)
 
 
+@pytest.mark.slow
 def test_a_reward_that_needs_a_column_is_given_one(check: Callable[..., str]) -> None:
     code = "def bad(completions, level): return [level[0]['of'] / 4] * len(completions)"
     assert "'level'" in check("rewards", code, exit_code=1)
@@ -282,7 +283,7 @@ def test_a_prompt_source_that_breaks_none_is_told_so_too(check: Callable[..., st
     assert "did you mean 'start'?" in check("prompt_sources", SOURCE.format(**GOOD_SOURCE), "--set", "strt=1")
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "complaint"),
     [
@@ -506,6 +507,7 @@ def test_the_bundled_ones_behind_an_api_keep_theirs_unasked(name: str, project: 
     assert result.output.count("\nok") == len(API_LAWS)
 
 
+@pytest.mark.slow
 def test_the_bundled_ones_that_read_files_keep_theirs(project: Path) -> None:
     rows = [f'{{"question": "{i}+1=?", "answer": "{i + 1}"}}\n' for i in range(8)]
     Path("train.jsonl").write_text("".join(rows[:4]))
@@ -552,6 +554,7 @@ def test_a_finding_is_a_line() -> None:
     assert str(Finding("a law", False, "why")) == "FAILED  a law: why"
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("line", "named"),
     [

@@ -26,6 +26,7 @@ def new(*arguments: str, fails: bool = False) -> str:
     return result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "name"),
     [

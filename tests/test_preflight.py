@@ -78,6 +78,7 @@ def test_the_project_as_it_is_passes(plugins: Plugins) -> None:
 STUDENT = "students.qwen_distilled_student"
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -67,6 +67,7 @@ def test_a_composed_profile_says_everything_that_its_overlay_says(name: str) -> 
     assert compose(name) == compose(name)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_composed_profile_keeps_the_comments_and_has_a_head_of_its_own(name: str) -> None:
     text = compose(name)

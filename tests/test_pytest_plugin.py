@@ -45,6 +45,7 @@ def test_a_breach_is_an_assertion_error_that_names_the_law(reward_contract: Cont
     assert "returned 1 values for 28 completions" in laws[0]
 
 
+@pytest.mark.slow
 def test_what_may_be_a_name_a_module_or_a_function_with_its_options(
     reward_contract: Contract, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +59,7 @@ def test_what_may_be_a_name_a_module_or_a_function_with_its_options(
         reward_contract(module(tmp_path, "a", "b"))
 
 
+@pytest.mark.slow
 def test_the_other_contracts_take_settings(
     prompt_source_contract: Contract,
     teacher_contract: Contract,

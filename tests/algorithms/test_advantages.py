@@ -23,6 +23,7 @@ def random_rewards(seed: int, *, missing: float = 0.0) -> Tensor:
     return reward_NG.masked_fill(torch.rand(5, 6, generator=generator) < missing, torch.nan)
 
 
+@pytest.mark.slow
 @given(seed=seeds, scale=scales, missing=st.sampled_from((0.0, 0.3, 0.8)))
 def test_advantages_of_a_group_sum_to_zero(seed: int, scale: str, missing: float) -> None:
     advantage_NG = advantages(random_rewards(seed, missing=missing), scale=scale)

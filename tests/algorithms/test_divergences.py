@@ -21,6 +21,7 @@ def pairs(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return student_MV.log_softmax(-1), teacher_MV.log_softmax(-1)
 
 
+@pytest.mark.slow
 @given(pairs())
 def test_none_is_negative_and_the_same_distribution_has_none(pair: tuple[Tensor, Tensor]) -> None:
     student_MV, teacher_MV = pair

@@ -30,6 +30,7 @@ def draw(
     return [{f"{0 if shared else s}/{p}": float(x) for p, x in enumerate(row)} for s, row in enumerate(rows)]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("shared", [False, True], ids=["own problems", "same problems"])
 @pytest.mark.parametrize("of_seed", [0.0, 0.03, 0.15])
@@ -53,6 +54,7 @@ def test_as_many_seeds_as_it_says_find_the_difference() -> None:
     assert 0.68 * 300 <= sum(found) <= 0.92 * 300
 
 
+@pytest.mark.slow
 def test_the_share_of_seeds_is_the_share_of_seeds() -> None:
     rng = np.random.default_rng(1)
     per_problem = (0.2**2 + 0.2**2) / PROBLEMS

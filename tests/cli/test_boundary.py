@@ -82,6 +82,7 @@ def test_a_message_obeys_nobody(character: str) -> None:
     assert character not in ended(ChainForgeError(f"a{character}[2J", f"b{character}")).output
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
 @pytest.mark.parametrize(
     ("redirect", "code", "said"),

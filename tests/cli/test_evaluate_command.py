@@ -21,6 +21,7 @@ def model(project: Path) -> Path:
     return project / "inputs/model"
 
 
+@pytest.mark.slow
 def test_a_folder_is_evaluated_on_a_file_and_leaves_what_the_graph_leaves(
     project: Path, model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

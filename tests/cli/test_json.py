@@ -109,6 +109,7 @@ def commit(name: str, seed: int, rate: float | None, *below: tuple[str, float]) 
     return {"name": name, "rev": name, "data": data(rate), "experiments": runs}
 
 
+@pytest.mark.slow
 def test_a_check_has_its_laws(project: Path, run: Run) -> None:
     found = told(run, "plugins", "check", "format")
     assert (found["name"], found["role"], found["holds"]) == ("format", "rewards", True)

@@ -58,6 +58,7 @@ def test_what_does_not_fit_is_said_with_what_to_set(run: Run, configs: list[str]
     assert "sft_cold_start, grpo_reasoning, sft_refine, grpo_final do not fit\n  -> " in ended.stderr
 
 
+@pytest.mark.slow
 def test_vllm_on_the_same_gpu_takes_its_weights_and_cache_and_the_step_holds_no_copy() -> None:
     shape = SHAPES["Qwen/Qwen2.5-1.5B-Instruct"] | {"num_hidden_layers": 2}
     config = AutoConfig.for_model(**shape)

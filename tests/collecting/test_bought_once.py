@@ -78,6 +78,7 @@ def test_what_was_refused_is_named_and_asked_again_on_request(tmp_path: Path) ->
     assert "14 of 14 answered" in by_command(tmp_path / "out", prompts(14), just, "--retry-refused")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", ["401_key", "402_balance", "403_this_prompt", "404_this_prompt"])
 def test_a_server_that_refuses_everything_stops_the_run_soon(name: str, tmp_path: Path) -> None:
     ended = collect(tmp_path, 40, NAMED[name], concurrency=8)

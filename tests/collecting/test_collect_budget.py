@@ -41,6 +41,7 @@ def random_run(seed: int, folder: Path) -> tuple[Run, float]:
     return ended, budget
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed", [pytest.param(seed, marks=[] if seed < 3 else [pytest.mark.slow]) for seed in range(RUNS)]
 )

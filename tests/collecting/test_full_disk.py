@@ -85,6 +85,7 @@ def mounted(tmp_path: Path) -> Iterator[Disk]:
         yield Disk(folder, fill, (folder / "ballast").unlink)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["modelled", "mounted"])
 @pytest.mark.parametrize(
     "stream", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "streamed"]

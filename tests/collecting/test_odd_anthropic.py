@@ -168,6 +168,7 @@ def marks(fault: Odd, number: int) -> list[pytest.MarkDecorator]:
     return [] if fault.name in SAMPLE else [pytest.mark.long if number % 3 else pytest.mark.slow]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "fault", [pytest.param(fault, id=fault.name, marks=marks(fault, n)) for n, fault in enumerate(ALL)]
 )

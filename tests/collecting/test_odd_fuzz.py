@@ -115,6 +115,7 @@ def marks(seed: int) -> list[pytest.MarkDecorator]:
     return [] if seed < QUICK else [pytest.mark.slow if seed < ORDINARY else pytest.mark.long]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("wire", ["whole", "streamed"])
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=marks(seed)) for seed in range(RUNS)])
 def test_whatever_comes_no_answer_is_lost_and_the_money_adds_up(seed: int, wire: str, tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_odd_text_has_words_and_every_run_of_one_is_a_word(text: str) -> None:
     assert ngrams(text, 1) == set(words(text))
 
 
+@pytest.mark.slow
 def test_a_megabyte_takes_a_moment() -> None:
     started = time.process_time()
     for text in ("\u0301\u0323" * 500_000, "so " * 300_000, "所" * 10**6, "x" * 10**6, "\ud800" * 10**6):

@@ -55,6 +55,7 @@ def close(found: Sequence[Sequence[float]], model: torch.nn.Module, sequences: S
         torch.testing.assert_close(torch.tensor(row), logp(model, s).detach(), atol=1e-5, rtol=0)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("sequences", [APART, SHARED], ids=["apart", "shared"])
 def test_a_step_is_that_of_peft_s_own_forward_pass(sequences: list[Tokens], checkpointing: bool) -> None:

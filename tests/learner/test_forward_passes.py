@@ -58,6 +58,7 @@ def test_uneven_lengths_are_cut_where_filling_up_would_be_mostly_padding() -> No
 MODEL = PolicyModel(qwen2())
 
 
+@pytest.mark.slow
 @given(sequences=any_sequences, most=st.integers(1, 60))
 def test_neither_padding_nor_neighbours_change_a_log_probability(sequences: list[Tokens], most: int) -> None:
     alone = [MODEL(collate([s], CPU)).logp_BT[0] for s in sequences]
@@ -114,6 +115,7 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / one.norm())
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
 @pytest.mark.parametrize("most", [1, 6, 20, 10**6])
 @pytest.mark.parametrize("kind", MODELS)
@@ -129,6 +131,7 @@ def test_shared_prompts_change_no_value_and_no_gradient(
         assert distance(one, other) <= tolerance
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=3),
@@ -202,6 +205,7 @@ def by_blocks(kind: str, *, one_block: bool, keep_casts: bool = True, inside: bo
     return found + gradients
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kind", MODELS)
 def test_casts_may_be_kept_and_gradients_computed_inside_of_a_block(kind: str) -> None:
     wanted = by_blocks(kind, one_block=False, inside=False)

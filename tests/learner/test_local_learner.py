@@ -61,6 +61,7 @@ def gradient(
     return found[0]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("sequences", [APART, SHARED], ids=["apart", "shared"])

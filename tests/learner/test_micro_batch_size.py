@@ -73,6 +73,7 @@ def test_where_not_even_the_smallest_fits_it_is_said(monkeypatch: pytest.MonkeyP
     assert plan(qwen2(), micro_batch_tokens=64) == (True, 64)  # who says so may try
 
 
+@pytest.mark.slow
 def test_checkpointing_comes_on_where_it_does_not_fit_without(monkeypatch: pytest.MonkeyPatch) -> None:
     model = qwen2(num_hidden_layers=8)
     with_it, without = (needed(model, gradient_checkpointing=on) for on in (True, False))
@@ -88,6 +89,7 @@ def test_checkpointing_comes_on_where_it_does_not_fit_without(monkeypatch: pytes
         plan(model)
 
 
+@pytest.mark.slow
 def test_all_that_lies_beside_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained weights take 16 bytes each, frozen ones 4, those of a reference and a teacher too."""
     sizes = {"hidden_size": 64, "intermediate_size": 512, "num_attention_heads": 4}
@@ -110,6 +112,7 @@ def test_all_that_lies_beside_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert needed(model) < alone - 12 * frozen  # and activations that nobody needs are not kept
 
 
+@pytest.mark.slow
 def test_processes_share_the_memory_of_their_machine() -> None:
     """Each gets its part of it: together they take no more than there is."""
     model = qwen2(num_hidden_layers=4)
@@ -119,6 +122,7 @@ def test_processes_share_the_memory_of_their_machine() -> None:
     assert both == pytest.approx(2 * needed(model, shards=8), abs=4e3)
 
 
+@pytest.mark.slow
 def test_a_teacher_s_logits_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of student and teacher, log-probabilities of the whole vocabulary are kept for every token."""
     vocab = 20_000
@@ -180,6 +184,7 @@ def test_the_measurement_leaves_no_gradient_and_works_where_gradients_are_off() 
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_the_measurement_leaves_nothing_behind() -> None:
     def graphs() -> int:
         return sum(issubclass(type(o), torch.Tensor) and o.grad_fn is not None for o in gc.get_objects())

@@ -109,6 +109,7 @@ def test_the_loss_on_its_own_answers_is_the_divergence_alone() -> None:
     assert losses == [pytest.approx(0, abs=1e-5)]
 
 
+@pytest.mark.slow
 def test_answering_brings_a_student_to_its_teacher() -> None:
     teacher, toy = policy(), policy()
     torch.manual_seed(0)

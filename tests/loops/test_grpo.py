@@ -92,6 +92,7 @@ def test_equal_rewards_leave_the_weights_untouched(loss_type: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights(toy), before, strict=True))
 
 
+@pytest.mark.slow
 def test_equal_rewards_with_a_kl_pull_the_policy_to_its_reference() -> None:
     toy, reference = policy(seed=0, sharpness=0.3), policy(seed=0)
     settings = settings_of(kl_coeff=1.0, num_rl_steps=30, learning_rate=1e-2)
@@ -146,6 +147,7 @@ def chance(toy: Policy, token: int) -> float:
     return sum(math.exp(logp[0]) for logp in logprobs_of(toy, rows, settings_of())) / len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", sorted(LOSSES))
 def test_training_raises_the_probability_of_what_is_rewarded(loss_type: str) -> None:
     toy = policy(sharpness=0.4)

@@ -27,6 +27,7 @@ from chainforge.rollout.local_engine import LocalEngine
 from chainforge.scoring import WeightedReward
 
 
+@pytest.mark.slow
 @given(
     rounds=st.integers(0, 3),
     wanted=st.integers(1, 5),
@@ -178,6 +179,7 @@ def test_a_reward_that_applies_to_nothing_is_an_error_that_names_it() -> None:
         training_on(*[dict.fromkeys(nothing)] * 2, may_fail=["correct", "format"])
 
 
+@pytest.mark.slow
 @given(size=st.floats(1e16, 1.7e308), sign=st.sampled_from([1, -1]))
 def test_a_reward_that_overflows_is_named_and_the_learning_rate_is_not_blamed(size: float, sign: int) -> None:
     with pytest.raises(ChainForgeError, match="the reward 'correct' overflows") as caught:
@@ -185,6 +187,7 @@ def test_a_reward_that_overflows_is_named_and_the_learning_rate_is_not_blamed(si
     assert "learning rate" not in str(caught.value)
 
 
+@pytest.mark.slow
 @given(size=st.floats(1e-3, 1e15), scale=st.sampled_from(["group", "batch", "none"]))
 def test_a_reward_that_does_not_overflow_gives_finite_advantages(size: float, scale: Any) -> None:
     groups = scored({"correct": size}, {"correct": -size}, {"correct": 0.0}) * 64

@@ -139,6 +139,7 @@ def test_the_kl_changes_the_gradient() -> None:
     assert not torch.allclose(without, with_kl, atol=1e-4)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kl_coeff", [0.0, 0.1])
 @pytest.mark.parametrize("loss_type", sorted(LOSSES))
 def test_what_a_masked_completion_says_has_no_influence(loss_type: str, kl_coeff: float) -> None:

@@ -23,6 +23,7 @@ def test_the_pretended_device_refuses_it(monkeypatch: pytest.MonkeyPatch) -> Non
             torch.ones(3, device=GPU).double()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "changes", [{}, {"temperature": 0.7, "top_p": 0.8, "top_k": 5}, {"temperature": 0.0}]
 )
@@ -38,6 +39,7 @@ def test_sampling_draws_the_same(changes: dict[str, float], monkeypatch: pytest.
     assert [[s.token_ids for s in each] for each in found] == [[s.token_ids for s in each] for each in usual]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", sorted(LOSSES))
 def test_an_update_is_that_of_the_cpu(loss_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, found = settings_of(loss_type, kl_coeff=0.3, temperature=0.8), []

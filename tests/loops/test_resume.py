@@ -69,6 +69,7 @@ GRPO = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -107,6 +108,7 @@ def test_grpo(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
     assert not all(torch.equal(a, b) for a, b in zip(weights(policy()), expected[0], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -55,7 +55,7 @@ async def ask(
     headers: Mapping[str, str] | None = None,
     *,
     path: str = "/chat/completions",
-    within_s: float = 5.0,
+    within_s: float = 60.0,
 ) -> tuple[int, bytes]:
     """Status and body."""
     async with (

@@ -40,6 +40,7 @@ def some_prompts(source: str, n: int) -> list[Prompt]:
     return list(PLUGINS.pick("prompt_sources", source).component(split="train", n=n, seed=17))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("source", "teacher"), [("procedural_reasoning", 0), ("procedural_instructions", 1)], ids=str
 )

@@ -43,6 +43,7 @@ def post(url: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, 
             return error.code, json.load(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_the_load_teachers_the_profile_and_ends_with_the_bill(
     root: Path, tmp_path: Path, ending: signal.Signals
@@ -135,6 +136,7 @@ def test_without_its_extra_it_says_what_to_install(root: Path, monkeypatch: pyte
     assert CliRunner().invoke(cli, ["mock-teacher", "--list-faults"]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_nothing_but_the_server_imports_its_library() -> None:
     found = set()
     for path in (path for path in project_files() if path.suffix == ".py"):
@@ -150,6 +152,7 @@ def test_nothing_but_the_server_imports_its_library() -> None:
     assert "aiohttp" not in str(project["dependencies"])
 
 
+@pytest.mark.slow
 def test_no_other_command_waits_for_the_server_s_library() -> None:
     code = "import sys, chainforge.cli; print({'aiohttp', 'torch', 'openai'} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

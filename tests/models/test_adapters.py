@@ -221,6 +221,7 @@ def test_four_bits_need_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
         attach_adapter(qwen2(), AdapterSettings(kind="qlora"), 0)
 
 
+@pytest.mark.slow
 def test_it_is_small_where_models_are_large() -> None:
     """Three numbers are saved for each weight that is trained: itself and two moments."""
     sizes = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}

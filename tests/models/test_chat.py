@@ -44,6 +44,7 @@ def test_prompt_and_response_together_are_the_whole_conversation(
     assert apart == tokenizer().encode(rendered(messages, response))
 
 
+@pytest.mark.slow
 @given(messages=conversation, reasoning=text, summary=text)
 def test_a_prefilled_tag_moves_from_the_response_to_the_prompt(
     messages: list[Message], reasoning: str, summary: str
@@ -244,6 +245,7 @@ def test_what_was_thought_in_earlier_turns_is_no_part_of_a_prompt(answer: str) -
     assert encode_prompt(tokenizer(), talk(answer)) == encode_prompt(tokenizer(), talk("It is 4."))
 
 
+@pytest.mark.slow
 @given(
     model=st.sets(st.integers(0, 9)),
     generation=st.one_of(st.none(), st.integers(0, 9), st.sets(st.integers(0, 9))),

@@ -75,6 +75,7 @@ def test_values_and_gradients_are_those_of_the_plain_formula(
     assert (logp_M <= 1e-6).all()
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**31),
     columns=COLUMNS,
@@ -109,6 +110,7 @@ def test_scaled_and_capped_logits_have_the_values_and_gradients_of_their_formula
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**31), columns=COLUMNS)
 def test_in_bfloat16_it_is_as_near_to_float32_as_the_plain_formula(seed: int, columns: int) -> None:
     head, hidden_MH, targets_M = setting(seed, 16, 32, 40, bias=False)

@@ -123,6 +123,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", DAMAGES)
 def test_broken_files_are_one_message_by_both_loaders(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -145,6 +146,7 @@ def test_broken_files_are_one_message_by_both_loaders(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 @given(cut=st.integers(0, 2**20), flip=st.integers(0, 400), bit=st.integers(0, 7))
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_whatever_happens_to_a_file_it_loads_or_is_refused(

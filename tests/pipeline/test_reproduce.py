@@ -38,6 +38,7 @@ def test_a_dry_run_takes_the_needed_steps_alone_and_ends_in_the_table(tmp_path: 
     assert (ROOT / "params.yaml").read_bytes() == params
 
 
+@pytest.mark.slow
 def test_a_folder_without_the_problems_is_named(tmp_path: Path) -> None:
     ended = reproduce("1.5b", "--dry", "--folder", str(tmp_path / "run"), "--gsm8k", str(tmp_path))
     assert ended.returncode == 1

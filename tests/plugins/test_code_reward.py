@@ -52,6 +52,7 @@ def test_the_program_is_the_last_closed_block_of_python(summary: str, program: s
     assert code.program_in(cf.Parsed("so", summary)) == program
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_sandbox")
 def test_programs_are_judged_side_by_side_and_all_are_told() -> None:
     whole = "~~~\nprint(2 * int(input()))\n~~~"

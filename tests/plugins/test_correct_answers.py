@@ -68,6 +68,7 @@ def frames(text: str) -> list[str]:
 values = st.integers(-(10**12), 10**12)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(value=values, other=values)
 def test_a_number_is_right_in_every_form_and_another_in_none(value: int, other: int) -> None:

@@ -38,6 +38,7 @@ def splits(source: Source, seed: int, side: str) -> dict[str, list[Prompt]]:
     return found | {"dev": development("mine", pool, DEV, [*found["train"], *found["eval"]])}
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", MADE)
 @given(seed=st.integers(0, 2**63 - 1))
 @settings(max_examples=8, deadline=None)

@@ -57,6 +57,7 @@ def test_every_bundled_reward_has_a_section_in_alphabetical_order() -> None:
     assert all("**Range:**" in section for section in SECTIONS.values())
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", SECTIONS)
 def test_the_examples_are_what_the_reward_says(name: str) -> None:
     found = list(examples(SECTIONS[name]))

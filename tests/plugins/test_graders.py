@@ -44,6 +44,7 @@ def graders() -> dict[str, Callable[[str, str], bool]]:
     }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("grader", sorted(set(FITTING.values())))
 def test_judged_answers(grader: str) -> None:
     its = [pair for pair in PAIRS if grader_of(pair) == grader]
@@ -76,6 +77,7 @@ def load_and_compare(golds: list[str]) -> None:
     assert [gold for gold in worked_out if not math.verified(gold, gold)] == []
 
 
+@pytest.mark.slow
 def test_references_of_the_competition_set_load_and_equal_themselves() -> None:
     pytest.importorskip("math_verify")
     load_and_compare(GOLDS)

@@ -86,6 +86,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         yield go
 
 
+@pytest.mark.slow
 def test_a_server_gives_the_same_scores_in_order(start: Start, tmp_path: Path) -> None:
     server = start()
     texts = [SUPERCOT.render("so", f"{n} and {n * n}") for n in range(40)]
@@ -189,6 +190,7 @@ def test_nobody_listens(start: Start) -> None:
         values(prompt(), TEXTS, model="rm", url=gone.url)
 
 
+@pytest.mark.slow
 def test_the_key_reaches_the_server_and_no_message(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, as in a run, which gets no other key."""
     server = start(key=KEY)

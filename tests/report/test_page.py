@@ -56,6 +56,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_the_page_refers_to_nothing_outside_its_folder(report: Path) -> None:
     text = (report / "index.html").read_text(encoding="utf-8")
     assert "http" not in text.replace("http-equiv", "")
@@ -92,6 +93,7 @@ def test_hostile_text_is_shown_and_never_run(report: Path) -> None:
     assert not set(map(chr, range(32))) & set(text) - {"\t", "\n"}
 
 
+@pytest.mark.slow
 def test_what_a_trimmed_graph_lacks_is_left_out_and_said(
     root: Path, tmp_path: Path, subject: Subject
 ) -> None:
@@ -156,6 +158,7 @@ def test_what_turns_text_around_is_shown_and_not_obeyed(report: Path) -> None:
     assert "⟨U+202E⟩" in (report / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_conversation_is_shown_whole(root: Path, tmp_path: Path, subject: Subject) -> None:
     for path in root.glob("data/eval/*/*.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]

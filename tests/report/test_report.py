@@ -28,6 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(root: Path, tmp_path: Path, subject: Subject) -> None:
     write_report(root=root, out=tmp_path / "one", subject=subject)
     moved = shutil.move(root, tmp_path / "elsewhere")
@@ -43,6 +44,7 @@ def test_the_same_inputs_give_the_same_bytes(root: Path, tmp_path: Path, subject
     assert str(tmp_path).encode() not in b"".join(contents(tmp_path / "two").values())
 
 
+@pytest.mark.slow
 def test_the_machine_readable_files_have_exactly_the_promised_fields(report: Path, subject: Subject) -> None:
     stages = json.loads((report / "stages.json").read_text())
     assert [list(row) for row in stages] == [STAGE_KEYS] * 6

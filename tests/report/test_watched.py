@@ -40,6 +40,7 @@ def watch(root: Path, summary: dict[str, Any] | None) -> None:
         (root / "metrics" / "grpo_final.json").write_text(json.dumps(summary), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_step_that_did_not_watch_adds_no_byte(root: Path, tmp_path: Path, subject: Subject) -> None:
     before = page_of(root, tmp_path / "before", subject)
     for step in ("grpo_reasoning", "grpo_final"):
@@ -49,6 +50,7 @@ def test_a_step_that_did_not_watch_adds_no_byte(root: Path, tmp_path: Path, subj
     assert "#watch" not in before
 
 
+@pytest.mark.slow
 def test_what_is_rewarded_and_wrong_is_shown_and_never_run(
     root: Path, tmp_path: Path, subject: Subject
 ) -> None:
@@ -69,6 +71,7 @@ def test_what_is_rewarded_and_wrong_is_shown_and_never_run(
     assert "<span>correct 1</span><span>format –</span>" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("summary", "said"),
     [

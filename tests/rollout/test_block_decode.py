@@ -16,19 +16,37 @@ from chainforge.rollout.sampler import sample
 SETTINGS = [{}, {"temperature": 0.7, "top_p": 0.8, "top_k": 5}, {"temperature": 0.0}]
 
 
-@pytest.mark.parametrize("kind", MODELS)
+# The blocks that are tried, by the most tokens.
+ALL = dict.fromkeys((1, 2, 12, 50), (1, 3, 16, 64))
+FEW = {2: (16,), 12: (3, 16)}
+PARTS = [
+    pytest.param("qwen2", ALL, id="qwen2"),
+    *(pytest.param(kind, FEW, id=kind) for kind in MODELS if kind != "qwen2"),
+    *(
+        pytest.param(kind, ALL, id=f"all of {kind}", marks=pytest.mark.long)
+        for kind in MODELS
+        if kind != "qwen2"
+    ),
+]
+
+
+@pytest.mark.dear
+@pytest.mark.parametrize(("kind", "parts"), PARTS)
 @pytest.mark.parametrize("max_rows", [1, 3, 7, 512])
-def test_it_gives_what_one_token_at_a_time_gives(kind: str, max_rows: int) -> None:
+def test_it_gives_what_one_token_at_a_time_gives(
+    kind: str, parts: dict[int, tuple[int, ...]], max_rows: int
+) -> None:
     model = MODELS[kind]()
-    for limit in (1, 2, 12, 50):
+    for limit, blocks in parts.items():
         settings = settings_of(max_new_tokens=limit)
         usual = drawn(model, REQUESTS, settings, max_rows=max_rows)
-        for block in (1, 3, 16, 64):
+        for block in blocks:
             found = sample(model, REQUESTS, settings, eos_ids=[EOS], max_rows=max_rows, block=block)
             for a, b in zip(found, usual, strict=True):
                 assert_same(a, b)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("changes", SETTINGS)
 @pytest.mark.parametrize("eos_ids", [[], [3], [0, 7, 9]])
 def test_any_end_at_any_place_ends_a_completion(changes: dict[str, Any], eos_ids: list[int]) -> None:
@@ -55,6 +73,7 @@ def test_in_bfloat16_as_well() -> None:
     assert sum(same) > 0.8 * len(same)  # other shapes round otherwise
 
 
+@pytest.mark.slow
 def test_a_long_queue_moves_columns_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     for name in ("shift", "widen"):
@@ -85,6 +104,7 @@ def test_rows_are_few_sizes_whatever_is_in_use(monkeypatch: pytest.MonkeyPatch) 
     assert set(sizes) == {30, 16, 8}
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kind", MODELS)
 def test_nothing_is_read_from_memory_before_it_is_written(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
@@ -99,6 +119,7 @@ def test_nothing_is_read_from_memory_before_it_is_written(kind: str, monkeypatch
         assert_same(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", SETTINGS)
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_step_is_fit_for_a_graph(
@@ -114,6 +135,7 @@ def test_a_step_is_fit_for_a_graph(
         assert_same(a, b)
 
 
+@pytest.mark.slow
 def test_the_host_looks_once_per_block(monkeypatch: pytest.MonkeyPatch) -> None:
     model, settings, waits = MODELS["qwen2"](), settings_of(max_new_tokens=64), []
     with pretended_gpu(monkeypatch) as gpu:

@@ -123,6 +123,7 @@ def test_both_ways_to_a_policy_try_it(tmp_path: Path) -> None:
         load_policy(tmp_path, CPU)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("name", "left_out"),
     [

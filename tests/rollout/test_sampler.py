@@ -101,7 +101,7 @@ def test_the_chi_square_test_itself_knows_a_fair_die_from_a_loaded_one() -> None
     assert chi_square_p({**dict.fromkeys(range(6), 1000), 0: 1200, 1: 800}, fair, 6000) < 1e-9
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "truncation"),
     [
@@ -136,6 +136,7 @@ def test_tokens_are_as_frequent_as_the_model_says(kind: str, truncation: dict[st
             assert chi_square_p(after, second, seen) > 1e-3 / len(first)
 
 
+@pytest.mark.slow
 def test_tokens_of_one_completion_are_drawn_independently_of_each_other() -> None:
     model = qwen2(vocab=8)
     torch.nn.init.zeros_(model.get_output_embeddings().weight)  # every token is equally likely, always
@@ -174,6 +175,7 @@ def test_a_higher_limit_only_lengthens_completions() -> None:
         assert a.token_ids == b.token_ids[:4]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0, math.inf])
 @pytest.mark.parametrize("kind", MODELS)
 def test_dropping_finished_rows_changes_nothing(
@@ -186,7 +188,7 @@ def test_dropping_finished_rows_changes_nothing(
         assert_same(a, b)
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("max_rows", [1, 2, 5, 16])
 def test_what_waits_takes_the_place_of_what_has_ended_at_once(
     max_rows: int, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +209,7 @@ def test_what_waits_takes_the_place_of_what_has_ended_at_once(
     assert len(together) <= sum(lengths) / max_rows + max(lengths)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kind", MODELS)
 def test_nothing_is_read_from_memory_before_it_is_written(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deterministic PyTorch fills new tensors with NaN."""
@@ -229,6 +232,7 @@ def assert_same(found: Sequence[Sampled], wanted: Sequence[Sampled]) -> None:
         torch.testing.assert_close(torch.tensor(a.logprobs), torch.tensor(b.logprobs), atol=5e-5, rtol=0)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("kind", MODELS)
 def test_greedy_is_what_transformers_generates(kind: str) -> None:
     model = MODELS[kind](seed=5)

@@ -323,6 +323,7 @@ def test_a_server_that_runs_is_joined_under_its_own_name(folder: Path) -> None:
         servers.close()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("served", "said"),
     [

@@ -142,6 +142,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ENDS)
 def test_whatever_ends_the_process_is_told_on_stderr(code: str) -> None:
     before = "import chainforge.run.ending as e; e.watch_ending('step')\n"

@@ -110,6 +110,7 @@ def sh(command: str, path: str | None = None, **more: str) -> subprocess.Complet
     )
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "fate", ["facts", "code", "words", "error", "interrupt", "SIGKILL", "SIGSEGV", "SIGTERM"]
 )
@@ -241,6 +242,7 @@ def test_ctrl_c_at_a_terminal_reaches_the_step_once() -> None:
     os.close(ours)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_client_or_to_the_group_reaches_the_step_once(number: signal.Signals) -> None:
     alone = start()
@@ -252,6 +254,7 @@ def test_a_signal_to_the_client_or_to_the_group_reaches_the_step_once(number: si
     assert heard == [number], "and not SIGTERM too, although dvc is gone"
 
 
+@pytest.mark.slow
 def test_whatever_is_killed_nothing_is_left() -> None:
     run = start()
     os.kill(run.client, signal.SIGKILL)

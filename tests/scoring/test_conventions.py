@@ -285,6 +285,7 @@ def test_where_only_a_failed_reward_applies_nothing_does() -> None:
     assert all(math.isnan(score.total) for score in scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("returned", [[0.0], [math.nan] * 4, "none", None])
 def test_a_wrong_answer_is_no_failure_to_answer_and_always_an_error(returned: Any) -> None:
     with pytest.raises(ChainForgeError, match="returned"):

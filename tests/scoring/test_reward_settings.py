@@ -27,6 +27,7 @@ def nothing(*, factor: float = 2.0):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["inline", "process"])
 def test_a_reward_is_made_of_its_settings(isolation: str, tmp_path: Path) -> None:
     write_plugin(tmp_path, TIMES, "times", "Times", factory=True, isolation=isolation)
@@ -44,6 +45,7 @@ def test_what_a_factory_makes_can_be_called(tmp_path: Path) -> None:
         make_reward(load_plugins(tmp_path).pick("rewards", "times"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

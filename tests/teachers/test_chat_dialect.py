@@ -129,6 +129,7 @@ FIELDS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(FIELDS), odd_json))
 def test_odd_usage_is_no_reason_to_lose_an_answer(usage: dict[str, Any]) -> None:

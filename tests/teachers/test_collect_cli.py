@@ -481,6 +481,7 @@ DAMAGE = [
 ]
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("seed", range(20))
 def test_verify_is_silent_on_a_healthy_folder_and_finds_whatever_is_done_to_it(

@@ -162,6 +162,7 @@ def test_without_a_budget_that_can_be_kept_nothing_is_asked(
     assert not (tmp_path / "journal.jsonl").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_a_budget_is_never_passed_and_almost_used_up(tmp_path: Path) -> None:
     dice = random.Random(17)
@@ -195,6 +196,7 @@ def test_where_the_usage_cannot_be_true_the_most_counts_as_possibly_paid(
     assert ask(FakeTeacher(), 3, tmp_path).possibly == most
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_a_server_that_lies_about_usage_is_not_paid_more_than_the_budget(tmp_path: Path) -> None:
     dice = random.Random(5)

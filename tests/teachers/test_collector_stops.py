@@ -35,6 +35,7 @@ def test_a_run_in_which_every_question_fails_is_not_called_done(tmp_path: Path) 
     assert stopped.value.exit_code == 9
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(
     ("step", "code", "said"),
@@ -131,6 +132,7 @@ def test_a_few_finishes_that_nobody_knows_are_told_and_no_reason_to_stop(
     )
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("latency_s", [0.1, 30.0])
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def test_what_was_thought_in_earlier_turns_is_not_sent() -> None:
     assert [m["content"] for m in question.messages] == ["6*7?", "42", "<think>and 6*8?</think>"]
 
 
+@pytest.mark.slow
 @given(content=any_text, prompt_id=any_text, seed=st.integers(0, 2**31), attempt=st.integers(0, 10**6))
 def test_any_text_can_be_asked_labelled_and_written(
     content: str, prompt_id: str, seed: int, attempt: int

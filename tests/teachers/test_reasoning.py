@@ -170,6 +170,7 @@ def test_an_opening_tag_in_the_middle_of_an_answer_is_text() -> None:
     assert split_reasoning({"content": "use <think> to begin"}) == ("", "use <think> to begin", None)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(fields, odd_json))
 def test_odd_json_is_read_without_an_error(message: dict[str, Any]) -> None:
     reasoning, content, source = split_reasoning(message)

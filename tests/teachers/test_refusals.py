@@ -150,6 +150,7 @@ def test_odd_ones_at_the_end_never_stop_every_run(said: str, total: int, tmp_pat
     assert len(paid.unanswered) == 9
 
 
+@pytest.mark.slow
 def test_a_batch_of_odd_ones_is_no_reason_to_stop_but_a_long_one_is(tmp_path: Path) -> None:
     paid = ask(refusing("422", {*range(100, 118)}), 700, tmp_path / "short", concurrency=1)
     assert len(paid.finals) == 682
