@@ -20,7 +20,7 @@ PATH = f"{Path(__file__).with_name('bin')}:{BIN}:{os.environ['PATH']}"
 WARM: list[
     str
 ] = []  # folders for PATH whose `python` runs a step without importing torch again: run/warm_start.py
-FOREIGN = ("PYTHON", "PYTEST_", "DVC_", "GIT_", "CHAINFORGE_")
+FOREIGN = ("PYTHON", "PYTEST_", "DVC_", "GIT_", "CHAINFORGE_", "TORCHINDUCTOR_")  # the last: torch sets it
 LIVELY = '''"""Reward `lively`: differs between completions of a model that can do nothing yet."""
 import chainforge as cf
 
