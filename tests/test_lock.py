@@ -1,6 +1,7 @@
 """plugins.lock.json: an edit changes the digest of exactly the steps that use what was edited."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -188,7 +189,8 @@ def test_a_plugin_s_own_input_file_is_watched_and_what_the_graph_makes_is_not(pr
         "def mine(*, split, n, seed, file: Path): return []\n"
         "@cf.hookimpl\ndef register_prompt_sources(register): register('mine', mine)\n"
     )
-    edit("params.yaml", replacing("plugin: procedural_reasoning", "plugin: mine\n      file: mine.jsonl"))
+    source = re.compile(r"plugin: procedural_reasoning\n +families: .*")
+    edit("params.yaml", lambda text: source.sub("plugin: mine\n      file: mine.jsonl", text))
     before = lock()
     assert before["prompts"]["reasoning"]["files"] == {"mine.jsonl": digest_path(Path("mine.jsonl"))}
     edit("mine.jsonl", lambda text: text + "{}\n")

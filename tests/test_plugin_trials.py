@@ -55,6 +55,7 @@ def nothing_is_known(plugins_are_trusted: None, monkeypatch: pytest.MonkeyPatch)
 def folder_of(tmp_path: Path, plugins: dict[str, str]) -> Path:
     folder = tmp_path / "plugins"
     folder.mkdir()
+    (tmp_path / "chainforge").mkdir()  # a checkout, where the bundled plugins are those of the folder
     for name, code in plugins.items():
         (folder / f"{name}.py").write_text(code)
     return folder

@@ -42,6 +42,7 @@ PROMPTS = [prompt(i, f"{i}*7=?", str(i * 7), level=i) for i in range(1, 5)]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("plugins").mkdir()
+    Path("chainforge").mkdir()  # a checkout, where the bundled plugins are those of the folder
     Path("plugins/rewards.py").write_text(REWARDS)
     return tmp_path
 

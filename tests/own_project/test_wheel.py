@@ -5,16 +5,17 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import MakeOnce
 from fresh import PROGRAMS, Fresh
 from pipeline.clone import ran
 from tree import PLUGINS, PROFILES, copy_project
 
 from chainforge.bundle import COPIED, USED
 
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 BUILD = """
 import sys
 from setuptools import build_meta
