@@ -32,7 +32,7 @@ WINGS = {"project", "providers"}
 GROUND = {"records", "errors"}
 PROVIDERS = {f"providers.{name}" for name in ("calls", "nesting", "prices", "reasoning", "secrets")}
 FLOOR = GROUND | PROVIDERS | {"algorithms", "answer", "config", "defuse", "hookspecs", "jsonl", "outputs"}
-FLOOR |= {"containment", "response", "reward_options"}
+FLOOR |= {"containment", "rendering", "response", "reward_options"}
 WALLS = {"models", "learner", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bundle": set(),
     "containment": {"errors"},
     "defuse": set(),
+    "rendering": set(),
     "algorithms": GROUND,
     "answer": {"records"},
     "response": GROUND,
@@ -74,12 +75,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mock_teacher": FLOOR,
     "filtering": FLOOR,
     "report": FLOOR | {"filtering", "run"},
-    "doctor": FLOOR | {"project.graph", "report", "run"},
+    "doctor": FLOOR | {"project.graph", "project.recorded", "report", "run"},
     "rollout": FLOOR | {"learner", "memory", "models", "run"},
-    "model_card": FLOOR | {"filtering", "project.graph", "report"},
+    "model_card": FLOOR | {"filtering", "project.graph", "project.recorded", "report"},
     "loops": FLOOR | WALLS - {"report"} | {"filtering", "teachers"},
     "completions": FLOOR | {"project.graph", "report", "run"},
-    "trace": FLOOR | {"completions", "filtering", "loops", "project.graph", "report", "run", "teachers"},
+    "trace": FLOOR
+    | {"completions", "filtering", "loops", "project.graph", "project.recorded", "report", "run", "teachers"},
     "plugins": FLOOR | {"bundle"},
     "preflight": FLOOR
     | {"learner", "loops", "models", "plugins", "rollout", "run", "scoring", "wiring"}
@@ -87,6 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project": set(),
     "project.stanzas": FLOOR,
     "project.graph": FLOOR | {"project.stanzas"},
+    "project.recorded": FLOOR,
     "project.claims": FLOOR | {"project.graph"},
     "project.preflight": FLOOR
     | {f"project.{name}" for name in ("claims", "gates", "graph", "lock_entry")}
@@ -115,7 +118,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": FLOOR
     | {f"project.{name}" for name in ("file_digests", "graders", "graph", "held_inputs", "preflight")}
-    | {f"project.{name}" for name in ("lock", "lock_diff", "lock_entry", "profiles")}
+    | {f"project.{name}" for name in ("lock", "lock_diff", "lock_entry", "profiles", "recorded")}
     | {
         "__version__",
         "completions",

@@ -58,12 +58,13 @@ def gather(folder: Path, repo: str | None, licence: str | None, base: str | None
     """All that the card of a checkpoint tells."""
     from chainforge.cli.stale import why_stale
     from chainforge.config.loading import read_params
-    from chainforge.model_card.lineage import line_of, lineage, read_recorded
+    from chainforge.model_card.lineage import line_of, lineage
     from chainforge.model_card.measured import measured
     from chainforge.model_card.write import Facts
     from chainforge.models.chat import opening
     from chainforge.pretrained import load_tokenizer
     from chainforge.project.graph import read_graph
+    from chainforge.project.recorded import read_recorded
     from chainforge.response import tag_format
 
     recorded, graph = read_recorded(), read_graph()

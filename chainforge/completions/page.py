@@ -1,19 +1,17 @@
 """One HTML page to look through completions: it opens without a network, and runs its own script alone."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from chainforge.completions.kept import Row
 from chainforge.completions.problems import questions
 from chainforge.completions.rows import Found
 from chainforge.defuse import defuse
+from chainforge.rendering import content_policy, page_templates
 
 HERE = Path(__file__).parent
 FIELDS = ("iteration", "index", "prompt_id", "tokens", "finish", "total", "advantage", "kept", "right")
@@ -24,16 +22,9 @@ def render_page(found: Found, limit: int) -> tuple[str, int, int]:
     total = sum(1 for _ in found.rows())
     rows = list(_spread(found.rows(), total, limit))
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = environment.get_template("page.html.j2").render(
-        policy=policy(script),
+    template = page_templates(HERE).get_template("page.html.j2")
+    page = template.render(
+        policy=content_policy(script),
         script=Markup(script),
         data=Markup(as_data(rows, questions())),
         shown=len(rows),
@@ -78,12 +69,3 @@ def _shown(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_shown(part) for part in value]
     return defuse(value) if isinstance(value, str) else value
-
-
-def policy(script: str) -> str:
-    """The page's Content-Security-Policy: nothing from outside, and of scripts this one alone."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "base-uri 'none'; form-action 'none'"
-    )

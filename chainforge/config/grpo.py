@@ -103,6 +103,11 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
         """The part of the settings that the loss needs."""
         return LossSettings(**{field.name: getattr(self, field.name) for field in fields(LossSettings)})
 
+    def samples_exactly(self, precision: str) -> bool:
+        """Whether the sampler computes what the learner does, but for the last digits of float32."""
+        believed = self.sampling_correction.when != "always"
+        return believed and self.engine.kind == "local" and precision == "float32"
+
     @model_validator(mode="after")
     def _possible(self) -> "GrpoSettings":
         try:

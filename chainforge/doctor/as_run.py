@@ -1,6 +1,5 @@
 """The settings with which a step ran: those of dvc.lock where its results are the ones recorded there."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +8,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from chainforge.config.loading import PARAMS
-from chainforge.config.yaml import parse_yaml
 from chainforge.doctor.runs import Keys
 from chainforge.errors import ChainForgeError
 from chainforge.project.graph import GraphStep, param
+from chainforge.project.recorded import DVC_LOCK, md5
 
 S = TypeVar("S", bound=BaseModel)
-DVC_LOCK = Path("dvc.lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +53,3 @@ def as_run(step: GraphStep, result: Path, recorded: Mapping[str, Any]) -> AsRun:
     if digest and params and result.is_file() and digest == md5(result):
         return AsRun(params, str(DVC_LOCK))
     return AsRun({name: param(name) for name in ("run", *step.sections)}, str(PARAMS))
-
-
-def read_recorded(path: Path = DVC_LOCK) -> Mapping[str, Any]:
-    """What dvc.lock has of each step; nothing where there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise ChainForgeError(f"{path} is not UTF-8: {error}", f"git checkout {path}") from None
-    stages = content.get("stages") if isinstance(content, Mapping) else None
-    if not isinstance(stages, Mapping):
-        raise ChainForgeError(
-            f"{path} has no stages", f"git checkout {path}, or delete it: dvc repro writes it"
-        )
-    return stages
-
-
-def md5(path: Path) -> str:
-    """As DVC has it of a file."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from chainforge.config.correction import FAR, MOST_MASKED
 from chainforge.doctor.finding import Sign, error, warning
 from chainforge.doctor.rollout_rules import EQUAL_ALL
 from chainforge.doctor.runs import GrpoRun
@@ -14,8 +15,6 @@ DOUBLED = math.log(2)  # nats per token: twice as many tokens to choose from
 FOUR_TIMES = math.log(4)
 HALF_AS_LIKELY = math.log(2)  # nats per token from the reference
 TEN_TIMES = math.log(10)
-FAR = 0.1  # nats per token between sampler and policy, as loops/grpo/mismatch.py has it
-MOST_MASKED = 0.5  # of the completions; there, too
 CLIPPED = 0.2  # of the tokens give no gradient
 UNCLIPPED = 0.001
 HARDLY = 0.05  # total variation: of 100 completions, 95 would be drawn as before

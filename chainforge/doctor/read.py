@@ -12,10 +12,11 @@ from chainforge.config.grpo import GrpoSettings
 from chainforge.config.run import RunSettings
 from chainforge.config.sample import SampleSettings
 from chainforge.config.sft import SftSettings
-from chainforge.doctor.as_run import AsRun, as_run, read_recorded
+from chainforge.doctor.as_run import AsRun, as_run
 from chainforge.doctor.runs import Comparison, EvaluationRun, GrpoRun, Run, SelectionRun, SftRun, Table
 from chainforge.errors import ChainForgeError
 from chainforge.project.graph import GraphStep, param, read_graph
+from chainforge.project.recorded import read_recorded
 from chainforge.report.evaluations import Cell, read_cell, read_curve, read_funnel, read_numbers, rows_file
 from chainforge.report.results import correctness_by_id
 from chainforge.run.step import LOGS, file_name
@@ -80,8 +81,6 @@ def read_table(step: str) -> Table | None:
 def grpo_run(step: GraphStep, ran: AsRun, table: Table) -> GrpoRun:
     settings, key = ran.settings(GrpoSettings, step)
     precision = RunSettings.model_validate(ran.sections["run"]).precision
-    correction = settings.sampling_correction.when
-    exact = correction != "always" and settings.engine.kind == "local" and precision == "float32"
     deciding = param("evaluate").get("reward", "correct")
     files = (settings.prompts, settings.extra_prompts)
     counts = [count_lines(Path(path)) for path in files if path]
@@ -95,7 +94,7 @@ def grpo_run(step: GraphStep, ran: AsRun, table: Table) -> GrpoRun:
         key,
         table,
         deciding if deciding in settings.rewards else None,
-        exact,
+        settings.samples_exactly(precision),
         None if None in counts else sum(n or 0 for n in counts),
         watched,
         tuple(comparisons(Path(settings.output).name, Path(settings.start_from).name))

@@ -1,15 +1,14 @@
 """What made a checkpoint, as dvc.lock has it: the steps, their settings, code and plugins, and the data."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chainforge.config.verbs import VERBS
-from chainforge.config.yaml import parse_mapping
 from chainforge.errors import ChainForgeError
 from chainforge.project.graph import GraphStep
+from chainforge.project.recorded import md5
 
 TRAINING = ("sft", "grpo", "distill")
 MAKING = (*TRAINING, "prompts", "collect", "filter", "sample")  # the others look, and make nothing
@@ -35,18 +34,6 @@ class Made:
     lock: Tree
     reads: tuple[File, ...]
     writes: tuple[File, ...]
-
-
-def read_recorded(path: Path = Path("dvc.lock")) -> Tree:
-    """The steps in dvc.lock by name; none where nothing has run."""
-    if not path.is_file():
-        return {}
-    stages = parse_mapping(path.read_bytes(), str(path)).get("stages") or {}
-    if not isinstance(stages, Mapping):
-        raise ChainForgeError(
-            f"{path}: stages is no mapping", "restore it: git checkout dvc.lock, or dvc repro"
-        )
-    return stages
 
 
 def lineage(checkpoint: Path, graph: Mapping[str, GraphStep], recorded: Tree) -> tuple[Made, ...]:
@@ -89,10 +76,7 @@ def count_rows(file: File) -> int | None:
 def is_as_recorded(file: File) -> bool:
     """Whether a file is here and has the digest that DVC took."""
     path = Path(file.path)
-    if not path.is_file():
-        return False
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "md5").hexdigest() == file.md5
+    return path.is_file() and md5(path) == file.md5
 
 
 def _made(step: GraphStep, stage: Tree) -> Made:

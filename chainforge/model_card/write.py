@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from chainforge.filtering.card.write import cell, number
 from chainforge.model_card.hide import hide
 from chainforge.model_card.lineage import TRAINING, File, Made, count_rows, line_of
 from chainforge.model_card.measured import Measured
+from chainforge.rendering import text_templates
 from chainforge.response import TagFormat
 
 if TYPE_CHECKING:
@@ -46,16 +45,10 @@ def model_card(facts: Facts) -> str:
     """The whole card. The same checkpoint, figures and arguments give the same bytes."""
     from huggingface_hub import ModelCard
 
-    environment = Environment(  # plain text: what came from outside goes by `cell` or `settings`
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(cell=cell, number=number, settings=settings_block)
+    # What came from outside goes by `cell` or `settings_block`.
+    templates = text_templates(Path(__file__).parent, cell, number, settings_block)
     line, base = line_of(facts.steps)
-    body = environment.get_template("card.md.j2").render(
+    body = templates.get_template("card.md.j2").render(
         facts=facts,
         name=facts.checkpoint.name,
         line=[step.name for step in line],

@@ -1,17 +1,15 @@
 """The page: results, figures and sample completions in one HTML file that opens without a network."""
 
-import base64
-import hashlib
 import math
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from chainforge.algorithms.statistics import SIGNIFICANT
 from chainforge.defuse import defuse
+from chainforge.rendering import content_policy, page_templates
 from chainforge.report import figures
 from chainforge.report.evaluations import Curve
 from chainforge.report.figures import BLUE, GREEN, ORANGE, Line, Panel, line
@@ -46,23 +44,14 @@ RL_PANELS = (  # column, title, whether it is a share
 
 def render_page(results: Results, shown: Sequence[Shown], seen: Sequence[Watched], subject: Subject) -> str:
     """The whole `index.html`."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    named = (percent, points, gain, significance, standing, number, breakable)
-    environment.filters.update({function.__name__: function for function in named})
+    templates = page_templates(HERE, percent, points, gain, significance, standing, number, breakable)
     numbers = count(1)
     script = (HERE / "unfold.js").read_text(encoding="utf-8")
 
     def show(svg: str, description: str) -> Markup:
         return Markup(figures.inline(svg, f"f{next(numbers)}", description))
 
-    page = environment.get_template("page.html.j2").render(
+    page = templates.get_template("page.html.j2").render(
         subject=subject,
         results=results,
         captions=CAPTIONS,
@@ -93,21 +82,9 @@ def render_page(results: Results, shown: Sequence[Shown], seen: Sequence[Watched
         ],
         samples=shown,
         script=Markup(script),
-        policy=policy(script),
+        policy=content_policy(script, "img-src data:"),
     )
     return defuse(page)
-
-
-def policy(script: str) -> str:
-    """The page's Content-Security-Policy: nothing from outside, and of scripts this one alone.
-
-    Figures and bars are placed by style attributes, which no hash can name.
-    """
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 def overview(results: Results, subject: Subject) -> str:

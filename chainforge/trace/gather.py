@@ -1,13 +1,12 @@
 """All that a run's files say about one problem, as one JSON object."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from chainforge.completions.problems import Problem
 from chainforge.config.loading import PARAMS
-from chainforge.config.yaml import parse_mapping
 from chainforge.project.graph import GraphStep, param, read_graph
+from chainforge.project.recorded import read_recorded
 from chainforge.trace.sampled import of_evaluation, of_grpo, of_sampling
 from chainforge.trace.taught import of_collect, of_filter
 from chainforge.trace.trained import of_training
@@ -58,12 +57,9 @@ def describe(problem: Problem) -> Facts:
     }
 
 
-def changed_steps(lock: Path = Path("dvc.lock")) -> list[GraphStep]:
+def changed_steps() -> list[GraphStep]:
     """The steps whose settings are no longer those that they ran with, as dvc.lock has them."""
-    if not lock.is_file():
-        return []
-    recorded = parse_mapping(lock.read_bytes(), str(lock)).get("stages") or {}
-    changed = []
+    recorded, changed = read_recorded(), []
     for step in read_graph().values():
         ran_with = ((recorded.get(step.name) or {}).get("params") or {}).get(str(PARAMS))
         if ran_with is not None and any(ran_with.get(s) != param(s) for s in ("run", *step.sections)):

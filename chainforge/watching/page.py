@@ -1,37 +1,27 @@
 """A frame as one HTML page that needs no network: texts of models in it are shown, never obeyed."""
 
-import base64
-import hashlib
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from chainforge.defuse import defuse
+from chainforge.rendering import content_policy, page_templates
 from chainforge.watching.completions import read_asked
 from chainforge.watching.curves import Curve, thin
 from chainforge.watching.run import Run
 from chainforge.watching.words import clock, heading, pace_words, reward_words, short, step_lines
 
 HERE = Path(__file__).parent
+SCRIPT = (HERE / "poll.js").read_text(encoding="utf-8")
+POLICY = content_policy(SCRIPT, "connect-src 'self'")  # it asks this server again
 POINTS = 300  # of a curve
 MARGIN = 4  # of 100: room for the width of a line
 
 
 def render_page(run: Run, every: float | None) -> str:
     """The whole page; with `every`, it asks for itself again after so many seconds."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    named = (clock, points, reward_words, short)
-    environment.filters.update({function.__name__: function for function in named})
-    script = (HERE / "poll.js").read_text(encoding="utf-8")
-    page = environment.get_template("page.html.j2").render(
+    templates = page_templates(HERE, clock, points, reward_words, short)
+    page = templates.get_template("page.html.j2").render(
         run=run,
         heading=heading(run),
         lines=step_lines(run),
@@ -39,20 +29,10 @@ def render_page(run: Run, every: float | None) -> str:
         pace=pace_words(run.focus, run.now) if run.focus else "",
         asked=read_asked(run.focus.groups) if run.focus else [],
         every=every,
-        script=Markup(script),
-        policy=policy(),
+        script=Markup(SCRIPT),
+        policy=POLICY,
     )
     return defuse(page)
-
-
-def policy() -> str:
-    """The Content-Security-Policy: nothing from outside, one script, questions to this server."""
-    script = (HERE / "poll.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 def points(curve: Curve) -> str:

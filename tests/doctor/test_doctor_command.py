@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from tree import ROOT
 
-from chainforge.doctor.as_run import md5
 from chainforge.doctor.finding import PAGE
 from chainforge.doctor.table import RULES
+from chainforge.project.recorded import md5
 
 Told = Callable[..., dict[str, Any]]
 Lay = Callable[[str], Path]

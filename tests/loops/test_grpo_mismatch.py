@@ -20,12 +20,12 @@ from grpo_cases import (
     started,
 )
 
-from chainforge.config.correction import CorrectionSettings
+from chainforge.config.correction import FAR, CorrectionSettings
 from chainforge.config.engine import EngineSettings
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.loops.grpo.metrics import DRIFT, MASKED, MISMATCH_NAMES
-from chainforge.loops.grpo.mismatch import FAR, PATIENCE, Alarm, correction_of
+from chainforge.loops.grpo.mismatch import PATIENCE, Alarm, correction_of
 from chainforge.loops.grpo.rows import Row, make_rows, mini_batches
 from chainforge.loops.grpo.train import train
 from chainforge.loops.grpo.update import add_logprobs, update

@@ -17,7 +17,7 @@ from chainforge.cli import cli
 from chainforge.records import Group, Score
 from chainforge.run.live import Live
 from chainforge.run.metrics import StepTable
-from chainforge.watching.page import policy
+from chainforge.watching.page import POLICY
 from chainforge.watching.read import Reader
 from chainforge.watching.run import look
 from chainforge.watching.serve import make_server
@@ -98,7 +98,7 @@ def test_nothing_in_a_frame_or_a_page_is_obeyed(logs: Path) -> None:
     assert "&lt;script&gt;alert(1)" in shown
     assert "{{ 7*7 }}" in shown
     assert not re.search(r"(src|href|url\()\s*=?\s*[\"']?(https?:)?//", shown), "nothing comes from outside"
-    assert policy() in shown.replace("&#39;", "'")
+    assert POLICY in shown.replace("&#39;", "'")
 
 
 def test_a_folder_or_a_step_that_is_not_there_is_named(logs: Path) -> None:
@@ -126,7 +126,7 @@ def ask(address: str, **headers: str) -> tuple[int, Any, str]:
 def test_the_server_has_one_page_for_this_machine(address: str, logs: Path) -> None:
     status, headers, page = ask(f"{address}/?any")
     assert (status, "grpo_reasoning" in page) == (200, True)
-    assert policy() in headers["Content-Security-Policy"]
+    assert POLICY in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert ask(f"{address}/../params.yaml")[0] == 404
     assert ask(address, Host="evil.example:80")[0] == 403

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from chainforge.config.filter import FilterSettings
 from chainforge.filtering.funnel import REASONS, Funnel, sort_reasons
 from chainforge.outputs import sha256_of
 from chainforge.records import Example, Prompt
+from chainforge.rendering import text_templates
 from chainforge.response import TagFormat
 
 SIZES = (
@@ -41,21 +40,13 @@ class DataSet:
 
 def data_card(data: DataSet) -> str:
     """The whole card; `settings.output` is written already. The same data give the same bytes."""
-    environment = (
-        Environment(  # plain text: nothing to escape for HTML, what came from outside goes by `cell`
-            loader=FileSystemLoader(Path(__file__).parent),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-    )
-    environment.filters.update(cell=cell, number=number, json=as_json)
+    # What came from outside goes by `cell`.
+    templates = text_templates(Path(__file__).parent, cell, number, as_json)
     settings = data.settings
     parts = [data.response_format.parse(example.response) for example in data.examples]
     reasoning = [len(part.reasoning) for part in parts if part]
     answers = [len(part.summary) for part in parts if part]
-    return environment.get_template("card.md.j2").render(
+    return templates.get_template("card.md.j2").render(
         settings=settings,
         file=settings.output.name,
         calls=data.calls,

@@ -5,21 +5,18 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from chainforge.algorithms.importance_sampling import mismatch
-from chainforge.config.correction import CorrectionSettings
+from chainforge.config.correction import FAR, MOST_MASKED, CorrectionSettings
 from chainforge.config.grpo import GrpoSettings
 from chainforge.loops.grpo.metrics import DRIFT, MASKED
 from chainforge.models.batch import pad_rows
 from chainforge.run.step import Step
 
-FAR = 0.1  # nats per token: bfloat16 is 0.01 to 0.04 off, weights rounded to 8 bits about as much
-MOST_MASKED = 0.5  # of the completions
 PATIENCE = 3  # RL steps in a row
 
 
 def is_exact(settings: GrpoSettings, step: Step) -> bool:
     """Whether the sampler computes what the learner does, but for the last digits of float32."""
-    believed = settings.sampling_correction.when != "always"
-    return believed and settings.engine.kind == "local" and step.settings.precision == "float32"
+    return settings.samples_exactly(step.settings.precision)
 
 
 def correction_of(settings: GrpoSettings, step: Step) -> CorrectionSettings | None:
