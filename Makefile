@@ -49,13 +49,13 @@ setup: $(VENV)/.run-ready .dvc/config ## Make .venv with pinned dependencies
 
 setup-dev: $(VENV)/.dev-ready .dvc/config
 
-test: setup-dev ## Set up and run the tests (13 to 25 minutes on two cores)
+test: setup-dev ## Set up and run the tests
 	$(BIN)/pytest $(TWO) -m "not long and not gpu"
 
 # pytest compiles what it imports: the second worker, and the next run, have it from the first.
 test test-all test-quick: export PYTHONDONTWRITEBYTECODE :=
 
-test-all: setup-dev ## The same, and the long chains of kills and re-runs (an hour)
+test-all: setup-dev ## The same, and the long chains of kills and re-runs (an hour and more)
 	$(BIN)/pytest $(TWO) -m "not gpu"
 
 check-gpu: setup-dev ## Tests on a GPU, then times and peak memory in .bench/gpu/results.json (25 minutes)

@@ -4,7 +4,8 @@
     python benchmarks/preflight_check.py smollm2 --model /models/SmolLM2-135M-Instruct
     python benchmarks/preflight_check.py qwen --work /tmp/somewhere   # random weights in the shape of 0.5B
 
-CPU seconds of the whole process, so that other work on the machine changes little, and its most memory.
+CPU seconds of the whole process, and its most memory. A prediction and a run take turns, as the speed of a
+shared machine changes from minute to minute.
 """
 
 import json
@@ -15,6 +16,7 @@ import sys
 from argparse import ArgumentParser
 from contextlib import chdir
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -48,6 +50,7 @@ def main() -> None:
     arguments = ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("case", choices=SHORT)
     arguments.add_argument("--model", type=Path, help="the model's folder; for qwen its tokenizer's")
+    arguments.add_argument("--rounds", type=int, default=3, help="a prediction and a run, so often")
     arguments.add_argument("--work", type=Path, help="an empty folder to work in, and keep")
     given = arguments.parse_args()
     with TemporaryDirectory() as temporary:
@@ -65,18 +68,24 @@ def main() -> None:
             change(changes)
             for verb, step in DATA:
                 spend([sys.executable, "-m", f"stages.{verb}", step])
-            print("| case | step | what | predicted | measured | ratio |\n|---|---|---|---|---|---|")
+            print(
+                "| case | step | what | predicted | measured | ratio | each |\n|---|---|---|---|---|---|---|"
+            )
             for verb, step in STEPS:
-                row(given.case, step, predict(step), spend([sys.executable, "-m", f"stages.{verb}", step]))
+                command = [sys.executable, "-m", f"stages.{verb}", step]
+                rows(given.case, step, [(predict(step), spend(command)) for _ in range(given.rounds)])
 
 
-def row(case: str, step: str, told: dict[str, Any], took: tuple[float, float]) -> None:
+def rows(case: str, step: str, rounds: list[tuple[dict[str, Any], tuple[float, float]]]) -> None:
+    """Medians of the rounds, and the ratio of each: a prediction and the run right after it."""
     for what, predicted, measured in (
-        ("CPU s", told["cpu_s"], took[0]),
-        ("peak MB", told["memory"] / 1e6, took[1]),
+        ("CPU s", [told["cpu_s"] for told, _ in rounds], [took[0] for _, took in rounds]),
+        ("peak MB", [told["memory"] / 1e6 for told, _ in rounds], [took[1] for _, took in rounds]),
     ):
-        ratio = predicted / measured
-        print(f"| {case} | {step} | {what} | {predicted:.0f} | {measured:.0f} | {ratio:.2f} |", flush=True)
+        ratios = [p / m for p, m in zip(predicted, measured, strict=True)]
+        middle = f"{median(predicted):.0f} | {median(measured):.0f} | {median(ratios):.2f}"
+        each = ", ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
+        print(f"| {case} | {step} | {what} | {middle} | {each} |", flush=True)
 
 
 def predict(step: str) -> dict[str, Any]:

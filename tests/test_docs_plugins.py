@@ -127,6 +127,7 @@ def test_every_command_does_what_the_page_says_in_the_order_of_the_page(fresh: F
     assert "does not load" not in listed
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_plugin_of_the_page_keeps_its_contract(fresh: Fresh) -> None:
     fresh.run(

@@ -44,7 +44,8 @@ def preflight(step: str | None, quick: bool, seconds: float, as_json: bool) -> N
     around = list(check_surroundings(chosen, plugins, load_settings(RuntimeSettings, "runtime")))
     estimates = []
     if not quick:
-        from chainforge.preflight.attempt import KINDS, try_steps
+        from chainforge.preflight.attempt import try_steps
+        from chainforge.preflight.trial import KINDS
 
         tried = [of for of in chosen if of.verb in KINDS]
         estimates = list(try_steps(tried, graph, plugins, seconds))

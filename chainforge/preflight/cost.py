@@ -1,8 +1,11 @@
 """What work takes, and what more of it would take."""
 
+import resource
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
+
+import psutil
 
 T = TypeVar("T")
 
@@ -16,6 +19,10 @@ class Cost(NamedTuple):
     def plus(self, other: "Cost") -> "Cost":
         """Both."""
         return Cost(self.cpu + other.cpu, self.wall + other.wall)
+
+    def beyond(self, other: "Cost") -> "Cost":
+        """What this is more than the other, nothing where it is less."""
+        return Cost(max(0.0, self.cpu - other.cpu), max(0.0, self.wall - other.wall))
 
     def times(self, factor: float) -> "Cost":
         """So often."""
@@ -52,6 +59,13 @@ def timed(work: Callable[[], T]) -> tuple[T, Cost]:
     cpu, wall = time.process_time(), time.perf_counter()
     result = work()
     return result, Cost(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def since_start() -> Cost:
+    """What this process and those that it waited for have taken so far."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = time.process_time() + children.ru_utime + children.ru_stime
+    return Cost(cpu, time.time() - psutil.Process().create_time())
 
 
 def fit(points: Sequence[Point]) -> Line:

@@ -13,7 +13,7 @@ from chainforge.loops.grpo.rollout import equal_N
 from chainforge.loops.grpo.rows import Row, make_rows
 from chainforge.loops.grpo.update import add_logprobs, update
 from chainforge.models.checkpoint import start_torch
-from chainforge.preflight.cost import Point, fit, timed
+from chainforge.preflight.cost import Point, fit, since_start, timed
 from chainforge.preflight.estimate import Estimate, Finding
 from chainforge.preflight.kept import add_kept
 from chainforge.preflight.loaded import load_like
@@ -40,9 +40,10 @@ def try_reinforced(
     device = start_torch(step.settings, step.runtime)
     texts = ["\n".join(m["content"] for m in p.messages) for p in prompts]
     load = partial(load_like, settings.start_from, None, texts, inputs, step, device)
+    start = since_start()
     (policy, name, stands_in), loading = timed(load)
     notes = list(dict.fromkeys(inputs.notes))
-    estimate = Estimate(step.name, name, notes=notes)
+    estimate = Estimate(step.name, name, {"start": start}, notes=notes)
     if stands_in:
         estimate.notes.append(f"{settings.start_from} is not there: rates and lengths are those of {name}")
     compares = settings.kl_coeff > 0 and not settings.adapter
@@ -124,6 +125,9 @@ def _add_updates(
         points.append(Point(1, size, cost))
         beside.append(Point(1, size, making.plus(asking)))
     line, other = fit(points[1:]), fit(beside[1:])
+    first = points[0].cost.plus(beside[0].cost)
+    warm_up = first.beyond(line.at(1, points[0].size).plus(other.at(1, points[0].size)))
+    estimate.parts["warm-up"] = sample.warm_up.plus(warm_up)
     each = points[-1].size / len(sample.lengths)
     whole = settings.prompts_per_step * settings.group_size * each * learning
     often = settings.num_rl_steps * settings.num_iterations

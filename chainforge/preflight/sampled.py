@@ -10,7 +10,7 @@ from typing import Any
 from chainforge.config.evaluate import EvaluateSettings
 from chainforge.config.sample import SampleSettings
 from chainforge.models.checkpoint import start_torch
-from chainforge.preflight.cost import timed
+from chainforge.preflight.cost import since_start, timed
 from chainforge.preflight.estimate import Estimate, Finding
 from chainforge.preflight.loaded import load_like
 from chainforge.preflight.memory import bytes_per_cached_token, peak_memory, usable
@@ -44,8 +44,11 @@ def try_sampled(
         name, new, deciding = step.name.partition("@")[2], settings.base_model, settings.reward
         checkpoint = None if new else Path("checkpoints") / name.rpartition("-")[0]
     texts = ["\n".join(m["content"] for m in p.messages) for p in prompts]
+    start = since_start()
     (policy, model, stands_in), load = timed(lambda: load_like(checkpoint, new, texts, inputs, step, device))
-    estimate = Estimate(step.name, model, {"model": load}, notes=list(dict.fromkeys(inputs.notes)))
+    estimate = Estimate(
+        step.name, model, {"start": start, "model": load}, notes=list(dict.fromkeys(inputs.notes))
+    )
     if stands_in:
         estimate.notes.append(f"{checkpoint} is not there: rates and lengths are those of {model}")
     with closing(open_engine(settings.engine, policy, step, frozen=True)) as engine:
@@ -54,6 +57,7 @@ def try_sampled(
         batches = ceil(count / batch_size(engine, settings.samples))
     greedy = count if isinstance(settings, EvaluateSettings) and settings.greedy else 0
     together = sample.decode(count * settings.samples / batches, rows).times(batches)
+    estimate.parts["warm-up"] = sample.warm_up
     estimate.parts["sampling"] = together.plus(sample.decode(greedy, rows) if greedy else together.times(0))
     estimate.parts["rewards"] = sample.scoring.times(count * settings.samples + greedy)
     estimate.tokens_per_s |= sample.speeds

@@ -29,6 +29,7 @@ class Sample:
     groups: list[Group] = field(default_factory=list)
     decoding: list[Point] = field(default_factory=list)
     scoring: Cost = field(default_factory=Cost)
+    warm_up: Cost = field(default_factory=Cost)
     speeds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -76,7 +77,8 @@ def take_sample(
         costs.append(more.times(1 / len(tokens)))
         used += spent(cost.plus(more), policy.device.type)
     if len(sample.decoding) > 2:  # what is first takes longer
-        del sample.decoding[0]
+        first = sample.decoding.pop(0)
+        sample.warm_up = first.cost.beyond(sample.line.at(first.rounds, first.size))
     sample.scoring = costs[-1]
     return sample
 

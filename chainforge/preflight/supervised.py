@@ -14,13 +14,14 @@ from chainforge.loops.sft_batches import batches, split
 from chainforge.models.batch import Tokens
 from chainforge.models.chat import opening
 from chainforge.models.checkpoint import start_torch
-from chainforge.preflight.cost import Point, fit, spent, timed
+from chainforge.preflight.cost import Point, fit, since_start, spent, timed
 from chainforge.preflight.estimate import Estimate, Finding
 from chainforge.preflight.kept import add_kept
 from chainforge.preflight.loaded import load_like
 from chainforge.preflight.memory import peak_memory, usable
 from chainforge.preflight.stand_in import Inputs
 from chainforge.preflight.texts import check_examples, format_rate, rate
+from chainforge.records import Example
 from chainforge.run.step import Step
 
 MOST_BATCHES = 24
@@ -36,10 +37,11 @@ def try_supervised(
     more = sum(count for _, count in given) / len(examples)  # than there are here
     device = start_torch(step.settings, step.runtime)
     texts = ["\n".join([*(m["content"] for m in e.messages), e.response]) for e in examples]
+    start = since_start()
     (policy, name, _), load = timed(
         lambda: load_like(settings.start_from, settings.new_model, texts, inputs, step, device)
     )
-    estimate = Estimate(step.name, name, parts={"model": load}, notes=inputs.notes)
+    estimate = Estimate(step.name, name, parts={"start": start, "model": load}, notes=inputs.notes)
     teacher = None
     if isinstance(settings, DistillSettings) and settings.asks_teacher:
         if settings.teacher and not settings.teacher.exists():
@@ -64,9 +66,18 @@ def try_supervised(
         share = sum(map(len, held_out)) / sum(map(len, few))
         estimate.parts["evaluation loss"] = cost.times(evaluations * share * more)
     estimate.memory, estimate.usable = peak_memory(device), usable(device, step)
+    _rate_examples(estimate, examples, too_long, step, section)
+    add_kept(estimate, learner, step.runtime.save_every_s)
+    return estimate
+
+
+def _rate_examples(
+    estimate: Estimate, examples: Sequence[Example], too_long: int, step: Step, section: str
+) -> None:
+    """What of them is in the format, and what is dropped."""
     estimate.rates = [
         replace(format_rate(examples, step.response_format), name="examples in format"),
-        rate("longer than max_tokens", [1.0] * too_long + [0.0] * len(tokens)),
+        rate("longer than max_tokens", [float(n < too_long) for n in range(len(examples))]),
     ]
     if too_long:
         estimate.findings.append(
@@ -85,8 +96,6 @@ def try_supervised(
                 loss=wrong,
             )
         )
-    add_kept(estimate, learner, step.runtime.save_every_s)
-    return estimate
 
 
 def _add_training(
@@ -115,6 +124,7 @@ def _add_training(
         if len(points) > 2 and used + spent(cost, kind) > seconds:
             break
     line = fit(points[1:])  # the first one makes the optimizer's moments
+    estimate.parts["warm-up"] = points[0].cost.beyond(line.at(1, points[0].size))
     estimate.parts["training"] = line.at(steps, steps * sum(map(_size, real)) / len(real))
     estimate.tokens_per_s["trained"] = points[-1].size / max(points[-1].cost.wall, 1e-9)
     estimate.notes.append(f"{steps:,} optimizer steps; {len(points)} were tried")

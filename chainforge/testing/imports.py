@@ -39,7 +39,7 @@ def imports_nothing_slow(entry: Entry) -> str | None:
     try:
         path = str(file.resolve()) if of_the_folder else ""
         ended = subprocess.run(
-            [sys.executable, "-c", PROGRAM, name, path, str(writing), *SLOW],
+            [sys.executable, "-P", "-c", PROGRAM, name, path, str(writing), *SLOW],  # -P: as the path says
             env=environment_without_keys() | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
             text=True,

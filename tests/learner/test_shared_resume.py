@@ -88,7 +88,10 @@ def go_on(folder: Path, *, optimizer: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "close"), [("adamw", 1e-5), ("adamw-8bit", 2e-3)])
-@pytest.mark.parametrize("first", [2, 1], ids=["from two to one", "from one to two"])
+@pytest.mark.parametrize(
+    "first",
+    [pytest.param(2, id="from two to one"), pytest.param(1, id="from one to two", marks=pytest.mark.long)],
+)
 def test_another_number_of_processes_goes_on_from_the_same_state(
     first: int, optimizer: str, close: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def test_every_output_is_on_the_disk_once(finished: Finished) -> None:
     assert spoilt(clone) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_step_that_is_run_by_hand_over_its_linked_outputs_spoils_nothing(
     finished: Finished, copy: Clone

@@ -52,6 +52,7 @@ def accepted(clone: Clone) -> list[bytes]:
     return [(clone.folder / "data" / kind / "accepted.jsonl").read_bytes() for kind in ("cot", "general")]
 
 
+@pytest.mark.long
 def test_a_teacher_behind_an_api_gives_the_same_examples_and_is_paid_once(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from chainforge.records import Prompt
 BENCHES = ("reasoning", "general", "sums")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_dev_and_back_gives_the_test_its_bytes_and_training_its_prompts(tmp_path: Path) -> None:
     clone = make_clone(tmp_path / "clone")

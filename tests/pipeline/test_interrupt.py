@@ -73,7 +73,8 @@ def test_a_kill_ends_in_the_same_bytes(begun: Clone, whole: tuple[Any, dict[str,
 
 
 # dash stays between dvc and the step, bash does not
-@pytest.mark.parametrize("shell", ["/bin/sh", pytest.param("/bin/bash", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_sigterm_to_dvc_alone_saves_and_stops_what_it_had_started(begun: Clone, shell: str) -> None:
     process = start(begun, "dvc", "repro", STEP, SHELL=shell)
     wait_for(under_way(begun, STEP), process)

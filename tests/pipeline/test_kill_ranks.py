@@ -12,7 +12,7 @@ import pytest
 from clone import Clone, copy_clone, make_clone
 from interrupting import said, start, under_way, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 STEP = ("python", "-m", "stages.grpo", "grpo_reasoning")
 ENDS_WITHIN_S = 60.0  # the code kills whoever is left after 6; the rest is for a machine that is busy
@@ -42,7 +42,7 @@ def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in psutil.Process(process.pid).children() if "python" in child.name()]
 
 
-@pytest.mark.parametrize("moments", [1, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("moments", [1, 10])
 def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_bytes(
     ready: Clone, undisturbed: dict[str, str], tmp_path_factory: pytest.TempPathFactory, moments: int
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_checkpoint_is_a_plain_hugging_face_folder(finished: Finished) -> None
         assert len(tokenizer) <= model.config.vocab_size
 
 
+@pytest.mark.long
 def test_evaluated_outside_of_the_graph_a_checkpoint_gives_the_same_answers(copy: Clone) -> None:
     said = copy.run("chainforge", "evaluate", "checkpoints/qwen_sft_ckpt", "--suite", "general")
     assert "general: 20 problems" in said

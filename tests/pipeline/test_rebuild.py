@@ -360,6 +360,7 @@ def test_a_reward_from_an_empty_folder_reruns_the_step_that_takes_it_and_what_fo
     assert clone.sha256("checkpoints", "data", "metrics", "plots", "reports") == before
 
 
+@pytest.mark.long
 def test_a_reverted_change_comes_from_the_cache(clone: Clone) -> None:
     before = clone.sha256("checkpoints", "data", "metrics", "plots", "reports")
     clone.put("grpo_final.num_rl_steps", 3)

@@ -95,6 +95,7 @@ def test_ctrl_c_saves_and_it_ends_in_the_bytes_of_dvc_repro(
     assert left == usually_left
 
 
+@pytest.mark.long
 def test_two_processes_are_started_and_end_when_dvc_is_killed(
     next_trains: Clone, tmp_path: Path, temporary: Path, begin: list[Begun]
 ) -> None:

@@ -16,6 +16,7 @@ def reproduce(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, *words], cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_dry_run_takes_the_needed_steps_alone_and_ends_in_the_table(tmp_path: Path) -> None:
     params = (ROOT / "params.yaml").read_bytes()

@@ -95,6 +95,7 @@ def test_what_is_there_does_not_run_again_and_what_is_missing_does(clone: Clone)
     assert "grpo.kl_coeff-0-seed19" in names(clone)
 
 
+@pytest.mark.long
 def test_other_code_runs_again_under_a_name_of_its_own(clone: Clone) -> None:
     before = names(clone)
     with (clone.folder / "stages/standin.py").open("a") as file:
@@ -134,7 +135,7 @@ def test_a_twin_differs_by_rounding_and_the_figure_shows_it(clone: Clone) -> Non
     assert (clone.folder / "chance.svg").read_text() == drawn
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_ctrl_c_leaves_nothing_half(clone: Clone, number: signal.Signals) -> None:
     (clone.folder / "slow").touch()
     clone.commit("slow")
