@@ -32,6 +32,44 @@ from chainforge.cli.trace import trace
 from chainforge.cli.upgrade import upgrade
 from chainforge.cli.watch import watch
 
+COMMANDS: dict[str, dict[click.Command, str]] = {
+    "A project": {
+        init: "Make a project of your own.",
+        upgrade: "Show, or take, what a newer ChainForge changes in it.",
+        profile: "Whole sets of settings, from a laptop's to a cluster's.",
+        plugins: "Rewards, prompt sources, teachers, student models.",
+        settings: "Every setting with its type, default and meaning.",
+    },
+    "Before a run": {
+        preflight: "Time, memory and mistakes, from a small try of each step.",
+        memory: "What training a profile's model needs, by arithmetic.",
+        mock_teacher: "A teacher's API on this machine, to rehearse with.",
+    },
+    "A run": {
+        repro: "Run what has changed: `dvc repro`, sooner.",
+        collect: "Ask a teacher for chains of thought, outside of the graph.",
+        seeds: "Run the recipe once per seed.",
+        watch: "Steps, curves and completions while it runs.",
+        timings: "How long each step took.",
+        gc: "Remove resume folders that are done with.",
+    },
+    "What came of it": {
+        results: "The held-out results of every checkpoint.",
+        doctor: "What is wrong with the run, and the setting to change.",
+        compare: "What changed between two runs, and what that did.",
+        experiments: "Every experiment, by what differs.",
+        chance: "Differences of twins and of seeds beside an effect.",
+        trace: "What happened to one problem, from file to answers.",
+        completions: "All completions, as a page or as Parquet.",
+    },
+    "A checkpoint": {
+        chat: "Talk with it.",
+        evaluate: "Evaluate it, or any other model, by itself.",
+        card: "Write its model card.",
+        publish: "Send it to the Hugging Face hub.",
+    },
+}
+
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="chainforge")
@@ -50,31 +88,4 @@ def cli(ctx: click.Context, project: Path | None) -> None:
     enter_project(ctx, project)
 
 
-for command in (
-    init,
-    upgrade,
-    profile,
-    plugins,
-    collect,
-    evaluate,
-    chat,
-    card,
-    publish,
-    repro,
-    results,
-    doctor,
-    experiments,
-    seeds,
-    compare,
-    chance,
-    trace,
-    completions,
-    gc,
-    memory,
-    preflight,
-    timings,
-    watch,
-    settings,
-    mock_teacher,
-):
-    cli.add_command(command)
+cli.add_sections(COMMANDS)
