@@ -64,8 +64,6 @@ def try_reinforced(
     _add_rollouts(estimate, sample, settings, rows)
     tried = min(rows, len(sample.lengths))
     cached = bytes_per_cached_token(policy, step) * (settings.max_new_tokens + max(sample.lengths))
-    estimate.memory = peak_memory(device) + (rows - tried) * cached
-    estimate.usable = usable(device, step)
     deciding = next(iter(settings.rewards))
     equal = rate("equal rewards", equal_N(sample.groups, settings).tolist())
     estimate.rates = [*rates_of(sample, step, deciding), equal]
@@ -81,6 +79,8 @@ def try_reinforced(
                 )
             )
     add_kept(estimate, learner, step.runtime.save_every_s)
+    estimate.memory = peak_memory(device) + (rows - tried) * cached
+    estimate.usable = usable(device, step)
     scorer.close()
     return estimate
 

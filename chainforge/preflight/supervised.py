@@ -65,9 +65,9 @@ def try_supervised(
         _, cost = timed(lambda: evaluation_loss(learner, few))
         share = sum(map(len, held_out)) / sum(map(len, few))
         estimate.parts["evaluation loss"] = cost.times(evaluations * share * more)
-    estimate.memory, estimate.usable = peak_memory(device), usable(device, step)
     _rate_examples(estimate, examples, too_long, step, section)
     add_kept(estimate, learner, step.runtime.save_every_s)
+    estimate.memory, estimate.usable = peak_memory(device), usable(device, step)
     return estimate
 
 
