@@ -150,6 +150,9 @@ def repro_one(stage: "Stage") -> int:
     except DvcException:
         DVC_LOG.exception("")
         return 255
+    except Exception:
+        DVC_LOG.exception("unexpected error")
+        return 255
     return 0
 
 

@@ -23,7 +23,7 @@ SIGNS = {DONE: "✓", RUNNING: "▶", STOPPED: "■", WAITING: "·"}
 
 @dataclass(frozen=True, slots=True)
 class StepSeen:
-    """One step. `seen_at` is when it last wrote something, in seconds since 1970; 0 for never."""
+    """One step. When it last wrote something and when it began, in seconds since 1970; 0 for never."""
 
     name: str
     state: str
@@ -31,6 +31,7 @@ class StepSeen:
     wall_s: float | None = None
     score: float | None = None
     """pass@1 of an evaluation."""
+    began_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,8 @@ def _see(logs: Path, name: str, reader: Reader, now: float) -> StepSeen:
         state = DONE  # it came from DVC's cache, or logs/ was removed
     else:
         state = WAITING
-    return StepSeen(name, state, seen_at, number_of(said.get("wall_s")) if state == DONE else None, score)
+    wall_s = number_of(said.get("wall_s")) if state == DONE else None
+    return StepSeen(name, state, seen_at, wall_s, score, began_at)
 
 
 def _is_alive(owner: Path, began_at: float, seen_at: float, now: float) -> bool:
@@ -135,9 +137,17 @@ def _is_alive(owner: Path, began_at: float, seen_at: float, now: float) -> bool:
 
 
 def _most_recent(steps: Sequence[StepSeen]) -> list[StepSeen]:
-    """The one that runs first, then the one that wrote last; none that has written nothing."""
-    seen = [step for step in steps if step.seen_at]
-    return sorted(seen, key=lambda step: (step.state == RUNNING, step.seen_at), reverse=True)
+    """Those that run first, then the one that wrote last; none that has written nothing.
+
+    Of several that run, an evaluation comes last, and of the others the one that began last comes first: it
+    stays the same one until a step ends.
+    """
+
+    def order(step: StepSeen) -> tuple[bool, bool, float]:
+        runs = step.state == RUNNING
+        return runs, not (runs and step.name.startswith("evaluate")), (runs and step.began_at) or step.seen_at
+
+    return sorted((step for step in steps if step.seen_at), key=order, reverse=True)
 
 
 def _focus(logs: Path, step: StepSeen, reader: Reader) -> Focus:

@@ -112,6 +112,19 @@ def test_a_copy_without_a_graph_shows_the_steps_that_wrote_into_it(tmp_path: Pat
     assert look(tmp_path / "nothing", [], Reader(), NOW).focus is None
 
 
+def test_of_several_that_run_the_one_that_trains_is_shown_whoever_wrote_last(tmp_path: Path) -> None:
+    logs, now = tmp_path / "logs", time.time()
+    here = f"PID {os.getpid()} on {socket.gethostname()}\n"
+    for name, ago in (("sft_refine", 0.3), ("distill@a", 0.2), ("evaluate@a-b", 0.1)):
+        write(logs / f"locks/{name}.lock.owner", here, now - ago)
+    for last in ("sft_refine.csv", "distill/a.csv", "evaluate/a-b.progress.json"):
+        write(logs / last, "", now + 1)
+        run = look(logs, [], Reader(), now)
+        assert run.focus
+        assert run.focus.step.name == "distill@a"
+        os.utime(logs / last, (now - 5, now - 5))
+
+
 def test_a_finished_table_is_read_from_plots_where_logs_has_none(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     write(tmp_path / "plots/sft.csv", "step,loss\n1,2\n", NOW)
