@@ -61,7 +61,7 @@ test-all: setup-dev ## The same, and the long chains of kills and re-runs (an ho
 check-gpu: setup-dev ## Tests on a GPU, then times and peak memory in .bench/gpu/results.json (25 minutes)
 	$(BIN)/python benchmarks/check_gpu.py $(if $(SMOLLM2),--smollm2 $(SMOLLM2))
 
-test-quick: setup-dev ## The quick tests (under a minute)
+test-quick: setup-dev ## The quick tests
 	$(BIN)/pytest $(TWO) -m "not slow and not long and not peer and not gpu"
 
 lint: setup-dev ## Check format, lint and types
