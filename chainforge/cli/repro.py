@@ -56,6 +56,7 @@ def room_for() -> int:
         run, runtime = load_settings(RunSettings, "run"), load_settings(RuntimeSettings, "runtime")
     except ChainForgeError:
         return 1  # the step `lock` says what is wrong
+    # Not asked of torch: to import it would take longer than all else here.
     gpu = runtime.device != "cpu" and (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists())
     if gpu or runtime.processes == "auto":
         return 1

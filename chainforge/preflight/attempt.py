@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chainforge.plugins import Plugins
-from chainforge.preflight.estimate import Estimate, Finding
+from chainforge.preflight.estimate import Estimate, failed
 from chainforge.preflight.stand_in import Inputs, NotYet
 from chainforge.preflight.trial import try_step
 from chainforge.project.graph import GraphStep
@@ -55,8 +55,7 @@ def _apart(step: str, seconds: float) -> Estimate:
     except EOFError:
         child.join()
         problem = f"its try ended by itself (exit code {child.exitcode}), most often for want of memory"
-        stop = Finding(problem, "choose a smaller model", loss=1.0, stops=True)
-        estimate = Estimate(step, failed=True, findings=[stop])
+        estimate = failed(step, problem, "choose a smaller model")
     finally:
         child.join()
     return estimate

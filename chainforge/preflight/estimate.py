@@ -66,3 +66,8 @@ class Estimate:
         told = asdict(self)
         told["parts"] = {name: cost._asdict() for name, cost in self.parts.items()}
         return told | {"cpu_s": self.cost.cpu, "wall_s": self.cost.wall}
+
+
+def failed(step: str, problem: str, fix: str) -> Estimate:
+    """Of a step whose try ended in a problem."""
+    return Estimate(step, failed=True, findings=[Finding(problem, fix, loss=1.0, stops=True)])

@@ -77,7 +77,7 @@ def _rate_examples(
     """What of them is in the format, and what is dropped."""
     estimate.rates = [
         replace(format_rate(examples, step.response_format), name="examples in format"),
-        rate("longer than max_tokens", [float(n < too_long) for n in range(len(examples))]),
+        rate("longer than max_tokens", [1.0] * too_long + [0.0] * (len(examples) - too_long)),
     ]
     if too_long:
         estimate.findings.append(

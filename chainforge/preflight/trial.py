@@ -13,7 +13,7 @@ from chainforge.config.sft import SftSettings
 from chainforge.containment import no_leaving
 from chainforge.errors import ChainForgeError, describe
 from chainforge.plugins import load_plugins
-from chainforge.preflight.estimate import Estimate, Finding
+from chainforge.preflight.estimate import Estimate, failed
 from chainforge.preflight.judge import judge
 from chainforge.preflight.reinforced import try_reinforced
 from chainforge.preflight.sampled import try_sampled
@@ -40,11 +40,9 @@ def try_step(pipe: Connection, name: str, seconds: float) -> None:
     except NotYet as missing:
         estimate = Estimate(name, waits_for=str(missing))
     except ChainForgeError as error:
-        stop = Finding(error.problem, error.fix, loss=1.0, stops=True)
-        estimate = Estimate(name, failed=True, findings=[stop])
+        estimate = failed(name, error.problem, error.fix)
     except Exception as error:
-        stop = Finding(describe(error), "run the step to see its traceback", loss=1.0, stops=True)
-        estimate = Estimate(name, failed=True, findings=[stop])
+        estimate = failed(name, describe(error), "run the step to see its traceback")
     pipe.send(estimate)
     pipe.close()
 

@@ -63,7 +63,7 @@ def repro_at_once(targets: Sequence[str], jobs: int) -> int | None:
     """Do what `dvc repro TARGET ...` does, up to `jobs` steps at once, and return its exit code.
 
     After a step that failed no other starts; those under way go on to their end. None where DVC cannot read
-    the graph, and nothing has run: `dvc repro` then says in its own words what is wrong.
+    the graph, and no step but `lock` has run: `dvc repro` then says in its own words what is wrong.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -158,9 +158,9 @@ def repro_one(stage: "Stage") -> int:
 
 def show(running: Running) -> None:
     """What a step has said since it was shown last. The file's place is the step's: it stays where it is."""
-    if running.said and not running.shown:
-        click.echo()  # below a bar
     while running.said and (piece := os.pread(running.said.fileno(), 1 << 16, running.shown)):
+        if not running.shown:
+            click.echo()  # below a bar
         sys.stdout.buffer.write(piece)
         sys.stdout.flush()
         running.shown += len(piece)

@@ -1,11 +1,13 @@
 """Which step goes first, and which need not run: laws over random graphs."""
 
 import random
+import tempfile
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainforge.repro.at_once import Running, Steps
+from chainforge.repro.at_once import Running, Steps, show
 from chainforge.repro.plan import Plan, by_urgency, only_changed
 
 
@@ -63,3 +65,18 @@ def test_nothing_starts_after_one_has_failed() -> None:
     assert steps.next() == "a"
     steps.end(failed, 255)
     assert (steps.next(), steps.code) == (None, 255)
+
+
+def test_a_step_that_has_said_nothing_leaves_no_line_and_what_it_says_is_shown_once(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with tempfile.TemporaryFile() as said:
+        running = Running("a", 0, said)
+        show(running)
+        show(running)
+        assert capfd.readouterr().out == ""
+        said.write(b"one\n")
+        said.flush()
+        show(running)
+        show(running)
+        assert capfd.readouterr().out == "\none\n"
