@@ -9,6 +9,8 @@ import click
 
 from chainforge.run.warm_start import start_server
 
+GPUS = ("nvidia[0-9]*", "kfd", "dxg")  # in /dev: of NVIDIA, of AMD, of either under Windows
+
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option(
@@ -57,7 +59,7 @@ def room_for() -> int:
     except ChainForgeError:
         return 1  # the step `lock` says what is wrong
     # Not asked of torch: to import it would take longer than all else here.
-    gpu = runtime.device != "cpu" and (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists())
-    if gpu or runtime.processes == "auto":
+    gpu = any(any(Path("/dev").glob(name)) for name in GPUS)
+    if (gpu and runtime.device != "cpu") or runtime.processes == "auto":
         return 1
     return 2 if 2 * run.threads * runtime.processes <= len(os.sched_getaffinity(0)) else 1
