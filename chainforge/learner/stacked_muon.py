@@ -14,7 +14,8 @@ from torch.optim import Muon
 
 
 class StackedMuon(Muon):
-    """What torch.optim.Muon computes by default (no `adjust_lr_fn`), with its state, in fewer operations.
+    """What torch.optim.Muon computes by default (no `adjust_lr_fn`), with its state, in fewer operations;
+    on a CPU also with finer rounding.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html
     """
@@ -56,13 +57,15 @@ class StackedMuon(Muon):
 def orthogonalize(
     updates_NAB: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
-    """Each matrix with its singular values brought near 1, by Newton and Schulz's iteration in bfloat16.
+    """Each matrix with its singular values brought near 1, by Newton and Schulz's iteration.
 
+    In bfloat16, but on a CPU in float32: many have no bfloat16 instructions, and take 15 times as long there.
     Source: https://kellerjordan.github.io/posts/muon/
     """
     a, b, c = coefficients
     is_tall = updates_NAB.shape[1] > updates_NAB.shape[2]
-    x_NAB = (updates_NAB.mT if is_tall else updates_NAB).bfloat16()
+    precision = torch.float32 if updates_NAB.device.type == "cpu" else torch.bfloat16
+    x_NAB = (updates_NAB.mT if is_tall else updates_NAB).to(precision)
     x_NAB = x_NAB / x_NAB.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     for _ in range(steps):
         gram_NAA = x_NAB @ x_NAB.mT

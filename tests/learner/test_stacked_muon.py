@@ -38,7 +38,7 @@ def test_it_is_torchs_muon(
         stacked.step()
         single.step()
     for a, b in zip(ours, theirs, strict=True):
-        # Directions are in bfloat16, which has 8 bits: other kernels may round them otherwise.
+        # torch's directions are in bfloat16, which has 8 bits.
         largest = RATE * max(1, a.shape[0] / a.shape[1]) ** 0.5
         torch.testing.assert_close(a, b, rtol=0, atol=0.03 * steps * largest)
     single.load_state_dict(stacked.state_dict())  # a save of the one goes on in the other
