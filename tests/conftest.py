@@ -59,15 +59,19 @@ MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 FIRST = ("test_cache.py", "test_rebuild.py")  # one makes the pipeline that others share, one needs none of it
 
 
+OTHERS = {"dear": pytest.mark.slow, "dearest": pytest.mark.long}
+
+
 def take_one_of_the_dear(items: list[pytest.Item]) -> None:
-    """Of a test with many dear cases the quick suite has the last; the others are slow."""
+    """Of a test with many dear cases the quick suite has the last, and of the dearest `make test`."""
     seen = set()
     for item in reversed(items):
-        if item.get_closest_marker("dear") and not item.get_closest_marker("long"):
-            test = item.nodeid.partition("[")[0]
-            if test in seen:
-                item.add_marker(pytest.mark.slow)
-            seen.add(test)
+        for name, mark in OTHERS.items():
+            if item.get_closest_marker(name) and not item.get_closest_marker("long"):
+                test = item.nodeid.partition("[")[0]
+                if test in seen:
+                    item.add_marker(mark)
+                seen.add(test)
 
 
 @pytest.hookimpl(tryfirst=True)  # before what is marked is chosen from

@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": FLOOR - {"algorithms", "config"} | {"filtering", "pretrained", "problems", "sandbox"},
     "memory": GROUND,
     "pretrained": GROUND | {"memory"},
-    "models": FLOOR | {"memory", "pretrained"},
+    "models": FLOOR | {"memory", "pretrained", "run"},
     "learner": FLOOR | {"memory", "models", "run"},
     "run": FLOOR | {"memory"},
     "sandbox": GROUND,

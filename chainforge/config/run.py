@@ -65,5 +65,5 @@ def check_precision(precision: str, device: str) -> None:
     if precision == "float16" and device == "cpu":
         raise ChainForgeError(
             "run.precision float16 needs a GPU: a CPU has no products in float16, and would emulate each",
-            "set run.precision to bfloat16 or float32",
+            "set run.precision to float32, or to bfloat16 where the processor has instructions for it",
         )

@@ -21,8 +21,10 @@ from chainforge.models.adapters import FOLDER, save_adapter
 from chainforge.models.attention import choose_attention
 from chainforge.models.chat import eos_ids
 from chainforge.models.fitting import check_parts
+from chainforge.models.precision import FIX, slowness
 from chainforge.pretrained import load_model, load_tokenizer
 from chainforge.pretrained.weights import settle_tying
+from chainforge.run.progress import say
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tensors from 2 MB on lie on huge pages, where the system has them. PyTorch asks at its first tensor.
@@ -75,6 +77,7 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda", "mps"]) -> torch.device
 
 def start_torch(settings: RunSettings, runtime: RuntimeSettings) -> torch.device:
     """Fix what the result depends on, threads, algorithms and global generators, and return the device.
+    Says so where its processor only emulates `run.precision`.
 
     Nothing of ChainForge draws from a global generator; a plugin might.
     """
@@ -88,6 +91,11 @@ def start_torch(settings: RunSettings, runtime: RuntimeSettings) -> torch.device
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device = choose_device(runtime.device)
     check_precision(settings.precision, device.type)
+    if (times := slowness(settings.precision, device.type)) > 1:
+        say(
+            f"run.precision {settings.precision}: this processor has no instructions for it, and takes "
+            f"{times:.0f} times as long as in float32 for a product of matrices\n  -> {FIX}"
+        )
     return device
 
 

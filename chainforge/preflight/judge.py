@@ -3,6 +3,7 @@
 import os
 
 from chainforge.config.run import RunSettings
+from chainforge.models.precision import FIX, slowness
 from chainforge.preflight.estimate import Estimate, Finding
 
 CLOSE = 0.9  # of the memory
@@ -24,6 +25,9 @@ def judge(estimate: Estimate, run: RunSettings, *, on_cpu: bool) -> None:
     elif estimate.usable and estimate.memory > CLOSE * estimate.usable:
         problem = f"{_gb(estimate.memory)} of {_gb(estimate.usable)} of memory: it is close"
         estimate.findings.append(Finding(problem, "lower runtime.rollout_rows", loss=0.5))
+    if on_cpu and (times := slowness(run.precision, "cpu")) > 1:
+        problem = f"this processor emulates {run.precision}: {times:.0f} times as long as in float32"
+        estimate.findings.append(Finding(problem, FIX, loss=1 - 1 / times))
     whole = estimate.cost.wall
     saved = estimate.parts.get("saved states")
     if saved and whole > 60 and saved.wall > OFTEN * whole:

@@ -12,6 +12,7 @@ from chainforge.config.sample import SampleSettings
 from chainforge.config.sft import SftSettings
 from chainforge.containment import no_leaving
 from chainforge.errors import ChainForgeError, describe
+from chainforge.models.checkpoint import choose_device
 from chainforge.plugins import load_plugins
 from chainforge.preflight.estimate import Estimate, failed
 from chainforge.preflight.judge import judge
@@ -54,5 +55,5 @@ def _try(name: str, seconds: float) -> Estimate:
     if getattr(getattr(settings, "engine", None), "kind", "local") == "vllm":
         raise NotYet("engine vllm would start its servers; chainforge memory says what it holds")
     estimate = attempt(step, settings, Inputs(graph, plugins), seconds, graph[name].sections[-1])
-    judge(estimate, step.settings, on_cpu=step.runtime.device in ("auto", "cpu"))
+    judge(estimate, step.settings, on_cpu=choose_device(step.runtime.device).type == "cpu")
     return estimate

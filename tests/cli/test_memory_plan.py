@@ -33,6 +33,7 @@ def configs(project: Path) -> list[str]:
     return options
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["qwen2.5-7b", "--gpus", "8"], ["qwen2.5-7b-lora"]], ids=" ".join)
 def test_7b_fits_eight_gpus_with_all_weights_and_one_with_an_adapter(

@@ -88,6 +88,7 @@ def test_a_missing_key_stops_and_no_value_is_ever_shown(
     assert "not-to-be-seen" not in told.output
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["sft_cold_start", "grpo_reasoning", "evaluate@qwen_sft_ckpt-reasoning"])
 def test_a_try_predicts_and_leaves_the_project_as_it_was(step: str, project: Path, run: Run) -> None:

@@ -29,6 +29,7 @@ def refusing(struck: frozenset[int]) -> OddServer:
     return OddServer(answers)
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_of_600_prompts_3_percent_are_always_refused_and_all_others_answered(

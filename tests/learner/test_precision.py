@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
 from chainforge.learner.forward_passes import mixed_precision
 from chainforge.learner.optimizer import NotFinite, ScheduledOptimizer
+from chainforge.models import precision
 from chainforge.models.checkpoint import start_torch
 from chainforge.models.precision import round_weights
+from chainforge.preflight.estimate import Estimate
+from chainforge.preflight.judge import judge
 
 KINDS = [("float32", "adamw-8bit"), ("bfloat16-weights", "adamw"), ("bfloat16-weights", "adamw-8bit")]
 WIDE = {
@@ -167,6 +171,45 @@ def test_without_torchao_it_is_said_which_setting_needs_it(
 def test_float16_needs_a_gpu() -> None:
     with pytest.raises(ChainForgeError, match=r"run\.precision float16 needs a GPU.*\n  -> set .* bfloat16"):
         start_torch(RunSettings(precision="float16"), RuntimeSettings(device="cpu"))
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
+    seconds = {torch.float32: 1.0, torch.bfloat16: times}
+    monkeypatch.setattr(precision, "_seconds", lambda matrix: seconds[matrix.dtype])
+
+
+@pytest.fixture
+def torch_is_left_alone() -> Iterator[None]:
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.usefixtures("torch_is_left_alone")
+@pytest.mark.parametrize("wanted", ["bfloat16", "bfloat16-weights"])
+def test_a_processor_that_emulates_the_precision_is_told_before_hours_are_spent(
+    wanted: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, device = RunSettings(precision=wanted), RuntimeSettings(device="cpu")
+    pretend(monkeypatch, 12.4)
+    start_torch(settings, device)
+    said = capsys.readouterr().err
+    assert f"run.precision {wanted}: this processor has no instructions for it, and takes 12 times" in said
+    assert "-> set run.precision to float32" in said
+    estimate = Estimate("sft_cold_start")
+    judge(estimate, settings, on_cpu=True)
+    (finding,) = estimate.findings
+    assert finding.problem == f"this processor emulates {wanted}: 12 times as long as in float32"
+    start_torch(RunSettings(), device)
+    pretend(monkeypatch, 1.5)
+    start_torch(settings, device)
+    assert capsys.readouterr().err == ""
+
+
+def test_how_slow_a_precision_is_is_measured() -> None:
+    assert precision.slowness("bfloat16", "cpu") >= 1.0
+    assert precision.slowness("bfloat16", "cuda") == precision.slowness("float32", "cpu") == 1.0
 
 
 def test_a_scaled_loss_gives_the_same_step_and_one_that_overflows_none() -> None:

@@ -39,6 +39,7 @@ def test_sampling_draws_the_same(changes: dict[str, float], monkeypatch: pytest.
     assert [[s.token_ids for s in each] for each in found] == [[s.token_ids for s in each] for each in usual]
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize("loss_type", sorted(LOSSES))
 def test_an_update_is_that_of_the_cpu(loss_type: str, monkeypatch: pytest.MonkeyPatch) -> None:

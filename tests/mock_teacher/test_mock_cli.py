@@ -43,6 +43,7 @@ def post(url: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, 
             return error.code, json.load(error)
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_the_load_teachers_the_profile_and_ends_with_the_bill(

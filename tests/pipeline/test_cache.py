@@ -89,6 +89,7 @@ def test_a_step_that_is_run_by_hand_over_its_linked_outputs_spoils_nothing(
     assert list(copy.folder.rglob("*.partial")) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_another_repro_over_linked_outputs_spoils_nothing(copy: Clone) -> None:
     copy.run("dvc", "checkout", "--relink")

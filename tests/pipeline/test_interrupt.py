@@ -98,6 +98,7 @@ def test_ctrl_c_saves_and_stops(begun: Clone) -> None:
     assert "going on after" in begun.run("dvc", "repro", STEP)
 
 
+@pytest.mark.long
 def test_a_second_run_is_told_who_is_first(begun: Clone) -> None:
     begun.put("collect.samples", 8)
     process = start(begun, "dvc", "repro", STEP)
@@ -112,6 +113,7 @@ def test_a_second_run_is_told_who_is_first(begun: Clone) -> None:
     assert begun.repro(STEP) == ["lock"]
 
 
+@pytest.mark.long
 def test_a_setting_edited_while_its_step_runs_is_not_recorded_as_what_made_the_result(begun: Clone) -> None:
     process = start(begun, "dvc", "repro", STEP)
     wait_for(under_way(begun, STEP), process)

@@ -142,6 +142,7 @@ def test_every_checkpoint_of_profile_smoke_is_evaluated(tmp_path: Path) -> None:
     assert cells(*checkpoints(clone)) <= set(clone.repro())
 
 
+@pytest.mark.long
 def test_a_killed_step_leaves_no_half_written_output(copy: Clone) -> None:
     copy.put("sft_cold_start.num_epochs", 5000.0)
     live = copy.folder / "logs/sft_cold_start.csv"
@@ -168,6 +169,7 @@ def test_a_killed_step_leaves_no_half_written_output(copy: Clone) -> None:
     assert list(copy.folder.rglob("*.partial")) == []
 
 
+@pytest.mark.long
 def test_a_tarball_without_git_works_after_setup(finished: Finished, tmp_path: Path) -> None:
     tarball = Clone(tmp_path / "tarball")
     tarball.folder.mkdir()

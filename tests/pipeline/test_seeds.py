@@ -1,4 +1,7 @@
-"""Seeds, twins and comparisons over seeds: real DVC experiments, the real graph, stand-ins for the work."""
+"""Seeds, twins and comparisons over seeds: real DVC experiments, the real graph, stand-ins for the work.
+
+`make test` runs one seed; `make test-all` what takes several.
+"""
 
 import json
 import os
@@ -46,12 +49,23 @@ TARGET = "evaluate@qwen_rl_ckpt_stage2-reasoning"
 CELL = ("--checkpoint", "qwen_rl_ckpt_stage2", "--bench", "reasoning")
 
 
-def make_seeded(folder: Path, path: tuple[str, ...]) -> None:
+def make_ready(folder: Path, path: tuple[str, ...]) -> Clone:
     clone = replace(make_clone(folder), path=path)
     standin.install(clone.folder)
     for old, new in EDIT:
         clone.edit("stages/standin.py", old, new)
     clone.commit("stand-ins")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory, stand_by: tuple[str, ...]) -> Clone:
+    """Nothing has run."""
+    return make_ready(tmp_path_factory.mktemp("ready") / "clone", stand_by)
+
+
+def make_seeded(folder: Path, path: tuple[str, ...]) -> None:
+    clone = make_ready(folder, path)
     for setting in ("grpo.kl_coeff=0", "grpo.kl_coeff=0.05"):
         clone.run("chainforge", "seeds", "17", "18", "-S", setting, "--target", TARGET)
     twins = ("17", "-S", "grpo.kl_coeff=0", "--twins", "1", "--target", TARGET)
@@ -79,6 +93,17 @@ def told(clone: Clone, *arguments: str) -> dict[str, Any]:
     return found
 
 
+def test_a_seed_runs_once_as_an_experiment_that_its_name_tells(ready: Clone, tmp_path: Path) -> None:
+    clone = copy_clone(ready, tmp_path / "copy")
+    command = ("chainforge", "seeds", "17", "-S", "grpo.kl_coeff=0", "--target", TARGET)
+    assert "really ran evaluate@qwen_rl_ckpt_stage2-reasoning" in clone.run(*command)
+    assert names(clone) == {"grpo.kl_coeff-0-seed17"}
+    assert clone.run("git", "status", "--porcelain") == "", "the workspace is as it was"
+    assert "[1/1] grpo.kl_coeff-0-seed17 is there" in clone.run(*command)
+    assert names(clone) == {"grpo.kl_coeff-0-seed17"}
+
+
+@pytest.mark.long
 def test_every_seed_is_an_experiment_that_its_name_tells(seeded: Clone) -> None:
     assert names(seeded) == {
         *(f"grpo.kl_coeff-{value}-seed{seed}" for value in ("0", "0.05") for seed in (17, 18)),
@@ -87,6 +112,7 @@ def test_every_seed_is_an_experiment_that_its_name_tells(seeded: Clone) -> None:
     assert seeded.run("git", "status", "--porcelain") == "", "the workspace is as it was"
 
 
+@pytest.mark.long
 def test_what_is_there_does_not_run_again_and_what_is_missing_does(clone: Clone) -> None:
     said = clone.run("chainforge", "seeds", "17", "19", "-S", "grpo.kl_coeff=0", "--target", TARGET)
     assert "[1/2] grpo.kl_coeff-0-seed17 is there" in said
@@ -104,6 +130,7 @@ def test_other_code_runs_again_under_a_name_of_its_own(clone: Clone) -> None:
     assert names(clone) - before == {"grpo.kl_coeff-0-seed17-2"}
 
 
+@pytest.mark.long
 def test_two_settings_are_compared_over_their_seeds(seeded: Clone) -> None:
     over = ("--over", "run.seed", *CELL)
     said = seeded.run("chainforge", "compare", "grpo.kl_coeff=0", "grpo.kl_coeff=0.05", *over)
@@ -115,6 +142,7 @@ def test_two_settings_are_compared_over_their_seeds(seeded: Clone) -> None:
     assert (same["difference"]["mean"], same["clear"]) == (0, False)
 
 
+@pytest.mark.long
 def test_seeds_stand_side_by_side_without_the_twin(seeded: Clone) -> None:
     first, second = told(seeded, "seeds")["groups"]
     assert [run["seed"] for run in first["runs"]] == [17, 18]
@@ -124,6 +152,7 @@ def test_seeds_stand_side_by_side_without_the_twin(seeded: Clone) -> None:
     assert "| seed 17 | seed 18 |" in re.sub(" +", " ", seeded.run("chainforge", "seeds"))
 
 
+@pytest.mark.long
 def test_a_twin_differs_by_rounding_and_the_figure_shows_it(clone: Clone) -> None:
     command = ("chance", "grpo.kl_coeff=0", "grpo.kl_coeff=0.05", "--output", "chance.svg")
     rows = told(clone, *command)["spreads"]
@@ -135,7 +164,8 @@ def test_a_twin_differs_by_rounding_and_the_figure_shows_it(clone: Clone) -> Non
     assert (clone.folder / "chance.svg").read_text() == drawn
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_nothing_half(clone: Clone, number: signal.Signals) -> None:
     (clone.folder / "slow").touch()
     clone.commit("slow")
@@ -167,14 +197,30 @@ def test_ctrl_c_leaves_nothing_half(clone: Clone, number: signal.Signals) -> Non
         (("seeds", "17", "-S", "grpo.kl_coef=0"), "kl_coef", "docs/settings.md"),
         (("seeds", "17", "--twins", "1", "--nudge", "run.seed"), "learning rate", "--nudge"),
         (("compare", "grpo.kl_coeff=7", "HEAD", "--over", "run.seed"), "no run that has ended", "seeds 17"),
+    ],
+)
+def test_what_cannot_be_done_is_told_plainly(
+    ready: Clone, arguments: tuple[str, ...], problem: str, fix: str
+) -> None:
+    cannot(ready, arguments, problem, fix)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("arguments", "problem", "fix"),
+    [
         (("compare", "run.threads=1", "grpo", "--over", "run.seed"), "differ in more than", "name one"),
         (("chance", "grpo.kl_coeff=0.05"), "no run has a twin", "--twins 3"),
     ],
 )
-def test_what_cannot_be_done_is_told_plainly(
+def test_what_cannot_be_done_with_these_runs_is_told_plainly(
     seeded: Clone, arguments: tuple[str, ...], problem: str, fix: str
 ) -> None:
-    said = seeded.run("chainforge", *arguments, fails=True)
+    cannot(seeded, arguments, problem, fix)
+
+
+def cannot(clone: Clone, arguments: tuple[str, ...], problem: str, fix: str) -> None:
+    said = clone.run("chainforge", *arguments, fails=True)
     assert problem in said
     assert fix in said
     assert "Traceback" not in said

@@ -98,6 +98,7 @@ def alike(found: list[list[Sampled]], wanted: list[list[Sampled]]) -> bool:
     )
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize(("servers", "rows"), [(1, 512), (2, 1), (3, 2)])
 def test_it_answers_as_our_own_sampler_does(servers: int, rows: int, tmp_path: Path) -> None:
@@ -149,6 +150,7 @@ def test_what_is_under_way_ends_with_the_engine(tmp_path: Path) -> None:
             wait()
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_after_each_update_it_samples_from_what_the_learner_is(precision: str, tmp_path: Path) -> None:

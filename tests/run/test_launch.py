@@ -179,6 +179,7 @@ def problems(said: str) -> list[str]:
     return [before for before, line in pairwise(lines) if line.startswith("  -> ")]
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize("fate", ["none", "spawn"])
 def test_processes_start_share_out_and_write_once(fate: str) -> None:
@@ -195,6 +196,7 @@ def test_processes_start_share_out_and_write_once(fate: str) -> None:
     assert record["peak_mb"] > 100
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize(("at", "who"), [("0", STEP), ("1", f"{STEP}, rank 1 of 2"), ("-1", STEP)])
 def test_an_error_is_told_once_wherever_it_happens(at: str, who: str) -> None:
@@ -207,6 +209,7 @@ def test_an_error_is_told_once_wherever_it_happens(at: str, who: str) -> None:
     assert not list(Path(".").rglob("*.partial"))
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_who_is_killed_is_named_and_the_others_end_while_they_wait_for_each_other(killed: int) -> None:
@@ -229,6 +232,7 @@ def test_a_process_that_hangs_in_the_kernel_or_a_debugger_is_ended_too() -> None
     assert "rank 0 of 2 was killed" in problems(step.end())[0]
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("fate", "at", "told"),

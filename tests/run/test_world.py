@@ -230,6 +230,7 @@ def saves() -> list[str]:
     return [path.name for path in Path(".work").glob("*/*.pt")]
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize("at_rank", [0, 1])
 def test_a_signal_to_one_process_stops_all_at_the_same_step_and_all_go_on_from_it(at_rank: int) -> None:
@@ -258,6 +259,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step_and_all_go_on_from_i
     assert [path.name for path in Path(".work").glob("*/finished")] == ["finished"]
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize("at_rank", [0, 1])
 def test_who_fails_says_why_and_the_others_end_too(at_rank: int) -> None:
