@@ -30,8 +30,7 @@ LIBRARIES = (
     "transformers.models.qwen2.modeling_qwen2",
 )
 PROGRAM = """#!/bin/sh
-PATH=${{PATH#{folder}:}}
-case "$1 $2" in {patterns}) exec {python} -I -S {client} {address} "$@";; esac
+case "$1 $2" in {patterns}) PATH=${{PATH#{folder}:}}; exec {python} -I -S {client} {address} "$@";; esac
 exec {python} "$@"
 """
 
