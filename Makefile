@@ -118,6 +118,7 @@ $(VENV)/constraints.txt: $(VENV)/.python requirements.lock requirements-dev.lock
 	@sed -n 's/^\([A-Za-z0-9._-]*==[^ ]*\).*/\1/p' requirements.lock requirements-dev.lock >$@
 
 $(VENV)/.run-ready: $(VENV)/constraints.txt pyproject.toml
+	@echo "installing the pinned packages into $(VENV): a minute or several, in which pip says nothing"
 	@if $(PUBLIC); then set -x; \
 	  $(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --no-build-isolation -e .; \
 	else set -x; \
@@ -126,6 +127,7 @@ $(VENV)/.run-ready: $(VENV)/constraints.txt pyproject.toml
 	@touch $@
 
 $(VENV)/.dev-ready: $(VENV)/.run-ready
+	@echo "installing what the tests need into $(VENV): a minute, in which pip says nothing"
 	@if $(PUBLIC); then set -x; \
 	  $(PIP) --require-hashes -r requirements.lock -r requirements-dev.lock; \
 	else set -x; \
