@@ -57,16 +57,14 @@ MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 FIRST = ("test_cache.py", "test_rebuild.py")  # one makes the pipeline that others share, one needs none of it
-
-
-OTHERS = {"dear": pytest.mark.slow, "dearest": pytest.mark.long}
+ALL_BUT_THE_LAST = {"dear": pytest.mark.slow, "dearest": pytest.mark.long}  # of the cases of such a test
 
 
 def take_one_of_the_dear(items: list[pytest.Item]) -> None:
     """Of a test with many dear cases the quick suite has the last, and of the dearest `make test`."""
     seen = set()
     for item in reversed(items):
-        for name, mark in OTHERS.items():
+        for name, mark in ALL_BUT_THE_LAST.items():
             if item.get_closest_marker(name) and not item.get_closest_marker("long"):
                 test = item.nodeid.partition("[")[0]
                 if test in seen:

@@ -1,5 +1,6 @@
 """In which precision weights are kept, and whether this processor can compute in it."""
 
+from functools import cache
 from time import perf_counter
 
 import torch
@@ -11,15 +12,19 @@ FIX = "set run.precision to float32: another result, sooner"
 
 
 def slowness(precision: str, device_type: str) -> float:
-    """How many times as long as in float32 products take here, where they are emulated; 1.0 elsewhere.
-
-    Measured in a few milliseconds, as processors do not say how fast they are.
-    """
+    """How many times as long as in float32 products take here, where they are emulated; 1.0 elsewhere."""
     if device_type != "cpu" or not precision.startswith("bfloat16"):
         return 1.0
-    matrix = torch.ones(256, 256)
-    times = _seconds(matrix.bfloat16()) / _seconds(matrix)
+    times = _bfloat16_over_float32()
     return times if times > EMULATED else 1.0
+
+
+@cache
+def _bfloat16_over_float32() -> float:
+    """Measured, in a few milliseconds: processors do not say how fast they are. Once, so that all who ask in
+    this process say the same."""
+    matrix = torch.ones(256, 256)
+    return _seconds(matrix.bfloat16()) / _seconds(matrix)
 
 
 def _seconds(matrix: Tensor) -> float:

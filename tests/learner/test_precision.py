@@ -174,8 +174,7 @@ def test_float16_needs_a_gpu() -> None:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
-    seconds = {torch.float32: 1.0, torch.bfloat16: times}
-    monkeypatch.setattr(precision, "_seconds", lambda matrix: seconds[matrix.dtype])
+    monkeypatch.setattr(precision, "_bfloat16_over_float32", lambda: times)
 
 
 @pytest.fixture

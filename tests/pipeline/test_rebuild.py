@@ -284,7 +284,6 @@ def test_a_change_reruns_exactly_the_steps_that_use_it(clone: Clone, row: str) -
     assert set(clone.repro()) == {"lock"} | expected
 
 
-@pytest.mark.long
 def test_an_experiment_reruns_the_rl_steps_and_what_follows(clone: Clone) -> None:
     assert set(ran(clone.run("dvc", "exp", "run", "-S", "grpo.kl_coeff=0.05"))) == {"lock"} | follows(*GRPO)
     assert read_params(clone.folder / "params.yaml")["grpo"]["kl_coeff"] == 0.05
@@ -295,7 +294,6 @@ def test_the_table_has_every_section_of_the_settings(clone: Clone) -> None:
     assert sections - {"profile"} <= set(ROWS)
 
 
-@pytest.mark.long
 def test_a_gate_stops_a_run_that_was_spoilt_before_its_next_step(clone: Clone) -> None:
     """Setting a gate that passes runs nothing else again; one that fails stops DVC, and says how to go on."""
     clone.put("gates", {"distill_data": GATE})
@@ -381,7 +379,6 @@ def test_code_edited_after_the_lock_is_not_run_under_the_old_name(clone: Clone) 
     assert "edited since the step `lock` ran: plugins.rewards:lively.digest" in said
 
 
-@pytest.mark.long
 def test_a_locked_run_refuses_another_plugin(clone: Clone) -> None:
     clone.run("git", "add", "--force", "plugins.lock.json")
     clone.run("git", "-c", "user.name=T", "-c", "user.email=t@t", "commit", "--quiet", "--message", "lock")

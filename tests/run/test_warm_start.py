@@ -147,6 +147,16 @@ def test_an_environment_that_libraries_may_have_read_otherwise_is_not_its_own(wa
     assert not is_forked(warm, command="PYTHONHASHSEED=4 python -m stages.sft where")
 
 
+def test_a_program_that_python_runs_still_has_its_steps_forked(warm: str) -> None:
+    """As the tests' own `dvc`, which the shell gives to the `python` that it finds."""
+    Path("dvc").write_text(
+        "#!/usr/bin/env python\nimport subprocess\n"
+        "subprocess.run(['/bin/sh', '-c', 'python -m stages.sft where'])\n"
+    )
+    Path("dvc").chmod(0o755)
+    assert is_forked(warm, command="./dvc")
+
+
 def test_a_closed_stream_is_left_closed(warm: str) -> None:
     assert not is_forked(warm, command="python -m stages.sft where 2>&-")
 
