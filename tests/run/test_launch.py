@@ -249,7 +249,6 @@ def test_native_code_that_ends_a_process_is_no_success(fate: str, at: str, told:
     assert step.process.returncode not in (0, None)
 
 
-@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "to_group", "reason"),
