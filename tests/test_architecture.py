@@ -94,7 +94,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project.preflight": FLOOR
     | {f"project.{name}" for name in ("claims", "gates", "graph", "lock_entry")}
     | {"plugins", "run", "scoring"},
-    "project.profiles": FLOOR | {"run"},
+    "project.overlay": FLOOR | {"project.stanzas"},
+    "project.profiles": FLOOR | {"project.graph", "project.overlay", "project.stanzas", "run"},
     "project.code_digests": {"bundle", "errors", "outputs"},
     "project.file_digests": {"outputs"},
     "project.lock_entry": FLOOR
@@ -110,7 +111,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project.starting_policy": FLOOR | {"models", "plugins", "project.new_policy", "run"},
     "project.lock_diff": FLOOR | {"project.graph", "project.lock_entry"},
     "repro": FLOOR | {"project.recorded"},
-    "own_project": FLOOR | {"__version__", "bundle", "project.profiles", "run"},
+    "own_project": FLOOR | {"__version__", "bundle", "project.graph", "project.profiles", "run"},
     "judge": FLOOR | {"plugins", "teachers"},
     "wiring": FLOOR | {"containment", "plugins", "run", "scoring"},
     "testing": FLOOR

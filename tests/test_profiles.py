@@ -18,7 +18,9 @@ from tree import PROFILES, ROOT
 from chainforge.cli import cli
 from chainforge.config.loading import read_params
 from chainforge.errors import ChainForgeError
-from chainforge.project.profiles import as_arguments, changed_by_hand, compose, merge, names, use
+from chainforge.project.overlay import give_way, merge
+from chainforge.project.profiles import as_arguments, changed_by_hand, compose, names, use
+from chainforge.project.stanzas import Stanza
 
 REPEATED = ("qwen2.5-0.5b-gsm8k-lora", "qwen2.5-1.5b-gsm8k-lora")  # as published: the answer is after ####
 
@@ -37,6 +39,7 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "profiles").mkdir()
     for name in PROFILES:
         shutil.copy(ROOT / f"profiles/{name}.yaml", tmp_path / "profiles")
+    (tmp_path / "dvc.yaml").symlink_to(ROOT / "dvc.yaml")
     monkeypatch.chdir(tmp_path)
 
 
@@ -192,6 +195,64 @@ def test_a_mapping_that_names_a_plugin_and_rewards_are_replaced_whole() -> None:
     }
 
 
+GRAPH = (
+    Stanza(params=["run", "base_model", "sft", "sft_refine"]),
+    Stanza(foreach="${students}", do={"params": ["sft", "distill", "students.${key}"]}),
+)
+
+
+def laid_over(base: Any, overlay: Any) -> Any:
+    base = commented(base)
+    give_way(base, overlay, GRAPH)
+    merge(base, overlay)
+    return base
+
+
+def test_what_an_overlay_says_of_several_steps_counts_before_what_the_base_says_of_one() -> None:
+    base = {
+        "sft": {"rate": 1, "epochs": 1},
+        "sft_refine": {"rate": 2},
+        "distill": {"epochs": 3},
+        "students": {"a": {"epochs": 4}, "b": {"rate": 5}, "c": 6},
+    }
+    assert laid_over(base, {"sft": {"rate": 7}}) == base | {
+        "sft": {"rate": 7, "epochs": 1},
+        "sft_refine": {"rate": 7},
+        "students": {"a": {"epochs": 4}, "b": {"rate": 7}, "c": 6},
+    }
+    both = laid_over(base, {"sft": {"epochs": 7}, "distill": {"epochs": 8}})
+    assert both["students"]["a"] == {"epochs": 8}  # the nearer section
+    own = laid_over(base, {"sft": {"rate": 7}, "sft_refine": {"rate": 9}})
+    assert own["sft_refine"] == {"rate": 9}  # the overlay's own word on that step is the last one
+
+
+@given(base=trees, overlay=trees)
+def test_the_base_counts_where_the_overlay_says_nothing_of_that_setting_at_all(
+    base: Any, overlay: Any
+) -> None:
+    kept = commented(base)
+    give_way(kept, overlay, [Stanza(params=["a", "b"])])
+    said = overlay["a"] if isinstance(overlay.get("a"), dict) else {}
+    for name, section in base.items():
+        for key, value in section.items() if isinstance(section, dict) else ():
+            assert kept[name][key] == (said.get(key, value) if name == "b" else value)
+    assert kept.keys() == base.keys()
+
+
+def test_settings_of_a_plugin_are_not_those_of_a_step() -> None:
+    base = {"base_model": {"plugin": "tiny"}, "sft_refine": {"rate": 1}}
+    assert laid_over(base, {"base_model": {"plugin": "big", "rate": 9}})["sft_refine"] == {"rate": 1}
+
+
+def test_a_value_that_counts_for_two_steps_is_written_twice() -> None:
+    use("tiny")
+    Path("profiles/mine.yaml").write_text("profile: mine\nsample:\n  rewards: {correct: 3.0}\n")
+    text = Path("params.yaml").read_text().replace("  keep_per_prompt: 1\n", "  rewards: {correct: 2.0}\n")
+    Path("profiles/tiny.yaml").write_text(text)
+    assert "&" not in compose("mine")  # an anchor, which DVC's -S cannot follow
+    assert plain(compose("mine"))["rejection_sampling"]["rewards"] == {"correct": 3.0}
+
+
 def test_an_unknown_profile_is_an_error_with_the_nearest_one() -> None:
     for act in (compose, use, as_arguments):
         if act is as_arguments:
@@ -233,7 +294,6 @@ BROKEN = {
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_a_profile_that_is_none_changes_nothing_and_hides_no_other(content: bytes) -> None:
     use("tiny")
-    Path("dvc.yaml").symlink_to(ROOT / "dvc.yaml")
     before = Path("params.yaml").read_bytes()
     Path("profiles/mine.yaml").write_bytes(content)
     for words in (("use", "mine"), ("use", "mine", "--force")):

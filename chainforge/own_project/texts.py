@@ -14,6 +14,7 @@ from urllib.request import url2pathname
 from chainforge import __version__
 from chainforge.bundle import COPIED, bundle
 from chainforge.outputs import write_text
+from chainforge.project.graph import GRAPH
 from chainforge.project.profiles import PROFILES, compose
 
 Texts = Mapping[str, str]  # by path in the project
@@ -86,9 +87,9 @@ def requirement() -> str:
 
 
 def compose_from(texts: Texts, profile: str) -> str:
-    """The params.yaml of a profile, of the profiles among these texts. Raises ChainForgeError."""
+    """The params.yaml of a profile, from these texts alone. Raises ChainForgeError."""
     with TemporaryDirectory() as folder, chdir(folder):
         for path, text in texts.items():
-            if Path(path).parent == PROFILES:
+            if Path(path).parent == PROFILES or Path(path) == GRAPH:
                 write_text(Path(path), text)
         return compose(profile)

@@ -1,7 +1,7 @@
 """Profiles: overlays of the default settings, merged into params.yaml with its comments kept.
 
 A mapping that names a plugin is replaced whole, because its settings belong to that plugin, and so are
-`rewards`; everything else merges key by key.
+`rewards`; everything else merges key by key. What an overlay says of several steps counts for each of them.
 """
 
 import io
@@ -18,11 +18,13 @@ from chainforge.config.loading import PARAMS, read_params
 from chainforge.config.yaml import parse_mapping
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.outputs import write_text
+from chainforge.project.graph import GRAPH
+from chainforge.project.overlay import check_overlay, give_way, merge
+from chainforge.project.stanzas import read_stanzas
 from chainforge.run.fingerprint import ABSENT, differences
 
 PROFILES = Path("profiles")
 BASE = "tiny"  # the whole set of settings that every other profile overlays
-REPLACED_WHOLE = {"rewards", "parents"}
 
 
 def names() -> list[str]:
@@ -43,7 +45,9 @@ def compose(name: str) -> str:
     yaml = round_trip_yaml()
     base = yaml.load(base_text)
     check_overlay(parse_mapping(base_text, BASE), parse_mapping(overlay, name), PROFILES / f"{name}.yaml")
-    merge(base, yaml.load(overlay))
+    above = yaml.load(overlay)
+    give_way(base, above, read_stanzas(GRAPH).values())
+    merge(base, above)
     head = "".join(line[1:].removeprefix(" ") for line in _head(overlay))
     base.yaml_set_start_comment(head or f"Profile {name}\n")
     buffer = io.StringIO()
@@ -62,20 +66,6 @@ def read_profile(name: str) -> str:
             f"write `profile: {name}` there, or rename the file",
         )
     return content.decode("utf-8")
-
-
-def check_overlay(base: Mapping[str, Any], overlay: Mapping[str, Any], where: Path, at: str = "") -> None:
-    """Raise ChainForgeError where an overlay has a value in the place of a section. A plugin may be its name
-    alone, or none."""
-    for key, value in overlay.items():
-        before, dotted = base.get(key), f"{at}{key}"
-        if isinstance(before, Mapping) and not isinstance(value, Mapping):
-            if "plugin" not in before:
-                raise ChainForgeError(
-                    f"{where}: {dotted} must be a section, found {value!r:.40}", "indent its settings below"
-                )
-        elif isinstance(before, Mapping) and key not in REPLACED_WHOLE and "plugin" not in value:
-            check_overlay(before, value, where, f"{dotted}.")
 
 
 def use(name: str) -> None:
@@ -113,18 +103,6 @@ def as_arguments(name: str) -> list[str]:
             override = f"{'+' if before is ABSENT else ''}{key}={_override_value(now)}"
         arguments.append(f"-S {shlex.quote(override)}")
     return arguments
-
-
-def merge(base: Any, overlay: Mapping[str, Any]) -> None:
-    """Put the overlay on the base in place."""
-    for key, value in overlay.items():
-        together = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        if together and key not in REPLACED_WHOLE and "plugin" not in value:
-            merge(base[key], value)
-        elif key in base or not base:
-            base[key] = value
-        else:  # before the last key, to which the comment of the next section belongs
-            base.insert(len(base) - 1, key, value)
 
 
 def _plain(name: str) -> dict[str, Any]:
