@@ -43,8 +43,9 @@ composed: dict[tuple[object, ...], str] = {}
 
 
 def compose_once(name: str) -> str:
-    """The same of whole profiles, while no file of them changes."""
-    files = ((path.name, path.read_bytes()) for path in profiles.PROFILES.glob("*.yaml") if path.is_file())
+    """The same of whole profiles, while no file that they are made from changes."""
+    read = (profiles.GRAPH, *profiles.PROFILES.glob("*.yaml"))
+    files = ((path.name, path.read_bytes()) for path in read if path.is_file())
     key = (name, *sorted(files))
     if key not in composed:
         composed[key] = compose(name)
