@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -266,10 +267,12 @@ def test_a_library_that_is_watched_belongs_to_every_step(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_step_says_what_has_changed_since_it_last_ran(project: Path) -> None:
+def test_the_step_says_what_has_changed_since_it_last_ran(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def said() -> str:
-        command = (sys.executable, "-m", "stages.lock", "lock")
-        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        runpy.run_path(str(ROOT / "stages/lock.py"))["main"]("lock")
+        return capsys.readouterr().err
 
     assert said() == "", "there was no lock"
     assert said() == ""

@@ -30,7 +30,7 @@ def new(*arguments: str, fails: bool = False) -> str:
 @pytest.mark.parametrize(
     ("role", "name"),
     [
-        pytest.param(role, name, marks=() if role == "reward" else pytest.mark.slow)
+        pytest.param(role, name, marks=pytest.mark.long if role == "student-model" else ())  # torch
         for role, name in NAMES.items()
     ],
 )

@@ -30,10 +30,11 @@ def closure(root: Path, entry: Path, known: Set[Path] = frozenset()) -> list[Pat
     """
     home = root if is_checkout(root) else Path(__file__).resolve().parents[2]
     waiting = [entry] if entry.is_file() else []
-    found, seen = {*waiting}, {entry, *known}
+    found, seen, named = {*waiting}, {entry, *known}, set[str]()
     while waiting:
         imports, _ = _analyse(waiting.pop().read_bytes())
-        new = {home / name for name in imports} - seen
+        new = {home / name for name in imports if name not in named} - seen
+        named.update(imports)  # most names come again and again, and a path takes long to make
         seen |= new
         waiting += (files := [path for path in new if path.is_file()])
         found.update(files)

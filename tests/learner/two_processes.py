@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing import spawn
+from forked import SERVER
+from torch.multiprocessing import start_processes
 
 PROCESSES = 2
 SHARINGS = ("data-parallel", "fully-sharded")
@@ -19,7 +20,9 @@ def by_two(do: Callable[[Path], Any], folder: Path) -> list[Any]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    spawn(_in_process, args=(folder, port, do), nprocs=PROCESSES)
+    start_processes(
+        _in_process, args=(folder, port, do), nprocs=PROCESSES, start_method=SERVER.get_start_method()
+    )
     return [torch.load(_found(folder, rank), weights_only=True) for rank in range(PROCESSES)]
 
 
@@ -31,6 +34,7 @@ def _in_process(rank: int, folder: Path, port: int, do: Callable[[Path], Any]) -
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=PROCESSES)
     try:
         torch.save(do(folder), _found(folder, rank))
+        dist.barrier()  # the first process has the store, and ends last
     finally:
         dist.destroy_process_group()
 

@@ -75,6 +75,7 @@ def ends(clone: Clone, *command: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_and_it_ends_in_the_bytes_of_dvc_repro(
     next_trains: Clone, tmp_path: Path, temporary: Path, begin: list[Begun]
 ) -> None:

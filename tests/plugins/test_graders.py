@@ -135,16 +135,19 @@ HOSTILE = [
 
 
 @pytest.mark.slow
-def test_hostile_answers_cost_themselves_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hostile", [pytest.param(HOSTILE, marks=pytest.mark.long), HOSTILE[3:5]], ids=len)
+def test_hostile_answers_cost_themselves_alone(
+    hostile: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("math_verify")
     monkeypatch.chdir(tmp_path)
     reward = make_reward(load_plugins(ROOT / "plugins").pick("rewards", "math"))
     asked = prompt(1, answer=r"2\sqrt{3}")
-    texts = [text for hostile in HOSTILE for text in (hostile, r"\boxed{\sqrt{12}}")]
+    texts = [text for one in hostile for text in (one, r"\boxed{\sqrt{12}}")]
     with Scorer((reward,), SUPERCOT, 600.0) as scorer:
         (group,) = scorer.score([asked], [[completion(asked, SUPERCOT.render("so", text)) for text in texts]])
     values = [score.parts["math"] for score in group.scores]
-    assert values[1::2] == [1.0] * len(HOSTILE)
+    assert values[1::2] == [1.0] * len(hostile)
     assert set(values[::2]) <= {0.0, None}
     assert scorer.failures["math"] == values.count(None) > 0
     assert not (tmp_path / "owned").exists()

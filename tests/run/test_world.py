@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forked import start_script
 
 from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.errors import ChainForgeError
@@ -200,7 +201,7 @@ sys.exit(code)
 class Ended:
     """How one of the processes ended."""
 
-    code: int
+    code: int | None
     out: list[str]
     err: str
 
@@ -212,18 +213,19 @@ def run_two(fate: str = "none", at_rank: int = -1) -> list[Ended]:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     launched = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    streams = [(Path(f"out-{rank}"), Path(f"err-{rank}")) for rank in range(2)]
     started = [
-        subprocess.Popen(
-            [sys.executable, "toy.py", fate, str(at_rank)],
-            env=os.environ | launched | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        start_script(
+            ["toy.py", fate, str(at_rank)], os.environ | launched | {"RANK": str(rank)}, *streams[rank]
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=300) for process in started]
-    return [Ended(p.returncode, out.splitlines(), err) for p, (out, err) in zip(started, said, strict=True)]
+    for process in started:
+        process.join(300)
+    return [
+        Ended(process.exitcode, out.read_text().splitlines(), err.read_text())
+        for process, (out, err) in zip(started, streams, strict=True)
+    ]
 
 
 def saves() -> list[str]:
