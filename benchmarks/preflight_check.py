@@ -40,6 +40,11 @@ SHORT: dict[str, tuple[str, dict[str, Any]]] = {
             "grpo.prompts_per_step": 2,
             "grpo.group_size": 4,
             "grpo.max_new_tokens": 40,
+            # random weights get every answer wrong, and without a spread of rewards there is no update
+            "grpo_reasoning.rewards": {"length": 1.0},
+            "grpo_reasoning.reward_settings": {
+                "length": {"at_most": 0, "slack": 1000, "unit": "characters", "part": "response"}
+            },
         },
     ),
 }
