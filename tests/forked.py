@@ -17,7 +17,7 @@ def start_script(
     arguments: Sequence[str], environment: Mapping[str, str], out: Path, err: Path
 ) -> ForkServerProcess:
     """A Python script in the folder that we are in, its streams in two files."""
-    process = SERVER.Process(target=_be, args=(arguments, dict(environment), out, err))
+    process = SERVER.Process(target=_be, args=(arguments, dict(environment), out, err), daemon=True)
     process.start()
     return process
 

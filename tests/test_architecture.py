@@ -94,7 +94,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project.preflight": FLOOR
     | {f"project.{name}" for name in ("claims", "gates", "graph", "lock_entry")}
     | {"plugins", "run", "scoring"},
-    "project.overlay": FLOOR | {"project.stanzas"},
+    "project.overlay": FLOOR | {"project.graph", "project.stanzas"},
     "project.profiles": FLOOR | {"project.graph", "project.overlay", "project.stanzas", "run"},
     "project.code_digests": {"bundle", "errors", "outputs"},
     "project.file_digests": {"outputs"},

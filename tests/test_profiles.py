@@ -1,5 +1,6 @@
 """Profiles: whole sets of settings, laid over one another with their comments kept."""
 
+import io
 import os
 import shlex
 import shutil
@@ -197,7 +198,7 @@ def test_a_mapping_that_names_a_plugin_and_rewards_are_replaced_whole() -> None:
 
 GRAPH = (
     Stanza(params=["run", "base_model", "sft", "sft_refine"]),
-    Stanza(foreach="${students}", do={"params": ["sft", "distill", "students.${key}"]}),
+    Stanza(foreach="${students}", do={"params": ["sft", "distill", "students.${key}", "evaluate.split"]}),
 )
 
 
@@ -211,19 +212,18 @@ def laid_over(base: Any, overlay: Any) -> Any:
 def test_what_an_overlay_says_of_several_steps_counts_before_what_the_base_says_of_one() -> None:
     base = {
         "sft": {"rate": 1, "epochs": 1},
-        "sft_refine": {"rate": 2},
-        "distill": {"epochs": 3},
-        "students": {"a": {"epochs": 4}, "b": {"rate": 5}, "c": 6},
+        "sft_refine": {"rate": 2, "from": "a"},
+        "distill": {"epochs": 3, "weight": 0},
+        "students": {"a": {"epochs": 4, "of": "b"}, "b": {"rate": 5, "of": "c"}, "c": 6},
     }
     assert laid_over(base, {"sft": {"rate": 7}}) == base | {
         "sft": {"rate": 7, "epochs": 1},
-        "sft_refine": {"rate": 7},
-        "students": {"a": {"epochs": 4}, "b": {"rate": 7}, "c": 6},
+        "sft_refine": {"from": "a"},
+        "students": {"a": {"epochs": 4, "of": "b"}, "b": {"of": "c"}, "c": 6},
     }
-    both = laid_over(base, {"sft": {"epochs": 7}, "distill": {"epochs": 8}})
-    assert both["students"]["a"] == {"epochs": 8}  # the nearer section
+    assert laid_over(base, {"distill": {"epochs": 8}})["students"]["a"] == {"of": "b"}
     own = laid_over(base, {"sft": {"rate": 7}, "sft_refine": {"rate": 9}})
-    assert own["sft_refine"] == {"rate": 9}  # the overlay's own word on that step is the last one
+    assert own["sft_refine"] == {"rate": 9, "from": "a"}, "the overlay's word on that step is the last one"
 
 
 @given(base=trees, overlay=trees)
@@ -232,25 +232,52 @@ def test_the_base_counts_where_the_overlay_says_nothing_of_that_setting_at_all(
 ) -> None:
     kept = commented(base)
     give_way(kept, overlay, [Stanza(params=["a", "b"])])
-    said = overlay["a"] if isinstance(overlay.get("a"), dict) else {}
+    general, special = (node if isinstance(node, dict) else {} for node in map(overlay.get, ("a", "b")))
+    gone = general.keys() - special.keys()
     for name, section in base.items():
-        for key, value in section.items() if isinstance(section, dict) else ():
-            assert kept[name][key] == (said.get(key, value) if name == "b" else value)
+        is_special = name == "b" and isinstance(section, dict)
+        assert kept[name] == ({k: v for k, v in section.items() if k not in gone} if is_special else section)
     assert kept.keys() == base.keys()
 
 
 def test_settings_of_a_plugin_are_not_those_of_a_step() -> None:
-    base = {"base_model": {"plugin": "tiny"}, "sft_refine": {"rate": 1}}
+    base = {"base_model": {"plugin": "tiny", "seed": 1}, "sft_refine": {"rate": 1}}
     assert laid_over(base, {"base_model": {"plugin": "big", "rate": 9}})["sft_refine"] == {"rate": 1}
+    assert laid_over(base, {"run": {"seed": 9}})["base_model"] == base["base_model"]
 
 
-def test_a_value_that_counts_for_two_steps_is_written_twice() -> None:
-    use("tiny")
-    Path("profiles/mine.yaml").write_text("profile: mine\nsample:\n  rewards: {correct: 3.0}\n")
-    text = Path("params.yaml").read_text().replace("  keep_per_prompt: 1\n", "  rewards: {correct: 2.0}\n")
-    Path("profiles/tiny.yaml").write_text(text)
-    assert "&" not in compose("mine")  # an anchor, which DVC's -S cannot follow
-    assert plain(compose("mine"))["rejection_sampling"]["rewards"] == {"correct": 3.0}
+@pytest.mark.parametrize("odd", [None, [], ["reasoning"], 3, "text"])
+@pytest.mark.parametrize("name", ["sft", "sft_refine", "students", "evaluate"])
+def test_a_base_with_an_odd_section_is_left_as_it_is(name: str, odd: Any) -> None:
+    base = {"sft": {"rate": 1}, "sft_refine": {"of": 1}, "students": {"a": {"of": 1}}} | {name: odd}
+    overlay = {key: {"rate": 2} for key in ("sft", "sft_refine", "students", "evaluate") if key != name}
+    kept = commented(base)
+    give_way(kept, overlay, GRAPH)
+    assert kept == base
+
+
+@pytest.mark.parametrize(
+    "last", ["  rate: 1 # of its own\n", "  deep:\n    of: 1\n  rate: 1\n", "  rate: 1\n"]
+)
+def test_a_setting_that_gives_way_takes_its_own_comment_along_and_no_other(last: str) -> None:
+    yaml = YAML()
+    base = yaml.load(f"sft_refine:\n  of: 1\n{last}\n# About the next\nnext: 2\n")
+    give_way(base, {"sft": {"rate": 2}}, GRAPH)
+    written = io.StringIO()
+    yaml.dump(base, written)
+    assert "rate" not in written.getvalue()
+    assert "of its own" not in written.getvalue()
+    assert written.getvalue().endswith("\n\n# About the next\nnext: 2\n")
+
+
+@pytest.mark.parametrize("graph", [None, "stages: 5\n", "- 1\n"])
+def test_without_a_graph_no_overlay_can_be_composed(graph: str | None) -> None:
+    Path("dvc.yaml").unlink()
+    if graph:
+        Path("dvc.yaml").write_text(graph)
+    with pytest.raises(ChainForgeError, match=r"dvc\.yaml"):
+        compose("smoke")
+    assert compose("tiny") == Path("profiles/tiny.yaml").read_text()
 
 
 def test_an_unknown_profile_is_an_error_with_the_nearest_one() -> None:

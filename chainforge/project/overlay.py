@@ -1,12 +1,14 @@
 """Lay a profile over the base: which of the two counts, setting by setting."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from copy import deepcopy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml.comments import CommentedMap
+
 from chainforge.errors import ChainForgeError
+from chainforge.project.graph import SHARED
 from chainforge.project.stanzas import Stanza
 
 REPLACED_WHOLE = {"rewards", "parents"}
@@ -39,24 +41,46 @@ def merge(base: Any, overlay: Mapping[str, Any]) -> None:
 
 
 def give_way(base: Any, overlay: Mapping[str, Any], graph: Iterable[Stanza]) -> None:
-    """Where an overlay speaks of several steps, what the base says of one of them gives way, in place.
+    """Where an overlay speaks of several steps, take out of the base what it says of one of them.
 
     An overlay's `grpo.learning_rate` so comes before the base's `grpo_final.learning_rate`.
     """
-    for general, own in _laid_over(base, graph):
-        shared = overlay.get(general)
-        if isinstance(shared, Mapping) and "plugin" not in shared:
-            own.update((key, deepcopy(shared[key])) for key in shared.keys() & own.keys())
+    for general, special in _laid_over(base, graph):
+        shared, said, own = _section(overlay, [general]), _section(overlay, special), _section(base, special)
+        for key in own.keys() & shared.keys() - said.keys():
+            _take_out(own, key)
 
 
-def _laid_over(params: Mapping[str, Any], graph: Iterable[Stanza]) -> Iterator[tuple[str, Any]]:
-    """(name of a section of several steps, a section of one step that is laid over it); the nearest last."""
+def _laid_over(params: Mapping[str, Any], graph: Iterable[Stanza]) -> Iterator[tuple[str, Sequence[str]]]:
+    """(a section of several steps, the path of a section of one step that is laid over it)."""
     for stanza in graph:
         declared = (stanza.do or {}).get("params") or stanza.params
-        sections = [name for name in declared if isinstance(name, str)]
+        sections = [name for name in declared if isinstance(name, str) and name not in SHARED]
         for general, special in itertools.combinations(sections, 2):
-            name, *key = special.split(".")
-            section = params.get(name, {})
-            for own in section.values() if key else (section,):
-                if isinstance(own, MutableMapping):
-                    yield general, own
+            parent, _, name = special.partition(".")
+            names = _section(params, [parent]) if name.startswith("${") else ()
+            yield from ((general, [parent, each]) for each in names)
+            if not name:
+                yield general, [parent]
+
+
+def _section(params: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """What stands there; nothing where that is no section of settings, or one of a plugin's."""
+    node: Any = params
+    for key in path:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node if isinstance(node, Mapping) and "plugin" not in node else {}
+
+
+def _take_out(section: Any, key: str) -> None:
+    """With its own comment. What follows the last key is the comment of the next section, and stays."""
+    comment = section.ca.items.pop(key, None)
+    is_last = key == next(reversed(section))
+    del section[key]
+    if not (is_last and comment and comment[2] and section):
+        return
+    while isinstance(inner := section[last := next(reversed(section))], CommentedMap) and inner:
+        section = inner
+    _, newline, follows = comment[2].value.partition("\n")
+    comment[2].value = newline + follows
+    section.ca.items.setdefault(last, comment)

@@ -23,7 +23,7 @@ from chainforge.loops.grpo.metrics import MISMATCH_NAMES, UPDATE_NAMES
 from chainforge.scoring import Scorer, WeightedReward
 
 trl = pytest.importorskip("trl", reason="TRL is needed only for this comparison", exc_type=ImportError)
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
 CASES_PER_LOSS = 500  # times seven losses
 TOLERANCE = 1e-6

@@ -84,6 +84,7 @@ class Clone:
         """Replace a piece of text that occurs once."""
         text = (self.folder / path).read_text(encoding="utf-8")
         assert text.count(old) == 1, f"{path} has {old!r} {text.count(old)} times"
+        (self.folder / path).unlink()  # other clones may have a link to it
         (self.folder / path).write_text(text.replace(old, new), encoding="utf-8")
 
     def put(self, dotted: str, value: object) -> None:
@@ -109,6 +110,9 @@ class Clone:
         yield node, leaf
         with (self.folder / "params.yaml").open("w", encoding="utf-8") as file:
             yaml.dump(params, file)
+
+
+CODE = ("chainforge/", ".dvc/tmp/chainforge-code/")  # who changes a file there makes it anew
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,13 @@ def make_clone(folder: Path, profile: str = "smoke") -> Clone:
 
 
 def copy_clone(clone: Clone, folder: Path) -> Clone:
-    """A copy with the same results and the same cache."""
-    shutil.copytree(clone.folder, folder, symlinks=True)
+    """A copy with the same results and the same cache. Code, which is most files, is linked."""
+
+    def copy(source: str, target: str) -> None:
+        is_code = source.removeprefix(f"{clone.folder}/").startswith(CODE)
+        (os.link if is_code else shutil.copy2)(source, target)
+
+    shutil.copytree(clone.folder, folder, symlinks=True, copy_function=copy)
     return replace(clone, folder=folder)
 
 
