@@ -1,6 +1,5 @@
 """Profiles: whole sets of settings, laid over one another with their comments kept."""
 
-import io
 import os
 import shlex
 import shutil
@@ -254,20 +253,6 @@ def test_a_base_with_an_odd_section_is_left_as_it_is(name: str, odd: Any) -> Non
     kept = commented(base)
     give_way(kept, overlay, GRAPH)
     assert kept == base
-
-
-@pytest.mark.parametrize(
-    "last", ["  rate: 1 # of its own\n", "  deep:\n    of: 1\n  rate: 1\n", "  rate: 1\n"]
-)
-def test_a_setting_that_gives_way_takes_its_own_comment_along_and_no_other(last: str) -> None:
-    yaml = YAML()
-    base = yaml.load(f"sft_refine:\n  of: 1\n{last}\n# About the next\nnext: 2\n")
-    give_way(base, {"sft": {"rate": 2}}, GRAPH)
-    written = io.StringIO()
-    yaml.dump(base, written)
-    assert "rate" not in written.getvalue()
-    assert "of its own" not in written.getvalue()
-    assert written.getvalue().endswith("\n\n# About the next\nnext: 2\n")
 
 
 @pytest.mark.parametrize("graph", [None, "stages: 5\n", "- 1\n"])

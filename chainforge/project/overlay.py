@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml.comments import CommentedMap
-
 from chainforge.errors import ChainForgeError
 from chainforge.project.graph import SHARED
 from chainforge.project.stanzas import Stanza
@@ -48,7 +46,7 @@ def give_way(base: Any, overlay: Mapping[str, Any], graph: Iterable[Stanza]) -> 
     for general, special in _laid_over(base, graph):
         shared, said, own = _section(overlay, [general]), _section(overlay, special), _section(base, special)
         for key in own.keys() & shared.keys() - said.keys():
-            _take_out(own, key)
+            del own[key]
 
 
 def _laid_over(params: Mapping[str, Any], graph: Iterable[Stanza]) -> Iterator[tuple[str, Sequence[str]]]:
@@ -70,17 +68,3 @@ def _section(params: Mapping[str, Any], path: Sequence[str]) -> Any:
     for key in path:
         node = node.get(key) if isinstance(node, Mapping) else None
     return node if isinstance(node, Mapping) and "plugin" not in node else {}
-
-
-def _take_out(section: Any, key: str) -> None:
-    """With its own comment. What follows the last key is the comment of the next section, and stays."""
-    comment = section.ca.items.pop(key, None)
-    is_last = key == next(reversed(section))
-    del section[key]
-    if not (is_last and comment and comment[2] and section):
-        return
-    while isinstance(inner := section[last := next(reversed(section))], CommentedMap) and inner:
-        section = inner
-    _, newline, follows = comment[2].value.partition("\n")
-    comment[2].value = newline + follows
-    section.ca.items.setdefault(last, comment)
