@@ -30,7 +30,8 @@ def new(*arguments: str, fails: bool = False) -> str:
 @pytest.mark.parametrize(
     ("role", "name"),
     [
-        pytest.param(role, name, marks=pytest.mark.long if role == "student-model" else ())  # torch
+        # A student model's own tests import torch, in a process of their own.
+        pytest.param(role, name, marks=pytest.mark.long if role == "student-model" else ())
         for role, name in NAMES.items()
     ],
 )

@@ -41,7 +41,7 @@ def merge(base: Any, overlay: Mapping[str, Any]) -> None:
 def give_way(base: Any, overlay: Mapping[str, Any], graph: Iterable[Stanza]) -> None:
     """Where an overlay speaks of several steps, take out of the base what it says of one of them.
 
-    An overlay's `grpo.learning_rate` so comes before the base's `grpo_final.learning_rate`.
+    So an overlay's `grpo.learning_rate` comes before the base's `grpo_final.learning_rate`.
     """
     for general, special in _laid_over(base, graph):
         shared, said, own = _section(overlay, [general]), _section(overlay, special), _section(base, special)

@@ -33,7 +33,8 @@ def _in_process(
     rank: int, folder: Path, port: int, environment: dict[str, str], do: Callable[[Path], Any]
 ) -> None:
     os.chdir(folder)
-    os.environ.update(environment)  # the server's is that of the first test
+    os.environ.clear()  # the server's is that of the first test
+    os.environ.update(environment)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)

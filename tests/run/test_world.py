@@ -223,6 +223,7 @@ def run_two(fate: str = "none", at_rank: int = -1) -> list[Ended]:
     for process in started:
         process.join(300)
         process.kill()  # one that hangs; for one that has ended it does nothing
+        process.join()
     return [
         Ended(process.exitcode, out.read_text().splitlines(), err.read_text())
         for process, (out, err) in zip(started, streams, strict=True)
