@@ -4,6 +4,7 @@ import ast
 import inspect
 from collections.abc import Iterator
 from contextlib import chdir
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from chainforge.project.lock import make_lock
 from chainforge.project.profiles import compose
 
 CODE = [path for path in project_files() if path.suffix == ".py"]
+OF_CHAINFORGE = [path for path in CODE if ROOT / "chainforge" in path.parents]
 STAGES = [path for path in CODE if path.parent.name == "stages" and path.name != "__init__.py"]
 SHIPPED = [path for path in CODE if path.relative_to(ROOT).parts[0] in ("chainforge", "plugins", "stages")]
 PLUGINS = [path for path in CODE if path.parent == ROOT / "plugins"]
@@ -147,6 +149,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -171,17 +174,20 @@ def part_of(dotted: str) -> str:
     return ".".join(names[: 2 if names[0] in WINGS else 1])
 
 
-@pytest.mark.parametrize("path", [path for path in CODE if ROOT / "chainforge" in path.parents], ids=str)
-def test_imports_go_one_way(path: Path) -> None:
-    own = part(path)
-    assert own in MAY_IMPORT, f"{own} is new: give it a line in MAY_IMPORT"
-    used = {part_of(name) for name in imports(ast.walk(tree(path))) if name.startswith("chainforge.")}
-    assert used - {own} <= MAY_IMPORT[own]
+def test_imports_go_one_way(subtests: pytest.Subtests) -> None:
+    for path in OF_CHAINFORGE:
+        with subtests.test(str(path)):
+            own = part(path)
+            assert own in MAY_IMPORT, f"{own} is new: give it a line in MAY_IMPORT"
+            used = {part_of(name) for name in imports(ast.walk(tree(path))) if name.startswith("chainforge.")}
+            assert used - {own} <= MAY_IMPORT[own]
 
 
-@pytest.mark.parametrize("path", CODE, ids=str)
-def test_nothing_imports_stages_or_the_plugins_folder(path: Path) -> None:
-    assert {name.split(".")[0] for name in imports(ast.walk(tree(path)))}.isdisjoint({"stages", "plugins"})
+def test_nothing_imports_stages_or_the_plugins_folder(subtests: pytest.Subtests) -> None:
+    for path in CODE:
+        with subtests.test(str(path)):
+            used = {name.split(".")[0] for name in imports(ast.walk(tree(path)))}
+            assert used.isdisjoint({"stages", "plugins"})
 
 
 @pytest.mark.parametrize("path", PLUGINS, ids=str)
@@ -208,13 +214,14 @@ def test_the_lock_step_never_waits_for_torch() -> None:
         assert quick.isdisjoint(SLOW_TO_IMPORT), path
 
 
-@pytest.mark.parametrize("path", CODE, ids=str)
-def test_files_and_functions_stay_small_enough_to_read(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").count("\n")
-    assert lines <= (60 if path in STAGES else 200)
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+def test_files_and_functions_stay_small_enough_to_read(subtests: pytest.Subtests) -> None:
+    for path in CODE:
+        with subtests.test(str(path)):
+            lines = path.read_text(encoding="utf-8").count("\n")
+            assert lines <= (60 if path in STAGES else 200)
+            for node in ast.walk(tree(path)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    assert (node.end_lineno or 0) - node.lineno < 60, node.name
 
 
 def assigned(top: ast.Module) -> Iterator[ast.Attribute]:
@@ -228,17 +235,18 @@ def assigned(top: ast.Module) -> Iterator[ast.Attribute]:
                     yield ast.Attribute(node.args[0], name)
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=str)
-def test_models_are_changed_by_nobody_but_the_learner(path: Path) -> None:
+def test_models_are_changed_by_nobody_but_the_learner(subtests: pytest.Subtests) -> None:
     """No `forward` is swapped, no private attribute of torch or transformers set, no `.grad` written."""
-    for attribute in assigned(tree(path)):
-        owner, name = ast.unparse(attribute.value), attribute.attr
-        assert name != "forward", f"{owner}.forward is swapped"
-        private = name.startswith("_") and not name.endswith("__")
-        assert not private or owner in ("self", "cls"), f"{owner}.{name} is private"
-        assert name != "grad" or path.parent.name == "learner", (
-            f"{owner}.grad is written outside of the learner"
-        )
+    for path in SHIPPED:
+        with subtests.test(str(path)):
+            for attribute in assigned(tree(path)):
+                owner, name = ast.unparse(attribute.value), attribute.attr
+                assert name != "forward", f"{owner}.forward is swapped"
+                private = name.startswith("_") and not name.endswith("__")
+                assert not private or owner in ("self", "cls"), f"{owner}.{name} is private"
+                assert name != "grad" or path.parent.name == "learner", (
+                    f"{owner}.grad is written outside of the learner"
+                )
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -135,7 +135,7 @@ def test_a_mistake_is_told_on_stderr_with_exit_code_1_and_no_traceback(project: 
     assert not (project.folder / "plugins.lock.json").exists()
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -248,6 +248,7 @@ def test_a_prompts_file_with_a_mistake(begun: Project, train: list[str] | None, 
     begun.refuses("prompts", "prompts@reasoning", words)
 
 
+@pytest.mark.slow
 def test_a_prompts_file_that_is_not_utf8(begun: Project) -> None:
     begun.set("prompts.reasoning.source", JSONL)
     begun.write("inputs/eval.jsonl", *questions("c"))
@@ -281,6 +282,7 @@ def test_an_evaluation_set_that_dvc_does_not_watch(begun: Project) -> None:
     begun.refuses("filter", "filter_cot", r"inputs/aime\.jsonl, which dvc\.yaml does not list for filter_cot")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("content", [{}, {"README.md": "no model"}, {"config.json": "{}"}])
 def test_a_base_model_folder_that_is_none(begun: Project, content: dict[str, str]) -> None:
     (begun.folder / "inputs/model").mkdir(parents=True)
@@ -317,7 +319,7 @@ def register_rewards(register):
 '''
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -368,6 +370,7 @@ def full_disk(folder: Path) -> Iterator[None]:
 FULL = "the disk is full|File too large"
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_a_checkpoint_is_saved(begun: Project) -> None:
     with full_disk(begun.folder / "checkpoints"):
         begun.write("checkpoints/qwen_sft_ckpt/config.json", "the good one of before")
@@ -378,6 +381,7 @@ def test_a_full_disk_while_a_checkpoint_is_saved(begun: Project) -> None:
         assert begun.read("checkpoints/qwen_sft_ckpt/config.json") == "the good one of before\n"
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_with_what_to_do(begun: Project) -> None:
     begun.set("filter_cot.output", "data/out/accepted.jsonl")
     with full_disk(begun.folder / "data/out"):
@@ -385,6 +389,7 @@ def test_a_full_disk_is_told_with_what_to_do(begun: Project) -> None:
     assert not (begun.folder / "data/out/accepted.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_prompts_are_written(project: Project) -> None:
     project.set("prompts.reasoning.train", 900)
     with full_disk(project.folder / "data/prompts"):
@@ -415,6 +420,7 @@ def test_an_output_folder_that_cannot_be_written(begun: Project) -> None:
             folder.chmod(0o700)
 
 
+@pytest.mark.slow
 def test_a_file_where_the_output_folder_should_be(begun: Project) -> None:
     begun.set("filter_cot.output", "data/mine/accepted.jsonl")
     begun.write("data/mine", "a file is in the way")
@@ -462,6 +468,7 @@ def test_a_reward_that_ends_its_process_or_raises_anything_ends_the_step_badly(
     assert begun.files() == before
 
 
+@pytest.mark.slow
 def test_a_reward_that_deletes_its_steps_input_is_found_out(begun: Project) -> None:
     begun.write(
         "plugins/reward_bad.py",
@@ -491,6 +498,7 @@ def test_calls_whose_values_were_edited_by_hand(begun: Project, key: str, value:
     begun.refuses("filter", "filter_cot", words)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("path", ["data/cot/traces.jsonl", "data/cot/calls.json", "plugins.lock.json"])
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(begun: Project, path: str) -> None:
     (begun.folder / path).unlink(missing_ok=True)

@@ -18,6 +18,8 @@ from chainforge.project.graph import read_graph, settings_of
 from chainforge.project.preflight.project import check_project
 from chainforge.project.profiles import compose
 
+pytestmark = pytest.mark.slow
+
 TABLE = re.search(
     r"<!-- CHANGES -->\n(.*?)<!-- /CHANGES -->", (ROOT / "docs/architecture.md").read_text(), re.DOTALL
 )
@@ -72,7 +74,6 @@ assert response.tag_format(RunSettings(response_format="mine").response_format).
 """
 
 
-@pytest.mark.slow
 def test_a_loss_and_a_response_format_are_a_row_each(tmp_path: Path) -> None:
     """In a process of its own: settings read the names when they are imported."""
     ended = subprocess.run([sys.executable, "-c", ADDED], capture_output=True, text=True, timeout=300)

@@ -81,6 +81,7 @@ def test_numbers_are_read_as_yaml_1_2_says(params: Path) -> None:
         load_settings(RunSettings, "run")
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(rate=st.floats(1e-12, 1.0, exclude_min=True))
 def test_every_way_to_write_a_float_is_a_float(rate: float) -> None:

@@ -97,6 +97,7 @@ def test_every_setting_that_an_experiment_changes_exists() -> None:
         assert (leaf in value_of(parent)) == (sign != "+"), dotted
 
 
+@pytest.mark.slow
 def test_what_the_page_says_of_merging_and_references_is_what_dvc_does(tmp_path: Path) -> None:
     from dvc.utils.hydra import apply_overrides
     from omegaconf.errors import InterpolationKeyError

@@ -104,6 +104,7 @@ def test_chainforge_takes_it(page: str, words: list[str]) -> None:
         assert {word for word in rest[:1] if not A_PLACE.fullmatch(word)} <= set(PROFILES)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("page", "words"), of("dvc"), ids=shown)
 def test_dvc_takes_it(page: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from dvc.cli.parser import get_main_parser

@@ -35,6 +35,7 @@ def load_script() -> ModuleType:
 errors_page = load_script()
 
 
+@pytest.mark.slow
 def test_the_page_is_the_generated_one() -> None:
     assert errors_page.page() == PAGE, "python docs/errors_page.py > docs/errors.md"
 
@@ -49,6 +50,7 @@ def raised(path: Path) -> Iterator[ast.Call]:
                 yield call
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("top", ["chainforge", "stages", "plugins"])
 def test_every_word_of_every_problem_is_on_the_page(top: str) -> None:
     """Read in another way than the script does: each constant piece of a first argument, by itself."""

@@ -28,6 +28,7 @@ def written(path: Path, content: bytes, *, at: int = LONG_AGO) -> Path:
     return path
 
 
+@pytest.mark.slow
 @given(size=st.integers(1, 300), place=st.integers(0, 299))
 def test_every_byte_counts(size: int, place: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder, content = tmp_path_factory.mktemp("bytes"), bytearray(size)

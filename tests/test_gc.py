@@ -139,6 +139,7 @@ def test_what_dvc_would_free_is_said_but_not_done(project: Path, git: bool) -> N
     assert sorted(Path(".dvc/cache").rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_dvc_that_fails_is_no_reason_to_fail(project: Path) -> None:
     (project / ".dvc").mkdir()
     (project / ".dvc/config").write_text("[nonsense", encoding="utf-8")

@@ -20,6 +20,7 @@ text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30)
 traces = st.builds(Trace, text, text, text, st.sampled_from(["stop", "length", "error"]), text)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(records=st.lists(traces, min_size=1, max_size=5))
 def test_records_survive_a_file_whatever_their_text(records: list[Trace]) -> None:

@@ -201,6 +201,7 @@ def test_a_plugin_s_own_input_file_is_watched_and_what_the_graph_makes_is_not(pr
     assert "files" not in before["distill"]["qwen_distilled_student"]  # checkpoints/… is DVC's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("minor", [11, 12, 13])
 def test_code_has_one_digest_whatever_python_reads_it(minor: int) -> None:
     code = (

@@ -164,6 +164,7 @@ def test_a_name_that_a_shell_could_misread_is_refused(plugins: Plugins, name: An
         read_graph()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -192,6 +193,7 @@ def test_a_section_of_another_shape_is_told_by_its_name(
 GATE = {"checkpoint": "qwen_sft_ckpt", "parent": "base", "benches": ["general"], "grader": "correct"}
 
 
+@pytest.mark.slow
 def test_a_gate_is_a_step_before_another_and_without_one_the_graph_has_none(plugins: Plugins) -> None:
     without = read_graph()
     assert not [step for step in without.values() if step.verb == "gate"]
@@ -206,6 +208,7 @@ def test_a_gate_is_a_step_before_another_and_without_one_the_graph_has_none(plug
     assert not settings_of(EvaluateSettings, "evaluate@qwen_sft_ckpt-general").base_model
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -105,6 +105,7 @@ case "$*" in
 esac"""
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("config", "arguments", "checked"),
     [

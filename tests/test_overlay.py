@@ -24,6 +24,7 @@ def commented(node: Any) -> Any:
     return CommentedMap((k, commented(v)) for k, v in node.items()) if isinstance(node, dict) else node
 
 
+@pytest.mark.slow
 @given(base=trees, overlay=trees)
 def test_merging_lets_the_overlay_win_and_forgets_nothing_else(base: Any, overlay: Any) -> None:
     before, above = flat(base), flat(overlay)
@@ -85,6 +86,7 @@ def test_what_an_overlay_says_of_several_steps_counts_before_what_the_base_says_
     assert own["sft_refine"] == {"rate": 9, "from": "a"}, "the overlay's word on that step is the last one"
 
 
+@pytest.mark.slow
 @given(base=trees, overlay=trees)
 def test_the_base_counts_where_the_overlay_says_nothing_of_that_setting_at_all(
     base: Any, overlay: Any

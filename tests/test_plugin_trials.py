@@ -11,6 +11,8 @@ from chainforge.plugins import find, load, load_plugins, trial
 from chainforge.plugins.find import candidates
 from chainforge.plugins.trial import try_plugins
 
+pytestmark = pytest.mark.slow
+
 GOOD = """
 import chainforge as cf
 
@@ -61,7 +63,6 @@ def folder_of(tmp_path: Path, plugins: dict[str, str]) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_whoever_would_end_or_block_the_program_is_told_by_name_and_breaks_no_other(tmp_path: Path) -> None:
     folder = folder_of(
         tmp_path,

@@ -21,6 +21,8 @@ from chainforge.testing.samples import sample_prompts
 from chainforge.testing.student_models import LAWS as STUDENT_LAWS
 from chainforge.testing.teachers import LAWS as TEACHER_LAWS
 
+pytestmark = pytest.mark.slow
+
 LAWS = {
     "rewards": REWARD_LAWS,
     "prompt_sources": SOURCE_LAWS,
@@ -148,7 +150,6 @@ BAD_REWARDS = {
 }
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize(
     ("law", "code", "options", "complaint"),
     [(law, *case) for law, cases in BAD_REWARDS.items() for case in cases],
@@ -201,7 +202,6 @@ GOOD_REWARDS = [
 ]
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize(("code", "options", "remark"), GOOD_REWARDS)
 def test_a_reward_may_do_what_no_law_forbids(
     code: str, options: str, remark: str, check: Callable[..., str]
@@ -209,7 +209,6 @@ def test_a_reward_may_do_what_no_law_forbids(
     assert remark in check("rewards", code, options=options, exit_code=0)
 
 
-@pytest.mark.slow
 def test_a_reward_that_needs_a_column_is_given_one(check: Callable[..., str]) -> None:
     code = "def bad(completions, level): return [level[0]['of'] / 4] * len(completions)"
     assert "'level'" in check("rewards", code, exit_code=1)
@@ -262,7 +261,6 @@ BAD_SOURCES = {
 }
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize(
     ("law", "change", "complaint"), [(law, *case) for law, cases in BAD_SOURCES.items() for case in cases]
 )
@@ -283,7 +281,6 @@ def test_a_prompt_source_that_breaks_none_is_told_so_too(check: Callable[..., st
     assert "did you mean 'start'?" in check("prompt_sources", SOURCE.format(**GOOD_SOURCE), "--set", "strt=1")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "complaint"),
     [
@@ -352,7 +349,6 @@ BAD_TEACHERS = {
 }
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize(
     ("law", "body", "complaint"), [(law, *case) for law, cases in BAD_TEACHERS.items() for case in cases]
 )
@@ -365,7 +361,6 @@ def test_a_teacher_that_breaks_a_law_is_told_so(
     assert complaint in line
 
 
-@pytest.mark.slow
 def test_a_teacher_that_breaks_none_is_told_so_too(check: Callable[..., str]) -> None:
     assert "3 prompts, 2 each" in check("teachers", TEACHER.format(body=GOOD_TEACHER), exit_code=0)
     tagged = check("teachers", TEACHER.format(body=GOOD_TEACHER), "--set", "said=</summary>", exit_code=1)
@@ -426,7 +421,6 @@ BAD_STUDENTS = {
 }
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize(
     ("law", "body", "complaint"), [(law, *case) for law, cases in BAD_STUDENTS.items() for case in cases]
 )
@@ -486,7 +480,6 @@ def every_choice() -> Iterator[tuple[str, str]]:
             yield role, name
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize(("role", "name"), sorted(every_choice()))
 def test_every_bundled_plugin_keeps_its_contract(role: str, name: str, project: Path) -> None:
     more = SETTINGS.get(name, [])
@@ -507,7 +500,6 @@ def test_the_bundled_ones_behind_an_api_keep_theirs_unasked(name: str, project: 
     assert result.output.count("\nok") == len(API_LAWS)
 
 
-@pytest.mark.slow
 def test_the_bundled_ones_that_read_files_keep_theirs(project: Path) -> None:
     rows = [f'{{"question": "{i}+1=?", "answer": "{i + 1}"}}\n' for i in range(8)]
     Path("train.jsonl").write_text("".join(rows[:4]))
@@ -554,7 +546,6 @@ def test_a_finding_is_a_line() -> None:
     assert str(Finding("a law", False, "why")) == "FAILED  a law: why"
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize(
     ("line", "named"),
     [

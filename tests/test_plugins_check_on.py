@@ -16,6 +16,8 @@ from chainforge.records import Example, Trace
 from chainforge.testing.distribution import correlation, disagreements, distribution, shorten
 from chainforge.testing.readings import read_groups
 
+pytestmark = pytest.mark.slow
+
 REWARDS = """
 import chainforge as cf
 
@@ -85,7 +87,6 @@ def test_an_evaluation_shows_the_distribution_and_the_disagreement_with_correct(
     assert "<summary>0</summary>" in said
 
 
-@pytest.mark.slow
 def test_a_prompt_that_is_on_file_comes_with_its_columns() -> None:
     path = evaluation()
     assert "level: n 12, None 100.0%: it applies to none of them" in on(path, name="level")
@@ -96,7 +97,6 @@ def test_a_prompt_that_is_on_file_comes_with_its_columns() -> None:
     assert "level: n 12, None 0.0%, mean 2.5" in said
 
 
-@pytest.mark.slow
 def test_examples_and_traces_are_read_too() -> None:
     write_records(Path("data/prompts/reasoning_train.jsonl"), PROMPTS)
     examples = [Example(p.id, p.messages, response("So.", str(p.answer)), "toy") for p in PROMPTS]
@@ -132,7 +132,6 @@ def test_another_reward_can_be_named_to_compare_with() -> None:
     assert "did you mean 'length'?" in on(evaluation(), "--against", "lenth", exit_code=1)
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

@@ -13,6 +13,8 @@ from chainforge.cli.roles import as_role
 from chainforge.plugins import ROLES, load_plugins
 from chainforge.project.profiles import compose
 
+pytestmark = pytest.mark.slow
+
 MINE = """
 import chainforge as cf
 
@@ -128,7 +130,6 @@ def test_without_a_project_the_folder_s_and_the_bundled_ones_are_listed_but_not_
     assert all(row[3:] == ["-"] for row in rows)
 
 
-@pytest.mark.slow
 def test_settings_that_do_not_load_hide_no_plugin(project: Path) -> None:
     change(grpo__kl_coeff="much")
     said = listed()
@@ -136,7 +137,6 @@ def test_settings_that_do_not_load_hide_no_plugin(project: Path) -> None:
     assert "which steps use them is not known: params.yaml: grpo" in said
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_may_be_written_in_every_usual_way(role: str, project: Path) -> None:
     singular = role.removesuffix("s")

@@ -50,6 +50,7 @@ def test_the_package_needs_no_project_and_its_own_tests_pass(
     assert re.search(r"\d passed", ended.stdout)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("role", "name"), NAMES.items())
 def test_the_package_is_formatted_linted_and_has_a_place_for_ones_own(
     role: str, name: str, tmp_path: Path
@@ -97,6 +98,7 @@ def test_a_name_of_the_projects_own_plugins_is_taken_too(
     new("teacher", "mine")  # a role is a namespace of its own
 
 
+@pytest.mark.slow
 def test_an_unfit_name_comes_with_one_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for unfit in ("My-Reward!", "class", "42", "__x__", "json", LONG, "_".join(["ab"] * 99)):

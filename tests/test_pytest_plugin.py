@@ -31,6 +31,7 @@ def module(folder: Path, *names: str) -> ModuleType:
     return import_file(folder / "mine.py")
 
 
+@pytest.mark.slow
 def test_pytest_loads_nothing_slow_for_them() -> None:
     code = "import sys, chainforge.pytest_plugin; print({'torch', 'transformers', 'dvc'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
@@ -82,6 +83,7 @@ def test_the_other_contracts_take_settings(
         prompt_source_contract("jsonl")
 
 
+@pytest.mark.slow
 def test_values_come_from_a_call_as_in_a_run(
     reward_values: Contract, response_format: cf.TagFormat, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ completions = st.builds(
 records = st.one_of(prompts, traces, examples, completions)
 
 
+@pytest.mark.slow
 @given(record=records)
 def test_a_record_survives_json(record: Any) -> None:
     assert from_json(type(record), json.loads(json.dumps(to_json(record)))) == record
@@ -106,6 +107,7 @@ def test_a_row_that_is_no_record_says_which_field_is_wrong(kind: Any, row: Any, 
         from_json(kind, row)
 
 
+@pytest.mark.slow
 @given(record=records)
 def test_a_good_record_passes_its_check(record: Any) -> None:
     assert check_record(type(record), record) is record

@@ -19,6 +19,7 @@ def without_tags(form: TagFormat, *parts: str) -> bool:
     return not any(tag in part for tag in form.tags for part in parts)
 
 
+@pytest.mark.slow
 @given(form=formats, reasoning=texts, summary=texts)
 def test_what_is_rendered_is_parsed_as_it_was(form: TagFormat, reasoning: str, summary: str) -> None:
     assume(without_tags(form, reasoning, summary))
@@ -30,6 +31,7 @@ tagged = st.tuples(formats, st.lists(st.one_of(texts, st.integers(0, 3)), max_si
 )
 
 
+@pytest.mark.slow
 @given(drawn=tagged)
 def test_any_text_can_be_mended_and_one_in_the_format_keeps_its_summary(
     drawn: tuple[TagFormat, str],
@@ -68,6 +70,7 @@ def test_white_space_around_the_parts_does_not_matter(
     assert form.parse(text) == Parsed(reasoning, summary)
 
 
+@pytest.mark.slow
 @given(form=formats, reasoning=texts, summary=texts, where=st.integers(0, 4), other=texts)
 def test_anything_else_outside_the_parts_is_no_response(
     form: TagFormat, reasoning: str, summary: str, where: int, other: str

@@ -35,6 +35,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("committed", [False, True])
 def test_what_lies_in_the_folder_does_not_matter(tmp_path: Path, committed: bool) -> None:
     copy_project(tmp_path / "clean")

@@ -30,6 +30,7 @@ def test_advantages_of_a_group_sum_to_zero(seed: int, scale: str, missing: float
     torch.testing.assert_close(advantage_NG.sum(-1), torch.zeros(5, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 @given(reward=st.floats(0, 10, width=32), size=st.integers(1, 9), scale=scales)
 def test_equal_rewards_give_no_advantage_at_all(reward: float, size: int, scale: str) -> None:
     reward_NG = torch.stack([torch.full((size,), reward), torch.arange(float(size))])
@@ -86,6 +87,7 @@ def test_a_group_with_one_valid_reward_or_none_gets_no_advantage(scale: str) -> 
     assert zero_variance_N(reward_NG).tolist() == [True, True, False]
 
 
+@pytest.mark.slow
 @given(seed=seeds, factor=st.floats(0.1, 9))
 def test_maxrl_weighs_a_group_by_one_over_its_pass_rate(seed: int, factor: float) -> None:
     """So a right answer to a hard prompt pulls as much as all the right answers to an easy one."""
@@ -112,6 +114,7 @@ def random_parts(seed: int, missing: float) -> Tensor:
 weights_K = torch.tensor([1.0, 0.5, -2.0], dtype=torch.float64)
 
 
+@pytest.mark.slow
 @given(seed=seeds, missing=st.sampled_from((0.0, 0.3)), size=st.floats(0.5, 1e4), shift=st.floats(-3, 3))
 def test_gdpo_does_not_care_how_large_a_reward_is(
     seed: int, missing: float, size: float, shift: float

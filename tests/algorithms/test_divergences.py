@@ -30,6 +30,7 @@ def test_none_is_negative_and_the_same_distribution_has_none(pair: tuple[Tensor,
         assert abs(divergence(teacher_MV, teacher_MV)) < 1e-9
 
 
+@pytest.mark.slow
 @given(pairs())
 def test_the_two_directions_mirror_each_other(pair: tuple[Tensor, Tensor]) -> None:
     student_MV, teacher_MV = pair
@@ -42,6 +43,7 @@ def test_jsd_is_bounded(pair: tuple[Tensor, Tensor]) -> None:
     assert jsd(*pair) <= len(pair[0]) * math.log(2) + 1e-9
 
 
+@pytest.mark.slow
 @given(pairs())
 def test_they_are_their_definitions(pair: tuple[Tensor, Tensor]) -> None:
     q_MV, p_MV = (logp_MV.exp() for logp_MV in pair)

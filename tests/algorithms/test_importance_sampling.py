@@ -92,6 +92,7 @@ def test_a_hand_computed_example() -> None:
     )
 
 
+@pytest.mark.slow
 @given(seed=seeds, loss=st.sampled_from(sorted(LOSSES)), drift=st.sampled_from((0.02, 0.5)))
 def test_no_gradient_flows_through_a_weight_and_what_is_masked_has_none(
     seed: int, loss: str, drift: float
@@ -113,6 +114,7 @@ def test_no_gradient_flows_through_a_weight_and_what_is_masked_has_none(
     torch.testing.assert_close(found[1], found[0] * weight_BT)
 
 
+@pytest.mark.slow
 @given(seed=seeds)
 def test_the_correction_makes_the_gradient_of_another_sampler_that_of_the_policy(seed: int) -> None:
     """Exact over 7 tokens: the mean over what q samples of p / q times the gradient is the mean over p."""

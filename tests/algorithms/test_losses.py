@@ -47,6 +47,7 @@ def loss_and_grad(batch: tuple[Tensor, ...], settings: LossSettings) -> tuple[Te
     return loss.detach(), grad_BT
 
 
+@pytest.mark.slow
 @given(seed=seeds, loss=losses, estimator=estimators, weighted=st.booleans(), cut=st.integers(1, B - 1))
 def test_loss_gradient_and_stats_do_not_depend_on_the_micro_batch_size(
     seed: int, loss: str, estimator: str, weighted: bool, cut: int
@@ -64,6 +65,7 @@ def test_loss_gradient_and_stats_do_not_depend_on_the_micro_batch_size(
         torch.testing.assert_close(sum(part[name] for part in cut_stats), total)
 
 
+@pytest.mark.slow
 @given(
     seed=seeds,
     loss=losses,

@@ -7,7 +7,8 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Iterator
-from types import SimpleNamespace
+from functools import cache
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,6 @@ from chainforge.algorithms.policy_loss import loss_denominator, policy_loss, sta
 from chainforge.loops.grpo.metrics import MISMATCH_NAMES, UPDATE_NAMES
 from chainforge.scoring import Scorer, WeightedReward
 
-trl = pytest.importorskip("trl", reason="TRL is needed only for this comparison", exc_type=ImportError)
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
 CASES_PER_LOSS = 500  # times seven losses
@@ -35,6 +35,15 @@ STAT_NAMES = {
     "clip_ratio/region_mean": "clip_region",
     "cispo_clip_ratio": "clip_high",
 }
+
+
+@cache
+def trl() -> ModuleType:
+    """Imported when first used: it takes seconds, and every run of pytest imports this file."""
+    module: ModuleType = pytest.importorskip(
+        "trl", reason="TRL is needed only for this comparison", exc_type=ImportError
+    )
+    return module
 
 
 def random_settings(rng: random.Random, loss_type: str) -> LossSettings:
@@ -122,7 +131,7 @@ def trl_loss(
         "ref_per_token_logps": step["ref"],
         "importance_sampling_ratio": step["importance"],
     }
-    return trl.GRPOTrainer._compute_loss(trainer, None, inputs), trainer._metrics["train"]
+    return trl().GRPOTrainer._compute_loss(trainer, None, inputs), trainer._metrics["train"]
 
 
 def deviation(ours: Tensor, theirs: Tensor) -> float:
@@ -221,7 +230,7 @@ def trl_rollout(
         _pending_metrics={},
     )
     trainer = SimpleNamespace(**made_up | changes)
-    output = trl.GRPOTrainer._generate_and_score_completions(trainer, [{"prompt": "x"}] * (N * G))
+    output = trl().GRPOTrainer._generate_and_score_completions(trainer, [{"prompt": "x"}] * (N * G))
     return output, trainer._metrics["train"]
 
 

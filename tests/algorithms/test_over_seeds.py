@@ -30,7 +30,7 @@ def draw(
     return [{f"{0 if shared else s}/{p}": float(x) for p, x in enumerate(row)} for s, row in enumerate(rows)]
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("shared", [False, True], ids=["own problems", "same problems"])
 @pytest.mark.parametrize("of_seed", [0.0, 0.03, 0.15])
@@ -87,6 +87,7 @@ def values(**limits: float) -> st.SearchStrategy[float]:
     return st.floats(allow_nan=False, width=32, **limits)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.dictionaries(st.sampled_from("abcdef"), values(min_value=-1, max_value=1), min_size=1),

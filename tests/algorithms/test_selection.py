@@ -21,6 +21,7 @@ def chosen(samples: list[tuple[float, str]], keep: int) -> tuple[list[int], dict
     return select(rewards, texts, min_reward=0.5, keep=keep, policy="distinct")
 
 
+@pytest.mark.slow
 @given(samples=samples, keep=quotas)
 def test_every_completion_is_kept_or_dropped_for_one_reason(
     samples: list[tuple[float, str]], keep: int

@@ -187,6 +187,7 @@ def test_impossible_counts_are_refused() -> None:
         paired_difference([], [])
 
 
+@pytest.mark.slow
 def test_settings_and_statistics_do_without_torch() -> None:
     names = "chainforge.config.verbs, chainforge.algorithms.statistics"
     check = f"import sys, {names}; sys.exit('torch' in sys.modules)"

@@ -154,6 +154,7 @@ def test_weights_that_would_be_made_anew_are_published_only_on_demand_and_then_t
     assert "37.5%" not in card, "other bytes than those that were measured"
 
 
+@pytest.mark.slow
 def test_what_no_step_has_made_has_no_card(project: Path, run: Run) -> None:
     save_policy(policy(), project / "checkpoints/mine")
     assert "no step in dvc.lock has made checkpoints/mine" in run("card", "mine", code=1).stderr

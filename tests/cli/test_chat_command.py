@@ -139,6 +139,7 @@ def checkpoint(project: Path) -> str:
     return "mine"
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_an_answer_per_line_and_the_same_ones_again(checkpoint: str, project: Path) -> None:
     arguments = ["chat", checkpoint, "--max-tokens", "12", "--raw"]
 

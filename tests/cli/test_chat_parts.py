@@ -1,5 +1,6 @@
 """A response is split while it comes as the parser splits it when it is whole."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ def joined(pieces: list[Piece]) -> list[Piece]:
     return found
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_how_a_response_is_cut_into_pieces_changes_nothing(data: st.DataObject) -> None:
     form = data.draw(FORMS)

@@ -64,7 +64,7 @@ def axes(node: Any, axis: str) -> Iterator[str]:
             yield from axes(value, axis)
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "column", "runs"),
     [

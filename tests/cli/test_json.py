@@ -117,6 +117,7 @@ def test_a_check_has_its_laws(project: Path, run: Run) -> None:
     assert f"format, from {found['source']}" in run("plugins", "check", "format").stdout
 
 
+@pytest.mark.slow
 def test_a_difference_has_its_steps_and_exit_code(project: Path, run: Run) -> None:
     lock = {"prompts": {"general": {"code": "0", "plugins": {}}}}
     (project / "plugins.lock.json").write_text(json.dumps(lock))

@@ -64,6 +64,7 @@ def snapshot(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_the_quick_check_writes_nothing(project: Path, run: Run) -> None:
     before = snapshot(project)
     assert "nothing to change was found" in run("preflight", "--quick").stdout
@@ -74,6 +75,7 @@ def test_an_unknown_step_is_told(project: Path, run: Run) -> None:
     assert "sft_cold_strat" in run("preflight", "sft_cold_strat", code=1).stderr
 
 
+@pytest.mark.slow
 def test_a_missing_key_stops_and_no_value_is_ever_shown(
     project: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

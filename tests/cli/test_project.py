@@ -46,6 +46,7 @@ def test_the_project_is_found_from_below_and_by_its_name(
     assert run("-C", str(project / "nowhere"), "results", code=2).stderr
 
 
+@pytest.mark.slow
 def test_paths_are_those_of_the_folder_where_the_user_is(
     project: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:

@@ -52,6 +52,7 @@ def test_of_600_prompts_3_percent_are_always_refused_and_all_others_answered(
     assert on_request.traces == list(honest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_refused_prompts_block_no_later_run_wherever_they_are(concurrency: int, tmp_path: Path) -> None:
     struck = frozenset(range(7))
@@ -79,7 +80,7 @@ def test_what_was_refused_is_named_and_asked_again_on_request(tmp_path: Path) ->
     assert "14 of 14 answered" in by_command(tmp_path / "out", prompts(14), just, "--retry-refused")
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["401_key", "402_balance", "403_this_prompt", "404_this_prompt"])
 def test_a_server_that_refuses_everything_stops_the_run_soon(name: str, tmp_path: Path) -> None:
     ended = collect(tmp_path, 40, NAMED[name], concurrency=8)

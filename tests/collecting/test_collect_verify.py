@@ -91,6 +91,7 @@ def missed(folder: Path, tmp_path: Path) -> Missed:
     return missed
 
 
+@pytest.mark.slow
 def test_it_finds_traces_that_were_cut(missed: Missed) -> None:
     by_lines = {n: lambda old, n=n: b"".join(old.splitlines(keepends=True)[:n]) for n in range(8)}
     within_one = {-n: lambda old, n=n: old[:-n] for n in (2, 20, 100)}

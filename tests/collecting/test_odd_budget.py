@@ -73,6 +73,7 @@ def mark(seed: int) -> object:
     return pytest.param(seed, marks=marks)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("seed", [mark(seed) for seed in range(RUNS)])
 def test_no_server_bills_more_than_the_budget(seed: int, tmp_path: Path) -> None:
     budget, runs = random_runs(seed, tmp_path)

@@ -54,6 +54,7 @@ def repeating(asked: Asked) -> Said:
     return Said(steps=places[place] if asked.number == 0 else framed(answer, asked), tokens=bill(answer))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wire", ["whole", "streamed"])
 def test_a_key_that_is_repeated_is_kept_nowhere(
     wire: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

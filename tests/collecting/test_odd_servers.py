@@ -34,6 +34,7 @@ def test_an_honest_server_gives_the_same_bytes_whole_and_streamed(tmp_path: Path
     assert not whole.paid.possibly
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(("fault", "wire"), list(starmap(named, EACH)))
 def test_a_fault_alone_loses_nothing_and_is_paid_once(fault: Odd, wire: str, tmp_path: Path) -> None:
     assert list(wrong(fault, alone(fault, wire, tmp_path))) == []

@@ -101,6 +101,7 @@ def test_every_rule_has_its_section_with_its_thresholds() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_nothing_waits_for_torch() -> None:
     code = (
         "import sys, chainforge.doctor.read, chainforge.doctor.table, chainforge.doctor.text\n"

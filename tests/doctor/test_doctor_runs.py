@@ -28,6 +28,7 @@ def test_what_spoilt_a_run_is_found(name: str, lay: Lay, told: Told) -> None:
     assert set(SPOILT[name].rules) <= set(rules_of(told))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_run_is_left_alone(name: str, lay: Lay, told: Told) -> None:
     lay(name)

@@ -20,6 +20,7 @@ def found(question: str, held_out: list[str], size: int | None = 8) -> str | Non
     return benchmarks.finds(prompt(99, question))
 
 
+@pytest.mark.slow
 @given(some_words, some_words, some_words, some_words, st.lists(a_word, min_size=8, max_size=8))
 def test_any_eight_words_in_common_are_found(
     a: list[str], b: list[str], c: list[str], d: list[str], shared: list[str]

@@ -55,7 +55,7 @@ def close(found: Sequence[Sequence[float]], model: torch.nn.Module, sequences: S
         torch.testing.assert_close(torch.tensor(row), logp(model, s).detach(), atol=1e-5, rtol=0)
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("sequences", [APART, SHARED], ids=["apart", "shared"])
 def test_a_step_is_that_of_peft_s_own_forward_pass(sequences: list[Tokens], checkpointing: bool) -> None:
@@ -138,6 +138,7 @@ def test_the_engine_samples_from_merged_weights_of_its_own(precision: str) -> No
         learner.step(sequences, squares)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_the_checkpoint_is_a_plain_folder_with_the_adapter_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -205,7 +205,7 @@ def by_blocks(kind: str, *, one_block: bool, keep_casts: bool = True, inside: bo
     return found + gradients
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_casts_may_be_kept_and_gradients_computed_inside_of_a_block(kind: str) -> None:
     wanted = by_blocks(kind, one_block=False, inside=False)

@@ -211,6 +211,7 @@ def test_one_that_did_not_move_is_what_the_run_began_with() -> None:
     assert resumed.reference_logprobs(APART, 1.0) == start
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("most", [7, 1000])
 @pytest.mark.parametrize("sequences", [APART, SHARED], ids=["apart", "shared"])
 def test_the_router_loss_is_a_mean_over_sequences_however_they_are_put_together(

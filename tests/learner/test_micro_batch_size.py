@@ -144,6 +144,7 @@ def test_a_number_in_the_settings_is_that_number() -> None:
     assert plan(qwen2(), micro_batch_tokens=777) == (False, 777)
 
 
+@pytest.mark.slow
 def test_on_a_cpu_it_depends_on_the_model_alone() -> None:
     large = qwen2(num_hidden_layers=3, intermediate_size=20_000)
     assert plan(qwen2()) == (False, MOST_ON_CPU)

@@ -42,6 +42,7 @@ def test_the_weight_of_the_teacher_blends_the_two_losses() -> None:
     assert all(p.grad is None for p in teacher.model.parameters())
 
 
+@pytest.mark.slow
 def test_distilling_logits_teaches_the_teacher_s_distribution() -> None:
     toy, teacher = policy(), policy(seed=1)
     settings = settings_of(logit_kd_weight=1.0, teacher="t", learning_rate=1e-2, num_epochs=15.0)

@@ -98,6 +98,7 @@ def test_answers_that_the_deciding_reward_reads_as_one_vote_together() -> None:
     assert voted("17", "17", "18", "$18", "The answer is 18.0.", read=reading_of(correct, 60)) == 1.0
 
 
+@pytest.mark.slow
 @given(right=st.permutations(["18", "18.0", "17", "17.0"]))
 def test_of_equally_common_answers_the_one_sampled_first_wins(right: list[str]) -> None:
     assert voted(*right, read=reading_by(last_number)) == float(right[0].startswith("18"))
@@ -128,6 +129,7 @@ def test_a_reward_that_is_not_full_does_not_pass() -> None:
     assert figures_of([half])["pass_at_1"] == 0.0
 
 
+@pytest.mark.slow
 @given(texts=st.lists(st.lists(st.sampled_from([RIGHT, WRONG, BROKEN]), min_size=3, max_size=3), min_size=1))
 def test_fractions_are_fractions_and_the_interval_holds_the_mean(texts: list[list[str]]) -> None:
     found = figures_of([answered(n, *group) for n, group in enumerate(texts)])
@@ -202,6 +204,7 @@ def test_a_right_answer_outside_of_the_format_counts_for_the_lenient_score_alone
     assert (found["greedy"], found["greedy_strict"], found["greedy_lenient"]) == (0.0, 0.0, 1.0)
 
 
+@pytest.mark.slow
 @given(
     problems=st.lists(
         st.lists(st.tuples(st.sampled_from([RIGHT, WRONG, BROKEN]), st.booleans()), min_size=3, max_size=3),

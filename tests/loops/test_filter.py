@@ -226,6 +226,7 @@ any_settings = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(any_trace, max_size=20), any_settings, st.none() | st.integers(1, 9))
 def test_kept_and_dropped_add_up_to_all(
     traces: list[Trace], settings: FilterSettings, words: int | None

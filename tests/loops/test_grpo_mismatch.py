@@ -87,6 +87,7 @@ def test_where_sampler_and_policy_are_one_the_correction_changes_nothing() -> No
     assert set(gradients[1][1]).isdisjoint(MISMATCH_NAMES)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("tokens", [1, 100, 10**6])
 def test_gradient_and_figures_are_those_of_a_weight_per_token_however_the_batch_is_cut(
@@ -153,6 +154,7 @@ def test_what_a_left_out_completion_says_has_no_influence_and_it_still_counts_in
     torch.testing.assert_close(found[1][0], found[0][0] - mine, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_in_16_bits_writes_the_figures_and_one_in_float32_has_no_such_columns() -> None:
     for step, names in ((BFLOAT16, set(MISMATCH_NAMES.values())), (STEP, set())):
         toy, settings = policy(), settings_of(max_new_tokens=6, learning_rate=1e-3, mini_batches=2)

@@ -45,7 +45,7 @@ def rows_of(
     return rows
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("on_policy", [True, False])
 @pytest.mark.parametrize("kl_coeff", [0.0, 0.3])
 @pytest.mark.parametrize("loss_type", sorted(LOSSES))
@@ -66,6 +66,7 @@ def test_an_update_does_not_depend_on_the_size_of_a_micro_batch(
         assert again == pytest.approx(metrics, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("iterations", "parts"), [(1, 1), (1, 3), (2, 1), (2, 3)])
 def test_old_log_probabilities_are_those_of_the_policy_that_sampled_and_cost_no_pass_of_their_own(

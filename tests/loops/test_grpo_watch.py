@@ -101,6 +101,7 @@ def test_a_completion_that_no_reward_applies_to_counts_as_nothing() -> None:
     assert [row["reward"] for row in rows] == [5.0, 3.0, 2.0, 1.0, 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_watching_changes_no_weight_and_fills_its_columns() -> None:
     tables, found = [], []
     for watched in (False, True):

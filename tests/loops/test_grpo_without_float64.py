@@ -23,7 +23,7 @@ def test_the_pretended_device_refuses_it(monkeypatch: pytest.MonkeyPatch) -> Non
             torch.ones(3, device=GPU).double()
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, {"temperature": 0.7, "top_p": 0.8, "top_k": 5}, {"temperature": 0.0}]
 )

@@ -19,6 +19,8 @@ from chainforge.run.step import Step
 from chainforge.run.stopping import Stopped
 from chainforge.run.work import Work
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = settings_of(num_iterations=2, num_rl_steps=4)
 
 

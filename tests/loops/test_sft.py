@@ -37,7 +37,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_response_tokens_and_of_no_other()
     torch.testing.assert_close(found, torch.cat([g.flatten() for g in wanted]), atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
 def test_loss_and_gradient_do_not_depend_on_the_size_of_a_micro_batch(weight: float) -> None:
     toy, teacher = policy(), policy(seed=1)
@@ -66,6 +66,7 @@ def test_training_twice_gives_the_same_bytes() -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_its_figures() -> None:
     toy = policy()
     settings = settings_of(num_epochs=20.0, learning_rate=1e-2, eval_every=7, batch_size=5)

@@ -70,6 +70,7 @@ def test_it_serves_the_load_teachers_the_profile_and_ends_with_the_bill(
     assert Decimal(table["billed usd"]) == Decimal(lines[1]["cost"]) > 0
 
 
+@pytest.mark.slow
 def test_the_teachers_are_those_of_the_profile_s_collecting_steps(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +161,7 @@ def test_no_other_command_waits_for_the_server_s_library() -> None:
     assert ended.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_a_ledger_that_cannot_be_written_stops_it_before_it_serves(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "nowhere" / "x.jsonl", tmp_path, tmp_path / "pipe"):
@@ -169,6 +171,7 @@ def test_a_ledger_that_cannot_be_written_stops_it_before_it_serves(tmp_path: Pat
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "content",
     [b"rates: 2024-13-45", b"rates: [", b"\xff", b"- 1", b"x: " + b"[" * 5000, b"seed: " + b"9" * 6000],

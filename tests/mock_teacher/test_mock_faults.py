@@ -98,6 +98,7 @@ def effective(name: str, stream: bool) -> Fault | None:
     return adapt(FAULTS[name], stream=stream)
 
 
+@pytest.mark.dear
 @each_wire
 @each_fault
 def test_the_client_gets_what_the_record_says_and_pays_what_it_says(name: str, stream: bool) -> None:
@@ -133,6 +134,7 @@ def test_asking_again_helps_unless_it_is_the_prompt_s_fault(name: str) -> None:
         assert answer_in(got, False) is not None
 
 
+@pytest.mark.dear
 @each_wire
 @pytest.mark.parametrize("name", sorted(set(FAULTS) - set(SILENT)))
 def test_anthropic_s_messages_have_the_same_faults(name: str, stream: bool) -> None:
@@ -176,6 +178,7 @@ def test_blank_lines_and_comments_come_before_the_body(stream: bool) -> None:
     assert comments.startswith(b": keep-alive\n\n" * 5 if stream else b"\n" * 5)
 
 
+@pytest.mark.slow
 @each_wire
 def test_silence_of_each_sort(stream: bool) -> None:
     endless, _ = struck("blank_lines_endless", stream)

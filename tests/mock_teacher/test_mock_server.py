@@ -38,6 +38,7 @@ def statuses(mock: MockTeacher, *requests: tuple[dict[str, Any] | None, dict[str
     return list(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retry_after_s", [None, 0.5])
 def test_above_the_cap_the_next_is_refused_at_once(retry_after_s: float | None) -> None:
     async def story(session: aiohttp.ClientSession, served: Served) -> list[tuple[int, str | None, float]]:
@@ -199,6 +200,7 @@ def test_what_a_request_costs_does_not_depend_on_the_others() -> None:
     assert all(len(found) == 1 for found in costs.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_to_a_client_that_has_left_is_billed_and_not_delivered(stream: bool) -> None:
     async def story(session: aiohttp.ClientSession, served: Served) -> None:
@@ -294,6 +296,7 @@ def test_it_ends_though_requests_hang_and_leaves_no_task(name: str) -> None:
     assert tasks == 1  # this one
 
 
+@pytest.mark.slow
 def test_answers_take_as_long_as_they_should() -> None:
     async def timed(stream: bool) -> list[float]:
         mock = careful(latency_s=0.2, tokens_per_s=100.0)

@@ -66,6 +66,7 @@ def trained(model: PreTrainedModel, settings: AdapterSettings = LORA, seed: int 
     return model
 
 
+@pytest.mark.dear
 @MAKERS
 def test_a_new_one_changes_no_output_and_is_all_that_is_trained(make: Callable[..., PreTrainedModel]) -> None:
     model, before = make(), torch.get_rng_state()
@@ -91,6 +92,7 @@ def test_its_weights_are_those_of_the_seed() -> None:
     assert not torch.equal(adapter_weights(first)[name], adapter_weights(other)[name])
 
 
+@pytest.mark.dear
 @MAKERS
 @pytest.mark.parametrize("tied", [True, False])
 def test_merged_it_is_a_plain_model_that_says_the_same(
@@ -154,6 +156,7 @@ def test_it_can_be_what_it_was_for_a_while() -> None:
 BY_PEFT = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
 
+@pytest.mark.dear
 @BY_PEFT
 @MAKERS
 def test_peft_loads_it_on_the_model_that_it_was_trained_on(

@@ -1,5 +1,6 @@
 """Laws of padding."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ ids = st.lists(st.integers(1, 10), min_size=1, max_size=6)
 sequences = st.lists(st.builds(Tokens, ids, ids), min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @given(sequences=sequences)
 def test_a_batch_holds_every_token_and_marks_exactly_the_completions(sequences: list[Tokens]) -> None:
     batch = collate(sequences, CPU)

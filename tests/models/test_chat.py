@@ -105,6 +105,7 @@ def test_control_words_in_a_response_are_letters_and_come_back(response: str) ->
     assert decode_response(tokenizer(), ids) == response
 
 
+@pytest.mark.slow
 @given(contents=st.lists(with_marks(*SPECIAL), min_size=1, max_size=3))
 def test_control_words_in_messages_are_letters_and_those_of_the_template_are_not(contents: list[str]) -> None:
     messages = [Message(role="user", content=content) for content in contents]
@@ -199,6 +200,7 @@ def test_a_template_that_fails_is_one_message_with_the_name_of_the_model(
         assert "without a system message" in caught.value.fix
 
 
+@pytest.mark.slow
 def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render, "LIMIT_S", 0.3)
     loops = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3

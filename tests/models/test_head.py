@@ -47,6 +47,7 @@ def setting(seed: int, tokens: int, hidden: int, vocab: int, bias: bool) -> tupl
     return head, hidden_MH, torch.randint(0, vocab, (tokens,), generator=generator)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**31),
     tokens=st.integers(1, 9),

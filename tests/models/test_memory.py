@@ -102,6 +102,7 @@ PHASES = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_phase_of_a_step_says_what_did_not_fit(
     phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -49,6 +49,7 @@ def gradient(model: PreTrainedModel, value: Tensor) -> Tensor:
     return torch.cat([g.flatten() for g in grads])
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("columns", [1, 4, 2**26])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("known", [True, False])

@@ -58,6 +58,7 @@ def test_graph_scripts_and_profiles_are_those_of_chainforge_and_all_is_committed
     assert os.listdir(".") == ["mine"]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("profile", PROFILES)
 def test_params_yaml_is_what_the_profile_stands_for(profile: str) -> None:
     run("init", "mine", "--profile", profile, "--no-git")
@@ -113,6 +114,7 @@ def test_one_that_fails_leaves_nothing(wrong: str, there: bool, monkeypatch: pyt
     assert not there or os.listdir("mine") == []
 
 
+@pytest.mark.slow
 def test_without_git_dvc_knows_that_there_is_none() -> None:
     run("init", "mine", "--no-git")
     assert not Path("mine/.git").exists()
@@ -121,6 +123,7 @@ def test_without_git_dvc_knows_that_there_is_none() -> None:
     assert said.returncode == 0, said.stderr
 
 
+@pytest.mark.slow
 def test_bundled_plugins_are_found_and_a_file_of_that_name_takes_the_place_of_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -148,6 +151,7 @@ def test_bundled_plugins_are_found_and_a_file_of_that_name_takes_the_place_of_on
     assert not plugins.broken
 
 
+@pytest.mark.slow
 def test_a_step_s_code_is_the_same_in_a_project_as_in_a_checkout() -> None:
     run("init", "mine", "--no-git")
     for script in ("stages/grpo.py", "stages/report.py"):

@@ -17,6 +17,8 @@ from chainforge.cli import cli
 from chainforge.config import loading
 from chainforge.own_project import create, made, texts, upgrade
 
+pytestmark = pytest.mark.slow
+
 AUTHOR = ("-c", "user.name=T", "-c", "user.email=t@example.org")
 SCRIPT, GRAPH, TINY = "stages/gate.py", "dvc.yaml", "profiles/tiny.yaml"
 Edit = Callable[[str], str]

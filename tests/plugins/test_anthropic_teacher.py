@@ -129,6 +129,7 @@ def test_a_body_that_is_no_stream_is_kept_as_it_came() -> None:
     assert broke.raw_text == text.replace(KEY, "[key]")
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, len(EVENTS) - 1), max_size=12))
 def test_events_in_any_order_are_an_answer_or_a_failure(order: list[int]) -> None:
     with suppress(cf.CallFailed):

@@ -69,6 +69,7 @@ def test_programs_are_judged_side_by_side_and_all_are_told() -> None:
     assert len(logged["code.outcomes"]) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_sandbox")
 def test_an_entry_point_and_a_setup_are_there_for_both_sides() -> None:
     tests = ["def check(f):\n    assert f(4) == half(16)\ncheck(double)"]

@@ -83,6 +83,7 @@ def test_a_number_is_right_in_every_form_and_another_in_none(value: int, other: 
             assert cf.read_answer(text) == str(value), text
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(value=values, before=st.integers(0, 300), after=st.integers(0, 300))
 def test_how_much_is_said_around_an_answer_does_not_matter(value: int, before: int, after: int) -> None:

@@ -17,6 +17,8 @@ from chainforge.plugins import load_plugins
 from chainforge.scoring import Scorer
 from chainforge.wiring import make_reward
 
+pytestmark = pytest.mark.slow
+
 ENTRY = load_plugins(ROOT / "plugins").pick("rewards", "llm_judge")
 TORN = "a body that is cut"
 ANSWER = re.compile(r"<answer (\w+)>\n(.*?)\n</answer \1>", re.DOTALL)

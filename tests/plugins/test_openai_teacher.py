@@ -68,6 +68,7 @@ def base_url() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_an_openai_client_collects_through_the_hook(
     base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_server_gives_the_same_scores_in_order(start: Start, tmp_path: Path) -
             assert there == pytest.approx(here, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_server_gives_the_same_probabilities(start: Start, tmp_path: Path) -> None:
     server = start(3)
     for label in ("LABEL_0", "LABEL_2"):
@@ -113,6 +114,7 @@ def test_no_more_is_asked_for_than_the_server_reads(start: Start, tmp_path: Path
     assert values(prompt(), TEXTS, model="rm", url=server.url) == pytest.approx(here, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_busy_or_drops_a_call_is_asked_again(start: Start, tmp_path: Path) -> None:
     server = start(faults=[503, DROP, 429, 500, DROP])
     here = values(prompt(), TEXTS, model=str(tmp_path))
@@ -120,6 +122,7 @@ def test_a_server_that_is_busy_or_drops_a_call_is_asked_again(start: Start, tmp_
     assert len(server.asked) == len(TEXTS) + 5
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("labels", "served", "settings", "complaint"),
     [
@@ -154,6 +157,7 @@ def test_what_a_server_cannot_do_is_said(
     assert len(str(caught.value).splitlines()) == 2
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     "item",
     [
@@ -173,6 +177,7 @@ def test_an_answer_without_numbers_stops_the_run(start: Start, item: object) -> 
         values(prompt(), TEXTS, model="rm", url=server.url)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("said", [{"data": []}, {"data": None}, {"embedding": [0.1]}])
 def test_so_does_one_of_another_shape(start: Start, said: dict[str, Any]) -> None:
     server = start(faults=[said])
@@ -180,6 +185,7 @@ def test_so_does_one_of_another_shape(start: Start, said: dict[str, Any]) -> Non
         values(prompt(), TEXTS, model="rm", url=server.url)
 
 
+@pytest.mark.slow
 def test_nobody_listens(start: Start) -> None:
     server = start()
     with serving(Classifier(server.model, server.tokenizer)) as gone:

@@ -71,6 +71,7 @@ def test_the_page_refers_to_nothing_outside_its_folder(report: Path) -> None:
     assert page.headers_without_scope == 0
 
 
+@pytest.mark.slow
 def test_the_figure_is_a_drawing_of_its_own_that_loads_nothing(report: Path) -> None:
     text = (report / "curves.svg").read_text(encoding="utf-8")
     ElementTree.fromstring(text)

@@ -87,6 +87,7 @@ def test_where_no_completion_can_be_shown_the_page_says_why(
     assert said in page_of(root, tmp_path / "out", subject)
 
 
+@pytest.mark.slow
 def test_a_list_of_another_shape_is_named(root: Path, tmp_path: Path, subject: Subject) -> None:
     watch(root, {"watch": [{**WRONG, "reward": "high"}]})
     with pytest.raises(ChainForgeError, match=r"grpo_final\.json: watch\.0\.reward"):

@@ -35,6 +35,7 @@ def some(names: dict[str, object]) -> list[object]:
     return [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in names]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", some({**RIGHT}))
 def test_what_passes_is_right_in_its_gradients_too(name: str) -> None:
     whole = place(make(*RIGHT[name], loud=True), CPU)
@@ -112,6 +113,7 @@ def test_the_part_that_differs_is_named(monkeypatch: pytest.MonkeyPatch, part: s
         check_engine(qwen2())
 
 
+@pytest.mark.slow
 def test_both_ways_to_a_policy_try_it(tmp_path: Path) -> None:
     toy = tokenizer()
     config, settings, _ = WRONG["gpt-neo"]
@@ -152,6 +154,7 @@ def test_weights_of_less_precision_are_tried_in_float32() -> None:
     assert all(weight.dtype == torch.bfloat16 for weight in model.parameters())
 
 
+@pytest.mark.slow
 def test_the_text_part_of_a_model_that_reads_images_is_right_too() -> None:
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     sizes = {"image_size": 28, "patch_size": 14}

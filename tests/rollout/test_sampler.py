@@ -64,6 +64,7 @@ def forward_logits(model: PreTrainedModel, prompt_ids: Sequence[int], answer: Se
     return logits_SV[len(prompt_ids) - 1 : -1]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("kind", MODELS)
 def test_log_probabilities_are_those_of_a_plain_forward_pass(kind: str, temperature: float) -> None:
@@ -298,6 +299,7 @@ def test_nothing_asked_is_nothing_answered() -> None:
     assert drawn(qwen2(), [], settings_of()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("response_format", ["supercot", "r1-prefilled"])
 def test_completions_carry_the_whole_response_and_the_step_they_come_from(response_format: str) -> None:
     step = make_step("distill_data", response_format=response_format)
@@ -340,6 +342,7 @@ def test_a_draw_inverts_the_cumulative_distribution(weights: list[int], u: float
     assert below - 1e-6 <= u <= upto + 1e-6
 
 
+@pytest.mark.slow
 @given(weights=probabilities, top_k=st.integers(0, 12), top_p=st.floats(0.01, 1.0))
 def test_the_largest_number_below_one_still_draws_a_possible_token(
     weights: list[int], top_k: int, top_p: float

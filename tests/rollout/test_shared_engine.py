@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from threading import Barrier
 from typing import Any, cast
 
+import pytest
 from fakes import MadeUp
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +44,7 @@ class Member:
         return [self.together.said[rank] for rank in range(self.size)]
 
 
+@pytest.mark.slow
 @given(
     seeds=st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=5), max_size=9),
     size=st.integers(1, 4),

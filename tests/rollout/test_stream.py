@@ -8,6 +8,7 @@ from chainforge.rollout.engine import Request
 from chainforge.rollout.stream import StreamingEngine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 3.0])
 def test_the_tokens_that_are_streamed_are_those_of_generate(temperature: float) -> None:
     settings = SamplingSettings(temperature=temperature, max_new_tokens=40)

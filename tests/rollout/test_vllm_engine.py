@@ -34,6 +34,8 @@ from chainforge.rollout.vllm.sampling import deal
 from chainforge.run.step import Step
 from chainforge.run.world import World
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = SamplingSettings(max_new_tokens=6)
 REQUESTS = [Request([1, 2, 3], [5, 6]), Request([4], [7]), Request([9, 8], [10, 11, 12])]
 SEQUENCES = [Tokens([1, 2, 3], [4, 5, 6, 7]), Tokens([9], [8, 7])]
@@ -99,7 +101,6 @@ def alike(found: list[list[Sampled]], wanted: list[list[Sampled]]) -> bool:
 
 
 @pytest.mark.dearest
-@pytest.mark.slow
 @pytest.mark.parametrize(("servers", "rows"), [(1, 512), (2, 1), (3, 2)])
 def test_it_answers_as_our_own_sampler_does(servers: int, rows: int, tmp_path: Path) -> None:
     made = policy()
@@ -129,7 +130,6 @@ def test_work_is_dealt_out_whole_and_evenly(sizes: list[int], servers: int) -> N
     assert max(loads) - min(loads) <= max(sizes, default=0)
 
 
-@pytest.mark.slow
 def test_completions_come_while_the_step_does_other_things(tmp_path: Path) -> None:
     made = policy()
     with (
@@ -151,7 +151,6 @@ def test_what_is_under_way_ends_with_the_engine(tmp_path: Path) -> None:
 
 
 @pytest.mark.dearest
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_after_each_update_it_samples_from_what_the_learner_is(precision: str, tmp_path: Path) -> None:
     made = policy(tie_word_embeddings=True)
@@ -174,7 +173,6 @@ def test_after_each_update_it_samples_from_what_the_learner_is(precision: str, t
         assert len(set(loaded)) == 3, "no path comes twice"
 
 
-@pytest.mark.slow
 def test_an_adapter_is_swapped_and_nothing_else(tmp_path: Path) -> None:
     made = policy()
     with served(tmp_path) as (urls, (fake,)):
@@ -195,7 +193,6 @@ def test_an_adapter_is_swapped_and_nothing_else(tmp_path: Path) -> None:
     assert len({body["lora_path"] for body in swaps}) == 3
 
 
-@pytest.mark.slow
 def test_where_no_adapter_can_be_swapped_weights_are_merged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,7 +209,6 @@ def test_where_no_adapter_can_be_swapped_weights_are_merged(
     assert said.count("as a folder") == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("adapter", [None, LORA], ids=["all weights", "adapter"])
 def test_a_server_that_keeps_old_weights_is_found_after_one_step(
@@ -232,7 +228,6 @@ def test_a_server_that_keeps_old_weights_is_found_after_one_step(
                 engine.update(learner, 2)
 
 
-@pytest.mark.slow
 def test_weights_that_have_not_moved_are_not_stale(tmp_path: Path) -> None:
     made = policy()
     with served(tmp_path) as (urls, _):
@@ -258,7 +253,6 @@ def test_a_server_with_tied_embeddings_is_refused(tmp_path: Path) -> None:
         assert "tie_word_embeddings: false" in refused.value.fix
 
 
-@pytest.mark.slow
 def test_evaluations_in_turn_share_a_server(tmp_path: Path) -> None:
     with served(tmp_path) as (urls, _):
         for seed in (0, 1, 2):
@@ -268,7 +262,6 @@ def test_evaluations_in_turn_share_a_server(tmp_path: Path) -> None:
                 assert alike(engine.generate(REQUESTS, SETTINGS), wanted)
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize(
     ("fault", "match"),
     [("refuse_after", "500: EngineCore encountered an issue"), ("hang_after", "none has ended")],
@@ -386,7 +379,6 @@ class Process:
         return self.gather(value)[0]
 
 
-@pytest.mark.slow
 def test_several_processes_have_one_that_talks(tmp_path: Path) -> None:
     said, barrier, made = [None, None], Barrier(2), [policy(seed=1), policy(seed=1)]
     with served(tmp_path) as (urls, (fake,)):

@@ -28,6 +28,8 @@ from chainforge.rollout.vllm.room import context_len, cpu_cache_gib, memory_shar
 from chainforge.rollout.vllm.server import Servers, join_servers, start_servers
 from chainforge.run.step import Step
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60.0
 FOUR, EIGHT = tuple("0123"), tuple("01234567")
 
@@ -205,7 +207,6 @@ def is_gone(process: psutil.Process) -> bool:
         return True
 
 
-@pytest.mark.slow
 def test_a_started_server_serves_the_folder(folder: Path, tmp_path: Path) -> None:
     servers = start(folder, tmp_path)
     try:
@@ -323,7 +324,6 @@ def test_a_server_that_runs_is_joined_under_its_own_name(folder: Path) -> None:
         servers.close()
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize(
     ("served", "said"),
     [

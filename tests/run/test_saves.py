@@ -143,6 +143,7 @@ def test_a_full_disk_leaves_the_earlier_states_alone(tmp_path: Path, monkeypatch
     assert [path.name for path in tmp_path.iterdir()] == ["0.pt"]
 
 
+@pytest.mark.slow
 @given(rows=ROWS, cut=st.integers(0, 200))
 def test_a_journal_cut_anywhere_keeps_its_whole_rows_and_goes_on(
     tmp_path_factory: pytest.TempPathFactory, rows: list[object], cut: int

@@ -150,6 +150,7 @@ def test_a_tracker_that_fails_is_named_once_and_the_table_is_whole(
     assert [number for number, _ in published()] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_no_key_lands_in_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     class Anything(CollectorSettings):
         model_config = ConfigDict(extra="allow")

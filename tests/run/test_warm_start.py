@@ -140,6 +140,7 @@ def is_forked(path: str, command: str = "python -m stages.sft where", **more: st
     return "warm_server" in sh(command, path, **more).stdout
 
 
+@pytest.mark.slow
 def test_an_environment_that_libraries_may_have_read_otherwise_is_not_its_own(warm: str) -> None:
     assert is_forked(warm)
     assert is_forked(warm, DVC_STAGE="sft", PYTHONPATH="elsewhere")
@@ -235,6 +236,7 @@ class Run:
     server_was_killed = False
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_a_terminal_reaches_the_step_once() -> None:
     ours, theirs = pty.openpty()
     dvc = subprocess.Popen(
@@ -252,7 +254,7 @@ def test_ctrl_c_at_a_terminal_reaches_the_step_once() -> None:
     os.close(ours)
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_client_or_to_the_group_reaches_the_step_once(number: signal.Signals) -> None:
     alone = start()
@@ -280,6 +282,7 @@ def test_whatever_is_killed_nothing_is_left() -> None:
     assert run.end() == (-signal.SIGKILL, [signal.SIGTERM]), "the step is asked to stop, and saves"
 
 
+@pytest.mark.slow
 def test_a_dead_server_costs_no_step() -> None:
     run = start("python -m stages.sft sleep; python -m stages.sft facts; exit $?")
     run.server_was_killed = True

@@ -102,6 +102,7 @@ def test_a_step_of_one_process_refuses_several(
     assert "lock, rank 1 of 2: stages.lock runs in one process, not in 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_launcher_that_makes_no_sense_is_said_in_two_lines() -> None:
     code = "import sys; sys.argv = ['-m', 'prompts']; import stages; import chainforge.project.stage as s\n"
     code += "sys.exit(s.run_stage(print, ['stages/prompts.py', 'prompts']))"

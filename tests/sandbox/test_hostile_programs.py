@@ -203,6 +203,7 @@ def test_no_answer_passes_but_a_right_one(what: str, members: list[psutil.Proces
     assert outcome.said
 
 
+@pytest.mark.slow
 def test_a_test_that_catches_everything_is_not_passed_by_leaving() -> None:
     tests = ["try:\n    double('x')\nexcept:\n    pass"]
     outcome = run_tests("import os\ndef double(n): os._exit(3)", tests, limits=LIMITS)

@@ -18,6 +18,7 @@ from chainforge.sandbox.inside import decoded, encoded
 from chainforge.sandbox.system_calls import system_call_filter
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root: then every test of this folder is this one")
 def test_an_ordinary_user_has_the_same_walls() -> None:
     run_program("print(1)")  # what it imports may lie where another user cannot read
@@ -46,6 +47,7 @@ run_program("import time; time.sleep(600)", limits=Limits(wall_s=600.0))
 """
 
 
+@pytest.mark.slow
 def test_a_sandbox_ends_with_its_maker_however_that_ends() -> None:
     maker = subprocess.Popen([sys.executable, "-c", SLEEPER])
     deadline = time.monotonic() + 120

@@ -37,6 +37,7 @@ def values(scorer: Scorer) -> list[float | None]:
     return [part for group in groups for score in group.scores for part in score.parts.values()]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize(
     ("function", "conversational", "expected"),
@@ -57,6 +58,7 @@ def test_a_reward_published_for_trl_is_registered_without_an_edit(
     assert logged == ([("judge/mean", 0.75)] if function == "judge_reward" else [])
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize(
     ("function", "conversational", "expected"),
@@ -146,6 +148,7 @@ def test_numbers_of_other_libraries_are_numbers(returned: Any) -> None:
     assert values(scorer_of(lambda completions: returned)) == [0.0, 0.5, 1.0, 0.25]
 
 
+@pytest.mark.slow
 @given(turns=st.lists(st.lists(st.integers(0, 5), min_size=4, max_size=4), min_size=2, max_size=2))
 def test_the_order_in_which_async_rewards_finish_changes_nothing(turns: list[list[int]]) -> None:
     finished: list[tuple[int, str]] = []
@@ -219,6 +222,7 @@ def test_the_first_sample_that_failed_is_the_error() -> None:
     assert caught.value.problem == "reward 'reward0' (plugins/toy.py) raised SystemExit: cannot read 42"
 
 
+@pytest.mark.slow
 def test_a_coroutine_that_never_gives_way_is_given_up_and_the_next_call_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -256,6 +260,7 @@ async def hangs_awaited(completions: list[str]) -> list[float]:
     return []
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("function", [fails, fails_awaited, hangs, hangs_awaited])
 def test_a_failure_is_none_where_the_plugin_asks_for_it_said_once_and_counted(
     function: Any, capsys: pytest.CaptureFixture[str]
@@ -280,6 +285,7 @@ def test_a_failure_is_none_where_the_plugin_asks_for_it_said_once_and_counted(
     assert said.count("toy.failed_calls") == said.count("reward 'toy'") == 1
 
 
+@pytest.mark.slow
 def test_where_only_a_failed_reward_applies_nothing_does() -> None:
     scores = scorer_of(fails, on_error="none").score(PROMPTS, COMPLETIONS)[0].scores
     assert all(math.isnan(score.total) for score in scores)

@@ -15,6 +15,8 @@ from chainforge.scoring import Scorer
 from chainforge.scoring.processes import usable_cores
 from chainforge.wiring import make_reward
 
+pytestmark = pytest.mark.slow
+
 ASKED = prompt(1, "6*7=?", "42")
 TOY = """
 import os, signal, time
@@ -83,7 +85,6 @@ def test_what_crashes_or_raises_costs_its_own_completion(
     assert "SIGSEGV) in a call for 1 completion\n" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_what_hangs_is_killed_and_the_others_have_their_values(
     make_scorer: MakeScorer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,7 +106,6 @@ def test_a_wrong_answer_is_an_error_whatever_on_error_says(toy: Scorer) -> None:
     assert score(toy, "ab") == [2.0]
 
 
-@pytest.mark.slow
 def test_closing_ends_all_processes_and_a_later_call_starts_others(make_scorer: MakeScorer) -> None:
     scorer = make_scorer(TOY, each_s=600.0, **EACH)
     before = {int(pid) for pid in score(scorer, *["pid"] * 4) if pid}
@@ -162,7 +162,6 @@ def test_a_reward_is_prepared_once_in_its_own_process(tmp_path: Any) -> None:
         assert [score(scorer, "a", "b") for _ in range(2)] == [[1.0, 1.0], [1.0, 1.0]]
 
 
-@pytest.mark.slow
 def test_before_any_work_a_reward_says_what_is_missing_and_which_answer_is_wrong(tmp_path: Any) -> None:
     with (
         scorer_of(tmp_path, "toys") as scorer,

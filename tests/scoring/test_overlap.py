@@ -17,6 +17,8 @@ from chainforge.records import Completion, Prompt
 from chainforge.reward_options import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
 
+pytestmark = pytest.mark.slow
+
 WAITS = """
 import os, time
 from pathlib import Path

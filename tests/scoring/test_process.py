@@ -24,6 +24,8 @@ from chainforge.reward_options import RewardOptions
 from chainforge.scoring import Scorer, WeightedReward
 from chainforge.wiring import make_reward
 
+pytestmark = pytest.mark.slow
+
 SLOW = pytest.mark.slow  # half a second and more of waiting for a limit
 ASKED = prompt(1, "6*7=?", "42")
 AWAITED = """
@@ -157,7 +159,6 @@ def test_one_process_answers_all_calls_without_torch(toy: Scorer) -> None:
     assert score(toy, "torch") == [0.0]
 
 
-@pytest.mark.slow
 def test_what_a_reward_prints_or_reads_is_not_taken_for_an_answer(
     toy: Scorer, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,7 +217,6 @@ def test_a_crash_between_calls_costs_nothing(toy: Scorer) -> None:
     assert score(toy, "next") == [1.0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [("exit", "fault"), pytest.param(("hang", "hang"), marks=SLOW)], ids="-".join)
 def test_a_crash_or_hang_is_none_where_the_plugin_asks_for_it(
     make_scorer: MakeScorer, capsys: pytest.CaptureFixture[str], how: tuple[str, str]
@@ -344,7 +344,6 @@ def test_it_dies_with_its_parent(tmp_path: Path, how: str) -> None:
         until(lambda: not alive(pid))
 
 
-@pytest.mark.slow
 def test_ctrl_c_is_the_parents_to_decide_about(tmp_path: Path) -> None:
     with parent(tmp_path) as (program, pid):
         until((tmp_path / "first/started").exists)
@@ -398,7 +397,6 @@ LOADING = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [pytest.param(how, marks=SLOW if "slow" in how else ()) for how in LOADING])
 def test_a_plugin_that_loads_only_here_is_an_error_that_names_it(
     make_scorer: MakeScorer, monkeypatch: pytest.MonkeyPatch, how: str
@@ -425,7 +423,6 @@ def test_a_reward_that_cannot_be_sent_is_an_error_each_time() -> None:
                 score(scorer, "next")
 
 
-@pytest.mark.slow
 def test_the_time_may_be_as_long_as_one_likes(make_scorer: MakeScorer) -> None:
     for way in ("process", "inline"):
         assert score(make_scorer(DIGEST, isolation=way, timeout_s=1e300), "") == [None]

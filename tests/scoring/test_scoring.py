@@ -145,6 +145,7 @@ def test_groups_keep_the_order_of_prompts_and_completions_and_the_reward_is_call
 parts = st.lists(st.one_of(st.none(), st.floats(-1, 1)), min_size=4, max_size=4)
 
 
+@pytest.mark.slow
 @given(a=parts, b=parts, weight=st.floats(-3, 3))
 def test_none_stays_out_of_the_weighted_sum(
     a: list[float | None], b: list[float | None], weight: float
@@ -214,6 +215,7 @@ MISBEHAVIOUR = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("how", MISBEHAVIOUR)
 def test_a_reward_that_misbehaves_is_one_error_that_names_it_and_its_source(how: str) -> None:
     function, complaint = MISBEHAVIOUR[how]

@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from chainforge.teachers.budget import Budget
 usd = st.decimals(0, 10, places=9)
 
 
+@pytest.mark.slow
 @given(cap=usd, spent=usd, lost=usd, data=st.data())
 def test_what_is_asked_for_first_never_passes_the_cap(
     cap: Decimal, spent: Decimal, lost: Decimal, data: Any

@@ -31,6 +31,7 @@ def fed(data: bytes, cuts: Sequence[int] = ()) -> Any:
     return body.answer()
 
 
+@pytest.mark.slow
 @given(
     text=st.sampled_from([WHOLE, EVENTS, f"note\n{WHOLE}\nbye", json.dumps(answer(), indent=2)]),
     data=st.data(),

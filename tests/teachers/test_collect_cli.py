@@ -111,6 +111,7 @@ def test_a_dry_run_says_so_where_thinking_is_off() -> None:
     assert "not asked to think" not in run(*FILES, "--dry-run")
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_what_is_left(collected: Path) -> None:
     said = run(*FILES, *TOY, "--samples", "3", "--dry-run")
     assert said.startswith("out: 9 questions, 3 not answered yet")
@@ -123,6 +124,7 @@ def test_a_dry_run_counts_what_is_left(collected: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_a_dry_run_after_a_trial_says_what_the_rest_will_take(project: Path) -> None:
     """Of 50 prompts, half take 10 tokens and half 30; 1,000 USD per million are 0.02 USD each, 0.01 off."""
@@ -145,6 +147,7 @@ def test_a_dry_run_after_a_trial_says_what_the_rest_will_take(project: Path) -> 
     assert re.search(r"likely +20,000 tokens of output", without)
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_step_is_about_its_own_prompts(
     project: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +232,7 @@ def test_an_unknown_teacher_is_told_its_neighbours() -> None:
     assert "there is nothing to collect" in run(*FILES, "--teacher", "procedural", "--dry-run", code=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -270,6 +274,7 @@ def test_all_that_stdout_gets_can_be_json() -> None:
         assert float(last["spent_usd"]) > 0
 
 
+@pytest.mark.slow
 def test_a_stop_has_its_exit_code_and_says_how_to_go_on() -> None:
     said = run(*FILES, "--teacher", "fake", "--set", "broke=1", "--budget-usd", "1", code=4)
     assert "the provider says: 402" in said
@@ -290,6 +295,7 @@ def test_a_truncated_answer_is_asked_for_again_where_that_is_wanted(project: Pat
     assert len(lines(Path("again"), "sent")) == 4
 
 
+@pytest.mark.slow
 def test_status_says_what_a_journal_holds(collected: Path) -> None:
     said = " ".join(run("status", "out").split())
     for row in (
@@ -318,6 +324,7 @@ def test_a_folder_without_a_journal_is_an_error(command: str) -> None:
     assert not Path("nowhere").exists()
 
 
+@pytest.mark.slow
 def test_a_journal_that_is_whole_has_nothing_wrong(collected: Path) -> None:
     assert run("verify", "out") == "out and out/traces.jsonl: nothing wrong\n"
     assert run("verify", "out", "--traces", "out/traces.jsonl").endswith("nothing wrong\n")
@@ -349,6 +356,7 @@ def change_an_answer(records: list[dict[str, Any]]) -> None:
     first["raw"]["choices"][0]["message"]["content"] = "43"
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -363,12 +371,14 @@ def test_verify_finds_what_does_not_fit(change: Callable[[Any], None], said: str
     assert said in run("verify", "out", code=1)
 
 
+@pytest.mark.slow
 def test_verify_finds_a_trace_that_is_there_twice(collected: Path) -> None:
     path = collected / "traces.jsonl"
     path.write_text(path.read_text() + path.read_text().splitlines(keepends=True)[0])
     assert "the trace of 'p0' is in no answer of the journal" in run("verify", "out", code=1)
 
 
+@pytest.mark.slow
 def test_verify_passes_over_traces_of_questions_without_an_answer(collected: Path) -> None:
     rewrite(collected, lambda records: records.pop())
     write_traces(teacher_of_the_options(), collected)
@@ -376,6 +386,7 @@ def test_verify_passes_over_traces_of_questions_without_an_answer(collected: Pat
     run("verify", "out")
 
 
+@pytest.mark.slow
 def test_verify_finds_a_key_in_any_file(collected: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-2718281828459045")
     run("verify", "out")
@@ -497,6 +508,7 @@ def test_verify_is_silent_on_a_healthy_folder_and_finds_whatever_is_done_to_it(
             path.write_bytes(data)
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_verify_finds_it_without_the_account_as_well(damage: Callable[..., None], project: Path) -> None:
@@ -516,6 +528,7 @@ def test_verify_says_how_many_lines_have_no_checksum(collected: Path) -> None:
     assert "it costs 0.1" in run("verify", "out", code=1)
 
 
+@pytest.mark.slow
 def test_what_was_possibly_paid_can_be_written_off(project: Path) -> None:
     teacher = teacher_of_the_options()
     teacher.steps = {"p0": [broken("cut")]}
@@ -558,6 +571,7 @@ def test_the_traces_of_a_finished_journal_are_those_that_collect_writes(project:
     assert (Path("out/traces.jsonl").read_bytes(), Path("out/calls.json").read_bytes()) == before
 
 
+@pytest.mark.slow
 def test_status_says_why_calls_failed(project: Path) -> None:
     teacher = teacher_of_the_options()
     teacher.steps = {

@@ -43,6 +43,7 @@ def test_a_fault_that_passes_costs_one_more_request(fault: str, tmp_path: Path) 
     whole(tmp_path)
 
 
+@pytest.mark.dear
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("seed", range(5))
 def test_faults_of_all_kinds_at_once_cost_one_more_request_each(seed: int, tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_too_many_requests_of_everybody_cost_no_try(tmp_path: Path) -> None:
     assert teacher.asked["p0/0"] == 22
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("count", [3, 40, 2000])
 @pytest.mark.parametrize("retry_after", [None, 0, 5])
@@ -187,6 +188,7 @@ def test_a_truncated_answer_is_asked_for_once_more_with_twice_the_tokens_if_at_a
     assert asked == ({0: [100, 200], 1: [100, 200], 2: [100]} if retry else {n: [100] for n in range(3)})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_a_provider_that_takes_forty_at_a_time_gets_forty(tmp_path: Path) -> None:
     teacher = FakeTeacher(latency_s=lambda: 2, cap=40)
@@ -218,7 +220,7 @@ def test_without_refusals_all_that_is_allowed_is_in_flight_within_five_seconds(
     assert teacher.most_flying == 256
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(("concurrency", "latency_s"), [(64, 1.0), (200, 4.0)])
 @pytest.mark.parametrize("retry_after", [None, 1.0])

@@ -236,6 +236,7 @@ def test_a_budget_for_one_call_at_a_time_still_gets_everything_asked(tmp_path: P
     assert "the budget: the calls in flight may use it up" in waited
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_off_peak_only_waits_while_the_higher_price_is_on(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch

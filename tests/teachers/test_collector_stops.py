@@ -170,6 +170,7 @@ def test_an_address_where_nobody_ever_answered_stops_the_run_soon(
     whole(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_an_outage_in_the_middle_that_passes_is_waited_for(tmp_path: Path, clock: Clock) -> None:
     start = clock.now

@@ -82,6 +82,7 @@ def test_every_awaited_record_is_on_the_disk_and_writers_share_an_fsync(
     assert len(syncs) <= 20
 
 
+@pytest.mark.slow
 def test_a_last_line_torn_anywhere_is_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "whole", *RECORDS)
     whole = (tmp_path / "whole" / NAME).read_bytes()
@@ -270,6 +271,7 @@ def test_when_all_is_cancelled_what_waits_is_written(
     assert read(tmp_path) == RECORDS
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.dictionaries(halves, any_json))
 def test_whatever_a_provider_writes_is_one_line_that_can_be_read(raw: dict[str, Any]) -> None:
@@ -291,6 +293,7 @@ def test_halves_of_a_character_are_joined_and_lonely_ones_replaced() -> None:
     assert kept == {"kind": "answer", "text": "😀 and \ufffd", "nan": None, "big": 1e30, "bigger": None}
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), st.text() | st.integers(-(2**53), 2**53) | st.lists(st.text())))
 def test_what_is_ordinary_is_kept_as_it_is(raw: dict[str, Any]) -> None:
     record = {"kind": "answer", "raw": raw}

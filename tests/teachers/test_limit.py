@@ -95,6 +95,7 @@ def _the_same_dice() -> None:
     random.seed(17)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("latency_s", [0.5, 2.0, 20.0])
 @pytest.mark.parametrize("cap", [3, 40, 200])
 def test_it_settles_at_what_the_provider_takes(cap: int, latency_s: float) -> None:

@@ -23,6 +23,7 @@ CALL = st.tuples(
 )
 
 
+@pytest.mark.slow
 @given(calls=st.lists(CALL), data=st.data())
 def test_spent_lost_and_in_flight_add_up(calls: list[tuple[str, Decimal, str, Decimal]], data: Any) -> None:
     attempts: Counter[str] = Counter()

@@ -80,6 +80,7 @@ def test_without_peak_hours_it_is_never_peak() -> None:
     assert sum(FLASH.window(at) == "peak" for at in week) == 5 * 7
 
 
+@pytest.mark.slow
 @given(
     price=tables.filter(lambda price: price.hit <= price.miss),
     contents=st.lists(st.text(max_size=30), min_size=1, max_size=4),

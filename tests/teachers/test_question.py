@@ -93,6 +93,7 @@ def test_an_instruction_comes_first_and_counts() -> None:
     assert told.fingerprint != plain.fingerprint
 
 
+@pytest.mark.slow
 def test_neither_key_nor_server_nor_length_belongs_to_a_fingerprint(
     root: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +146,7 @@ def test_any_text_can_be_asked_labelled_and_written(
     assert orjson.loads(write_line(record.about(question, attempt)))["attempt"] == attempt
 
 
+@pytest.mark.slow
 @given(content=any_text, other=any_text)
 def test_different_messages_have_different_fingerprints(content: str, other: str) -> None:
     assume(content.encode(errors="replace") != other.encode(errors="replace"))

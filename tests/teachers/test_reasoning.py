@@ -188,6 +188,7 @@ turns = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(turns)
 def test_only_what_an_assistant_thought_leaves_the_history_and_once_is_enough(history: list[Message]) -> None:
     without = without_reasoning(history)
@@ -200,6 +201,7 @@ def test_only_what_an_assistant_thought_leaves_the_history_and_once_is_enough(hi
     assert without_reasoning(without) == without
 
 
+@pytest.mark.slow
 @given(st.lists(texts | st.sampled_from(TAGS)), said)
 def test_history_never_carries_reasoning(parts: list[str], thought: str) -> None:
     thought = f"thought {thought}"

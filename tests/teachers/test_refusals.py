@@ -82,6 +82,7 @@ def test_the_refused_ones_are_named_with_what_the_provider_said(said: str, tmp_p
     assert reason == f"  {REFUSALS[said]}: p7, p33"
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("said", CODES)
 def test_a_refusal_that_passes_costs_one_more_call_at_the_end(said: str, tmp_path: Path) -> None:
     teacher = FakeTeacher(latency_s=lambda: 2, steps={"p9": [REFUSALS[said]], "p20": [REFUSALS[said]]})
@@ -107,6 +108,7 @@ def test_what_everybody_is_refused_for_stops_the_run_before_many_calls(
     assert good.asked == {f"p{n}/0": 1 for n in range(total)}, "refused to everybody is not refused for good"
 
 
+@pytest.mark.dear
 @each
 def test_nobody_is_said_to_be_refused_while_calls_are_in_flight(said: str, tmp_path: Path) -> None:
     teacher = refusing(said, {*range(15)}, latency_s=20)
@@ -135,7 +137,7 @@ def test_a_key_that_is_revoked_when_few_are_left_stops_the_run(tmp_path: Path, c
     assert 0 < len(good.calls) < 5
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("said", ["403", "404", "no model", "422"])
 @pytest.mark.parametrize("total", [12, 100, 700])
 def test_odd_ones_at_the_end_never_stop_every_run(said: str, total: int, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def strings(said: Any) -> list[str]:
     return [said] if isinstance(said, str) else []
 
 
+@pytest.mark.slow
 @given(key=KEYS, said=any_json, around=st.text())
 def test_a_key_is_nowhere_in_what_is_kept(key: str, said: Any, around: str) -> None:
     before = {"said": said, "list": [around + key + around], key: {"text": key * 3}}
@@ -40,6 +41,7 @@ def test_a_key_is_nowhere_in_what_is_kept(key: str, said: Any, around: str) -> N
     assert without_key(key, f"{around}{key}") == f"{around.replace(key, '[key]')}[key]"
 
 
+@pytest.mark.slow
 @given(key=st.text(max_size=SHORTEST - 1) | st.just(NONE), said=any_json)
 def test_what_is_too_short_to_be_a_secret_changes_no_answer(key: str, said: Any) -> None:
     assert without_key(key, [said, key, {key: f"how m{key}"}]) == [said, key, {key: f"how m{key}"}]

@@ -123,6 +123,7 @@ def ask(address: str, **headers: str) -> tuple[int, Any, str]:
         return error.code, error.headers, error.read().decode()
 
 
+@pytest.mark.slow
 def test_the_server_has_one_page_for_this_machine(address: str, logs: Path) -> None:
     status, headers, page = ask(f"{address}/?any")
     assert (status, "grpo_reasoning" in page) == (200, True)

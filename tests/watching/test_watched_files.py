@@ -42,6 +42,7 @@ def test_of_a_file_that_is_torn_anywhere_the_whole_rows_are_read(cut: int) -> No
         assert list(map(repr, found[name])) == list(map(repr, column[:rows]))
 
 
+@pytest.mark.slow
 @given(st.text() | st.binary().map(lambda b: b.decode("latin-1")))
 def test_no_content_is_an_error(text: str) -> None:
     with TemporaryDirectory() as folder:
@@ -138,6 +139,7 @@ def a_group(number: int, text: str = "x", samples: int = 12, total: float = 1.0)
     return Group(asked, [completion(asked, text)] * samples, [Score(total, {"correct": total})] * samples)
 
 
+@pytest.mark.slow
 def test_the_last_completions_are_kept_and_the_file_never_grows_beyond_them(tmp_path: Path) -> None:
     live = Live(tmp_path / "logs/grpo")
     sizes = []
