@@ -24,8 +24,9 @@ from typing import Any
 
 Request = Mapping[str, Any]  # of warm_client.py
 HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-# A step may have these as it likes: nothing reads them before the step does.
-FREE = ("PATH", "PYTHONPATH", "PWD", "OLDPWD", "SHLVL", "_")
+# A step may have these as it likes: nothing reads them before the step does. The shell that dvc starts for a
+# step sets or takes out all but the first two: PS1 is exported by .venv/bin/activate.
+FREE = ("PATH", "PYTHONPATH", "PWD", "OLDPWD", "SHLVL", "_", "PS1", "PS2")
 FREE_PREFIXES = ("DVC_", "CHAINFORGE_")
 TOGETHER_S = 0.05  # a signal to a whole group has reached all of it by then
 RECENTLY_S = 1.0
@@ -150,11 +151,11 @@ def become(request: Request, libraries_path: Sequence[str]) -> None:
 
 
 def _fixed(environment: Mapping[str, str]) -> dict[str, str]:
-    """What must be as it was when this process started."""
+    """What must be as it was when this process started. Functions of bash, other shells drop."""
     return {
         name: value
         for name, value in environment.items()
-        if name not in FREE and not name.startswith(FREE_PREFIXES)
+        if name.isidentifier() and name not in FREE and not name.startswith(FREE_PREFIXES)
     }
 
 

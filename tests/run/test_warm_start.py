@@ -79,6 +79,7 @@ os.execve("/bin/sh", ["sh", "-c", sys.argv[1]], {**os.environ, "PATH": path})
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONHASHSEED", "0")  # as make sets it: two interpreters have one hash
     monkeypatch.setenv("TMPDIR", str(tmp_path / "t"))
     monkeypatch.setattr(tempfile, "tempdir", None)
     for folder in ("t", "stages"):
@@ -146,6 +147,19 @@ def test_an_environment_that_libraries_may_have_read_otherwise_is_not_its_own(wa
     assert is_forked(warm, DVC_STAGE="sft", PYTHONPATH="elsewhere")
     assert not is_forked(warm, OMP_NUM_THREADS="3")
     assert not is_forked(warm, command="PYTHONHASHSEED=4 python -m stages.sft where")
+
+
+@pytest.fixture
+def of_an_interactive_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What .venv/bin/activate and the modules of a cluster export."""
+    for name, value in (("PS1", "(.venv) $ "), ("PS2", "> "), ("BASH_FUNC_ml%%", "() {  :;\n}")):
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("of_an_interactive_shell")  # before the server has its environment
+@pytest.mark.parametrize("shell", ["sh -c", "bash --noprofile --norc -c"])
+def test_what_dvc_s_shell_takes_out_of_the_environment_costs_nothing(shell: str, warm: str) -> None:
+    assert is_forked(warm, command=f"{shell} 'python -m stages.sft where'")
 
 
 def test_a_program_that_python_runs_still_has_its_steps_forked(warm: str) -> None:
