@@ -22,7 +22,8 @@ def main(run: Run[DistillSettings]) -> None:
     examples = [example for path in files for example in read_records(path, Example)]
     policy = starting_policy(settings, run.plugins, examples, step, device)
     teacher = load_teacher(settings, policy, device)
-    apart = bool(settings.on_policy) and (splits_weights(step) or settings.adapter is not None)
+    here = settings.on_policy is not None and settings.on_policy.engine.kind == "local"
+    apart = here and (splits_weights(step) or settings.adapter is not None)
     with (
         open_work(run.inputs, step.runtime) as work,
         step.output_folder(settings.output) as folder,

@@ -36,7 +36,7 @@ def main(run: Run[GrpoSettings]) -> None:
     policy = load_policy(settings.start_from, device)
     compares = settings.kl_coeff > 0 and not settings.adapter
     reference = partial(load_policy, settings.start_from, device) if compares else None
-    apart = splits_weights(step) or settings.adapter is not None
+    apart = settings.engine.kind == "local" and (splits_weights(step) or settings.adapter is not None)
     longest = partial(longest_sequence, policy.tokenizer, [*own, *extra], settings, step)
     begin = partial(open_engine, settings.engine, max_len=longest, apart=apart, adapter=settings.adapter)
     with (

@@ -42,6 +42,7 @@ def test_pages_come_in_the_order_in_which_they_are_read() -> None:
             "first-run.md",
             "first-change.md",
             "first-plugin.md",
+            "first-gpu-run.md",
             "real-models.md",
             "several-gpus.md",
         ),

@@ -304,7 +304,7 @@ def test_an_adapter_that_cannot_be_is_told_before_any_work(monkeypatch: pytest.M
         with pytest.raises(ChainForgeError, match="qlora needs CUDA, and the device is cpu"):
             check("qlora", device)
     with pytest.raises(
-        ChainForgeError, match=r"lora needs the package peft\n  -> pip install -e '\.\[lora\]'"
+        ChainForgeError, match=r"lora needs the package peft\n  -> pip install 'chainforge-r1\[lora\]'"
     ):
         check("lora", "cpu", installed=False)
 
@@ -393,11 +393,26 @@ def test_a_pipe_in_place_of_the_lock_is_not_waited_for() -> None:
 
 
 def test_vllm_must_be_there_for_the_steps_that_start_it() -> None:
-    absent = VllmSettings(command="no/such/vllm")
+    absent = RuntimeSettings(vllm=VllmSettings(command="no/such/vllm"))
     check_engines(read_graph(), absent)
     put({"sample.engine": {"kind": "vllm"}})
     said = "rejection_sampling samples with vLLM, and there is no program 'no/such/vllm'"
     with pytest.raises(ChainForgeError, match=said):
         check_engines(read_graph(), absent)
-    check_engines(read_graph(), VllmSettings(command="sh"))
-    check_engines(read_graph(), VllmSettings(command="no/such/vllm", urls=["http://localhost:8000"]))
+    check_engines(read_graph(), RuntimeSettings(vllm=VllmSettings(command="sh")))
+    elsewhere = VllmSettings(command="no/such/vllm", urls=["http://localhost:8000"])
+    check_engines(read_graph(), RuntimeSettings(vllm=elsewhere))
+
+
+def test_servers_that_sleep_while_the_learner_works_cannot_sample_ahead() -> None:
+    def check(device: str, **vllm: Any) -> None:
+        check_engines(read_graph(), RuntimeSettings(device=device, vllm=VllmSettings(command="sh", **vllm)))
+
+    put({"grpo.engine": {"kind": "vllm"}})
+    check("cuda")
+    put({"grpo.max_lag": 1})
+    check("cuda", gpus=1)
+    check("cuda", urls=["http://localhost:8000"])
+    check("cpu")  # nobody sleeps there
+    with pytest.raises(ChainForgeError, match=r"grpo_reasoning has max_lag 1.*its vLLM servers sleep then"):
+        check("cuda")

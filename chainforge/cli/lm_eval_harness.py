@@ -37,7 +37,9 @@ class Task:
 def read_task(text: str, ctx: click.Context) -> Task:
     """TASK=FILE or TASK=FILE,EXAMPLES. Raises ChainForgeError where a file or lm-eval is missing."""
     if find_spec("lm_eval") is None:
-        raise ChainForgeError("--harness lm-eval needs the package lm-eval", "pip install -e '.[lm-eval]'")
+        raise ChainForgeError(
+            "--harness lm-eval needs the package lm-eval", "pip install 'chainforge-r1[lm-eval]'"
+        )
     name, _, files = text.partition("=")
     test, _, shots = files.partition(",")
     task = Task(name, from_here(Path(test), ctx), from_here(Path(shots), ctx) if shots else None)

@@ -32,7 +32,7 @@ class AdapterSettings(Settings):
             if find_spec(package) is None:
                 raise ChainForgeError(
                     f"adapter.kind {self.kind} needs the package {package}",
-                    f"pip install -e '.[{self.kind}]'",
+                    f"pip install 'chainforge-r1[{self.kind}]'",
                 )
 
     def check_device(self, device: str) -> None:

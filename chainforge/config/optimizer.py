@@ -63,4 +63,4 @@ class OptimizerSettings(Settings):
 def check_torchao(setting: str) -> None:
     """Raise ChainForgeError where it is missing."""
     if find_spec("torchao") is None:
-        raise ChainForgeError(f"{setting} needs the package torchao", "pip install -e '.[memory]'")
+        raise ChainForgeError(f"{setting} needs the package torchao", "pip install 'chainforge-r1[memory]'")

@@ -16,8 +16,11 @@ from typing import Generic, TypeVar
 import psutil
 from pydantic import BaseModel
 
+from chainforge.config.distill import DistillSettings
 from chainforge.config.loading import load_settings
+from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.run import RuntimeSettings
+from chainforge.config.sampling import SamplingSettings
 from chainforge.containment import no_leaving, real_exit
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.outputs import write_text
@@ -98,7 +101,7 @@ def run_stage(main: Callable[[str], None], argv: Sequence[str], *, several_proce
         name = _checked_name(verb, argv[1:])
         runtime = load_settings(RuntimeSettings, "runtime")
         many = several_processes and not is_launched()
-        count = count_processes(runtime, _taken_by_servers(main, name, runtime)) if many else 1
+        count = _count_processes(main, name, runtime) if many else 1
         if count > 1:
             return launch(partial(run_stage, main, several_processes=True), argv, name, runtime, count)
         with no_leaving(), world.together(name, on_gpus=runtime.device in ("auto", "cuda")):
@@ -113,13 +116,16 @@ def run_stage(main: Callable[[str], None], argv: Sequence[str], *, several_proce
     return 0
 
 
-def _taken_by_servers(main: Callable[[str], None], name: str, runtime: RuntimeSettings) -> int:
-    """How many GPUs vLLM servers of this step have for themselves."""
+def _count_processes(main: Callable[[str], None], name: str, runtime: RuntimeSettings) -> int:
+    """How many this step has. Where vLLM samples and nothing is learnt, one: each would load the model."""
     kind = getattr(main, "settings_class", None)
-    if not runtime.vllm.gpus or runtime.vllm.urls or kind is None:
-        return 0
-    engine = getattr(settings_of(kind, name), "engine", None)
-    return runtime.vllm.gpus if engine and engine.kind == "vllm" else 0
+    settings = settings_of(kind, name) if kind else None
+    sampling = settings.on_policy if isinstance(settings, DistillSettings) else settings
+    if not isinstance(sampling, SamplingSettings) or sampling.engine.kind != "vllm":
+        return count_processes(runtime)
+    if not isinstance(settings, OptimizerSettings):
+        return 1
+    return count_processes(runtime, 0 if runtime.vllm.urls else runtime.vllm.gpus)
 
 
 def _record(name: str, world: World) -> None:

@@ -76,7 +76,7 @@ def test_without_lm_eval_the_command_that_installs_it_is_told(
 ) -> None:
     monkeypatch.setattr("chainforge.cli.lm_eval_harness.find_spec", lambda name: None)
     said = run("evaluate", str(model), "--harness", "lm-eval", "--suite", TASK, code=1).stderr
-    assert "needs the package lm-eval\n  -> pip install -e '.[lm-eval]'" in said
+    assert "needs the package lm-eval\n  -> pip install 'chainforge-r1[lm-eval]'" in said
 
 
 @pytest.mark.slow

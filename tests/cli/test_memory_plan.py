@@ -1,11 +1,13 @@
 """Whether a profile fits on a GPU is known before there is one: the true shapes of Qwen2.5, by arithmetic."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from a_project import Run
 from transformers import AutoConfig
+from tree import PROFILES, ROOT
 
 from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.run import RunSettings, RuntimeSettings
@@ -13,6 +15,7 @@ from chainforge.learner.forecast import Sampling, forecast
 
 QWEN = {"model_type": "qwen2", "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 32_768}
 QWEN |= {"torch_dtype": "bfloat16"}  # as its files are
+SMOLLM2 = {"model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 8192}
 SHAPES = {
     "Qwen/Qwen2.5-7B-Instruct": QWEN
     | {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
@@ -20,7 +23,15 @@ SHAPES = {
     "Qwen/Qwen2.5-1.5B-Instruct": QWEN
     | {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2}
     | {"intermediate_size": 8960, "vocab_size": 151_936, "tie_word_embeddings": True},
+    "Qwen/Qwen2.5-0.5B-Instruct": QWEN
+    | {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2}
+    | {"intermediate_size": 4864, "vocab_size": 151_936, "tie_word_embeddings": True},
+    "HuggingFaceTB/SmolLM2-360M-Instruct": SMOLLM2
+    | {"hidden_size": 960, "num_hidden_layers": 32, "num_attention_heads": 15, "num_key_value_heads": 5}
+    | {"intermediate_size": 2560, "vocab_size": 49_152, "tie_word_embeddings": True},
 }
+SHAPES |= {name.replace("Qwen/", "inputs/"): shape for name, shape in SHAPES.items()}  # as `make reproduce`
+MEANT_FOR = re.compile(r"(one|eight) GPUs? with (\d+) GB")
 
 
 @pytest.fixture
@@ -35,14 +46,37 @@ def configs(project: Path) -> list[str]:
 
 @pytest.mark.dearest
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["qwen2.5-7b", "--gpus", "8"], ["qwen2.5-7b-lora"]], ids=" ".join)
-def test_7b_fits_eight_gpus_with_all_weights_and_one_with_an_adapter(
-    arguments: list[str], run: Run, configs: list[str]
+@pytest.mark.parametrize("profile", [name for name in PROFILES if "qwen" in name])
+def test_a_profile_fits_the_gpus_that_its_first_line_names(
+    profile: str, run: Run, configs: list[str]
 ) -> None:
-    told = run("memory", *arguments, *configs).stdout
-    assert told.count(": fits") == 6
-    assert "does not fit" not in told
-    assert "Qwen/Qwen2.5-1.5B-Instruct, 1,543,714,304 weights" in told
+    found = MEANT_FOR.search((ROOT / f"profiles/{profile}.yaml").read_text().partition("\n")[0])
+    assert found
+    options = ["--gpus", "8" if found[1] == "eight" else "1", "--gpu-gb", found[2]]
+    told = run("memory", profile, *options, *configs).stdout
+    assert told.count(": fits") == (4 if "gsm8k" in profile else 6)
+    assert told.count("makes its model when the step runs") == (2 if "gsm8k" in profile else 0)
+    if "7b" in profile:
+        assert "Qwen/Qwen2.5-1.5B-Instruct, 1,543,714,304 weights" in told  # the student
+
+
+@pytest.mark.slow
+def test_without_a_name_it_is_about_the_settings_of_the_project(
+    run: Run, configs: list[str], project: Path
+) -> None:
+    """With vLLM on GPUs of its own, the learner's have no keys and values."""
+    run("profile", "use", "qwen2.5-1.5b-lora")
+    arguments = ["--gpu-gb", "24", *configs]
+    assert (
+        run("memory", *arguments).stdout.partition("\n")[2]
+        == (run("memory", "qwen2.5-1.5b-lora", *arguments).stdout.partition("\n")[2])
+    )
+    params = project / "params.yaml"
+    text = params.read_text()
+    assert text.count("    gpus: 0\n") == 1
+    text = text.replace("    gpus: 0\n", "    gpus: 1\n").replace("kind: local", "kind: vllm")
+    params.write_text(text)
+    assert "keys and values" not in run("memory", *arguments).stdout
 
 
 @pytest.mark.slow

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 from fake_vllm import fake_command, serving
 from fakes import MadeUp, make_step, policy, prompt, qwen2, tokenizer
 
@@ -24,8 +26,8 @@ from chainforge.rollout.vllm import server
 from chainforge.rollout.vllm.command import MODEL, Plan, serve_arguments, serve_environment
 from chainforge.rollout.vllm.gpus import place_servers, visible_gpus
 from chainforge.rollout.vllm.process import ServerProcess, find_program
-from chainforge.rollout.vllm.room import context_len, cpu_cache_gib, memory_share
-from chainforge.rollout.vllm.server import Servers, join_servers, start_servers
+from chainforge.rollout.vllm.room import context_len, cpu_cache_gib, memory_share, most_taken
+from chainforge.rollout.vllm.server import Servers, count_sharing, join_servers, start_servers
 from chainforge.run.step import Step
 
 pytestmark = pytest.mark.slow
@@ -104,15 +106,38 @@ def test_gpus_keep_the_names_that_the_environment_gives_them() -> None:
     assert visible_gpus(2, {"CUDA_VISIBLE_DEVICES": "5,GPU-x"}) == ("5", "GPU-x")
 
 
+def test_a_step_of_one_process_that_trains_nothing_has_servers_on_all_its_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    step = step_of()
+    assert count_sharing(step, frozen=True) == 1
+    many = replace(step, runtime=step.runtime.model_copy(update={"processes": "auto", "device": "auto"}))
+    assert count_sharing(many, frozen=True) == 4
+    assert count_sharing(many, frozen=False) == 1
+    apart = many.runtime.vllm.model_copy(update={"gpus": 2})
+    runtime = many.runtime.model_copy(update={"vllm": apart})
+    assert count_sharing(replace(many, runtime=runtime), frozen=True) == 1
+
+
 def test_a_server_takes_what_the_learner_leaves() -> None:
     gpu, weights = 24e9, 6.2e9  # Qwen2.5-1.5B in float32
     shared = VllmSettings()
-    assert memory_share(shared, gpu, weights + 1e9, 0, 3.1e9) == pytest.approx(0.617, abs=0.002)
-    assert memory_share(shared, gpu, 0, 0, 0) == 0.9
-    assert memory_share(VllmSettings(gpus=1), gpu, 0, 0, 3.1e9) == 0.9
-    assert memory_share(VllmSettings(memory_share=0.3), gpu, weights, 0, 3.1e9) == 0.3
+    assert memory_share(shared, gpu, weights + 1e9, 3.1e9) == pytest.approx(0.617, abs=0.002)
+    assert memory_share(shared, gpu, 0, 0) == 0.9
+    assert memory_share(VllmSettings(gpus=1), gpu, 0, 3.1e9) == 0.9
+    assert memory_share(VllmSettings(memory_share=0.3), gpu, weights, 3.1e9) == 0.3
     with pytest.raises(ChainForgeError, match=r"beside the learner 0\.0 of 24\.0 GB"):
-        memory_share(shared, gpu, weights, 3 * weights, 3.1e9)
+        memory_share(shared, gpu, most_taken(weights, weights, 3 * weights, 1), 3.1e9)
+
+
+def test_where_processes_share_the_weights_what_counts_is_the_whole_model_before_they_do() -> None:
+    """Qwen2.5-7B on eight GPUs with 80 GB: 30.5 GB of weights, and 91 GB of moments and reference."""
+    weights, others = 30.5e9, 0.5e9
+    assert most_taken(weights + others, weights, 3 * weights, 8) == weights + others
+    assert most_taken(weights + others, weights, 3 * weights, 1) == 4 * weights + others
+    assert most_taken(weights + others, weights, 3 * weights, 2) == 2 * weights + others
+    assert memory_share(VllmSettings(), 80e9, weights + others, 15.2e9) == pytest.approx(0.587, abs=0.002)
 
 
 def test_on_a_cpu_keys_and_values_of_a_full_batch_get_room_but_at_most_half_of_what_is_free() -> None:

@@ -12,14 +12,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 import torch
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from chainforge.config.distill import DistillSettings, OnPolicySettings
+from chainforge.config.engine import EngineSettings
+from chainforge.config.evaluate import EvaluateSettings
+from chainforge.config.grpo import GrpoSettings
 from chainforge.config.run import RuntimeSettings
+from chainforge.config.sample import SampleSettings
+from chainforge.config.vllm import VllmSettings
 from chainforge.errors import ChainForgeError
+from chainforge.project import stage
 from chainforge.run.launch import count_processes
 from chainforge.run.slurm import as_torchrun
 from chainforge.run.world import World, is_launched, this_world
@@ -414,6 +424,30 @@ def test_the_last_gpus_are_not_for_processes_where_servers_have_them() -> None:
     assert count_processes(RuntimeSettings(processes=2), 2) == 2
     with pytest.raises(ChainForgeError, match=r"is 3, and there are 2 GPUs for them"):
         count_processes(RuntimeSettings(processes=3), 2)
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_where_vllm_samples_a_step_that_learns_nothing_has_one_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each would load the whole model, to do nothing with it."""
+
+    def count(kind: type[BaseModel], settings: Mapping[str, Any], **vllm: Any) -> int:
+        made = kind.model_construct(**settings)
+        monkeypatch.setattr(stage, "settings_of", lambda *_: made)
+        main: Any = SimpleNamespace(settings_class=kind)
+        return stage._count_processes(
+            main, "step", RuntimeSettings(processes="auto", vllm=VllmSettings(**vllm))
+        )
+
+    by_vllm = {"engine": EngineSettings(kind="vllm")}
+    for kind in (SampleSettings, EvaluateSettings):
+        assert count(kind, {"engine": EngineSettings()}) == 4
+        assert count(kind, by_vllm) == 1
+    assert count(GrpoSettings, by_vllm) == 4
+    assert count(GrpoSettings, by_vllm, gpus=3) == 1
+    assert count(DistillSettings, {"on_policy": OnPolicySettings.model_construct(**by_vllm)}, gpus=1) == 3
+    assert count(DistillSettings, {"on_policy": None}, gpus=1) == 4
 
 
 def test_auto_is_one_process_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

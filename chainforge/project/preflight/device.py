@@ -23,7 +23,8 @@ def check_device(device: str) -> None:
     if device in PROBES and not is_there(device):
         raise ChainForgeError(
             f"runtime.device is {device}, and torch finds no such device here",
-            "set it to auto or cpu, or run on a machine that has one",
+            "set it to auto or cpu, or run on a machine that has one; if this one has, see "
+            '"No GPU is seen" in docs/troubleshooting.md',
         )
 
 

@@ -29,4 +29,4 @@ def check_project(plugins: Plugins, runtime: RuntimeSettings) -> None:
     check_trackers(runtime.trackers)
     check_device(runtime.device)
     check_training(graph, runtime.device)
-    check_engines(graph, runtime.vllm)
+    check_engines(graph, runtime)

@@ -44,19 +44,27 @@ def memory_for(
         cache = step.runtime.rollout_rows * length * cache_bytes(policy, size)
         return cpu_cache_gib(cache, psutil.virtual_memory().available)
     free, memory = map(float, torch.cuda.mem_get_info(device))
-    coming = MOMENTS_AND_REFERENCE * 4 * policy.num_parameters if trains_all else 0
+    weights = 4.0 * policy.num_parameters
+    shards = step.world.size if step.runtime.sharding == "fully-sharded" else 1
+    taken = most_taken(memory - free, weights, MOMENTS_AND_REFERENCE * weights if trains_all else 0, shards)
     needed = size * policy.num_parameters / max(1, gpus)
-    return memory_share(step.runtime.vllm, memory, memory - free, coming, needed)
+    return memory_share(step.runtime.vllm, memory, taken, needed)
 
 
-def memory_share(settings: VllmSettings, memory: float, taken: float, coming: float, needed: float) -> float:
-    """Of a GPU with `memory` bytes, of which the learner has `taken` and will keep `coming` more while it
-    samples. Raises ChainForgeError where less is left than the `needed` weights of the server."""
+def most_taken(taken: float, weights: float, coming: float, shards: int) -> float:
+    """Bytes that a learner has at most beside a server: `taken` now, where it starts with all `weights`, or
+    later, with its part of them and of what is `coming`, which `shards` processes share."""
+    return max(taken, taken - weights + (weights + coming) / shards)
+
+
+def memory_share(settings: VllmSettings, memory: float, taken: float, needed: float) -> float:
+    """Of a GPU with `memory` bytes, of which the learner has at most `taken` while a server is awake. Raises
+    ChainForgeError where less is left than the `needed` weights of the server."""
     if settings.memory_share != "auto":
         return settings.memory_share
     if settings.gpus:
         return APART
-    share = min(APART, round((memory - taken - coming - SPARE) / memory, 3))
+    share = min(APART, round((memory - taken - SPARE) / memory, 3))
     if share < LEAST or share * memory < needed:
         raise ChainForgeError(
             f"a vLLM server needs {needed / 1e9:.1f} GB for the weights alone, and beside the learner "

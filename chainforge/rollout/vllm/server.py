@@ -13,7 +13,7 @@ from chainforge.rollout.vllm.command import MODEL, Plan, serve_arguments, serve_
 from chainforge.rollout.vllm.gpus import place_servers, visible_gpus
 from chainforge.rollout.vllm.process import ServerProcess, close_all, find_program, free_port
 from chainforge.rollout.vllm.room import context_len, memory_for
-from chainforge.run.launch import count_gpus
+from chainforge.run.launch import count_gpus, count_processes
 from chainforge.run.step import LOGS, Step
 
 DTYPES = {"bfloat16-weights": "bfloat16"}  # the others have vLLM's names
@@ -91,6 +91,14 @@ class Servers:
         self._processes = []
 
 
+def count_sharing(step: Step, *, frozen: bool) -> int:
+    """Processes of this machine whose GPUs servers share. A step that trains nothing is one process, and its
+    servers have the GPUs of all that it might have been."""
+    if step.runtime.vllm.gpus or not frozen:
+        return step.world.local_size
+    return max(step.world.local_size, count_processes(step.runtime))
+
+
 def start_servers(
     folder: Path,
     step: Step,
@@ -110,7 +118,7 @@ def start_servers(
     length = context_len(policy, max_len)
     device = choose_device(step.runtime.device)
     visible = visible_gpus(count_gpus(step.runtime)) if device.type == "cuda" else ()
-    places = place_servers(visible, settings, step.world.local_size)
+    places = place_servers(visible, settings, count_sharing(step, frozen=frozen))
     sleeps = bool(visible) and settings.gpus == 0 and not frozen
     trains_all = not frozen and adapter_rank is None
     memory = memory_for(policy, step, length, device, len(places[0]), trains_all=trains_all)
