@@ -16,11 +16,8 @@ from typing import Generic, TypeVar
 import psutil
 from pydantic import BaseModel
 
-from chainforge.config.distill import DistillSettings
 from chainforge.config.loading import load_settings
-from chainforge.config.optimizer import OptimizerSettings
 from chainforge.config.run import RuntimeSettings
-from chainforge.config.sampling import SamplingSettings
 from chainforge.containment import no_leaving, real_exit
 from chainforge.errors import ChainForgeError, unknown
 from chainforge.outputs import write_text
@@ -117,15 +114,19 @@ def run_stage(main: Callable[[str], None], argv: Sequence[str], *, several_proce
 
 
 def _count_processes(main: Callable[[str], None], name: str, runtime: RuntimeSettings) -> int:
-    """How many this step has. Where vLLM samples and nothing is learnt, one: each would load the model."""
+    """How many this step has. Where vLLM samples and nothing is learnt, one: each would load the model.
+
+    No class of settings is imported for that: every step would depend on what it imports.
+    """
     kind = getattr(main, "settings_class", None)
     settings = settings_of(kind, name) if kind else None
-    sampling = settings.on_policy if isinstance(settings, DistillSettings) else settings
-    if not isinstance(sampling, SamplingSettings) or sampling.engine.kind != "vllm":
-        return count_processes(runtime)
-    if not isinstance(settings, OptimizerSettings):
+    sampling = getattr(settings, "on_policy", None) or settings  # of a student, what it writes itself
+    engine = getattr(sampling, "engine", None)
+    if engine is None or engine.kind != "vllm":
+        return count_processes(runtime, taken=0)
+    if not hasattr(settings, "learning_rate"):
         return 1
-    return count_processes(runtime, 0 if runtime.vllm.urls else runtime.vllm.gpus)
+    return count_processes(runtime, taken=0 if runtime.vllm.urls else runtime.vllm.gpus)
 
 
 def _record(name: str, world: World) -> None:

@@ -213,7 +213,7 @@ def test_a_target_that_cannot_be_one_is_refused(target: str) -> None:
 def test_what_is_not_installed_is_named(kind: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "find_spec", lambda name: None if name == package else find_spec("json"))
     with pytest.raises(
-        ChainForgeError, match=rf"needs the package {package}\n  -> pip install -e '\.\[{kind}\]'"
+        ChainForgeError, match=rf"needs the package {package}\n  -> pip install 'chainforge-r1\[{kind}\]'"
     ):
         attach_adapter(qwen2(), AdapterSettings(kind=kind), 0)
 

@@ -129,10 +129,13 @@ class Running:
     def ranks(self) -> dict[int, int]:
         """Process id of each rank, once all have begun."""
         deadline = time.monotonic() + LONGEST_S
-        while time.monotonic() < deadline and self.process.poll() is None:
+        while True:
+            is_late = self.process.poll() is not None or time.monotonic() > deadline
             began = re.findall(r"began (\d+) (\d+)", Path("said").read_text())
             if len(began) == 2:
                 return {int(rank): int(pid) for rank, pid in began}
+            if is_late:
+                break
             time.sleep(0.05)
         pytest.fail(f"the ranks have not begun: {Path('said').read_text()}")
 

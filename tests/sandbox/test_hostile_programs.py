@@ -12,7 +12,7 @@ import pytest
 from chainforge.sandbox import Limits, run_program, run_tests
 
 LIMITS = Limits(cpu_s=1, wall_s=60.0, memory_mb=128, processes=6)
-SHORT = replace(LIMITS, wall_s=5.0)  # for what would never end by itself
+SHORT = replace(LIMITS, wall_s=2.0)  # for what would never end by itself
 SECRET = "of-the-host-alone"
 
 # Each prints what it got hold of. What it must not get is in the second column, what it gets in the third.
