@@ -20,9 +20,9 @@ UV ?= uv
 PINS = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --custom-compile-command "make pins" pyproject.toml
 
-# Three processes keep two cores busy: tests wait for servers and processes a quarter of their time. A file at a
-# time, in the order of tests/conftest.py.
-WORKERS = --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# A file at a time, in the order of tests/conftest.py. Three processes keep two cores busy: many tests wait for
+# servers and processes. The quick ones do not.
+FILES = --dist loadfile --no-loadscope-reorder --numprocesses
 
 # make run: a profile to take first, in place of the settings in params.yaml.
 PROFILE ?=
@@ -51,19 +51,19 @@ setup: $(VENV)/.run-ready .dvc/config ## Make .venv with pinned dependencies
 setup-dev: $(VENV)/.dev-ready .dvc/config
 
 test: setup-dev ## Set up and run the tests
-	$(BIN)/pytest $(WORKERS) -m "not long and not gpu"
+	$(BIN)/pytest $(FILES) 3 -m "not long and not gpu"
 
 # pytest compiles what it imports: the second worker, and the next run, have it from the first.
 test test-all test-quick: export PYTHONDONTWRITEBYTECODE :=
 
 test-all: setup-dev ## The same, and the long chains of kills and re-runs (an hour and more)
-	$(BIN)/pytest $(WORKERS) -m "not gpu"
+	$(BIN)/pytest $(FILES) 3 -m "not gpu"
 
 check-gpu: setup-dev ## Tests on a GPU, then times and peak memory in .bench/gpu/results.json (25 minutes)
 	$(BIN)/python benchmarks/check_gpu.py $(if $(SMOLLM2),--smollm2 $(SMOLLM2))
 
 test-quick: setup-dev ## The quick tests
-	$(BIN)/pytest $(WORKERS) -m "not slow and not long and not peer and not gpu"
+	$(BIN)/pytest $(FILES) 2 -m "not slow and not long and not peer and not gpu"
 
 lint: setup-dev ## Check format, lint and types
 	$(BIN)/ruff format --check .

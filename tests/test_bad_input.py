@@ -171,7 +171,7 @@ def test_a_wrong_setting_stops_before_any_work(project: Project, key: str, value
     assert not (project.folder / "plugins.lock.json").exists()
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -196,6 +196,7 @@ def test_a_plugin_or_a_plugins_setting_that_is_not_there(
     project.refuses("lock", "lock", words)
 
 
+@pytest.mark.slow
 def test_a_plugin_that_does_not_load_is_named_where_its_reward_is_missed(project: Project) -> None:
     project.write("plugins/reward_mine.py", "import nothing_of_that_name")
     project.set("filter.reward", "mine")
@@ -264,6 +265,7 @@ def test_an_input_that_no_step_has_made_yet(project: Project, verb: str, step: s
     project.refuses(verb, step, f"there is no (file )?{missing}")
 
 
+@pytest.mark.slow
 def test_a_hand_over_file_that_was_edited_by_hand(begun: Project) -> None:
     lines = begun.read("data/cot/traces.jsonl").splitlines()
     begun.write("data/cot/traces.jsonl", lines[0], lines[1].replace('"reasoning"', '"thoughts"'))
@@ -453,7 +455,7 @@ def register_rewards(register):
 '''
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(("body", "words"), ENDINGS)
 def test_a_reward_that_ends_its_process_or_raises_anything_ends_the_step_badly(
     begun: Project, body: str, words: str

@@ -91,6 +91,7 @@ def missing_settings() -> None:
     load_settings(RunSettings, "run")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("fail", [missing_profile, missing_file, missing_settings])
 def test_a_message_that_was_really_raised_is_found(
     fail: "object", tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,7 @@ def refused(plugins: Plugins) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_project_as_it_is_passes(plugins: Plugins) -> None:
     check_project(plugins, RuntimeSettings())
 

@@ -50,7 +50,7 @@ def test_the_package_needs_no_project_and_its_own_tests_pass(
     assert re.search(r"\d passed", ended.stdout)
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(("role", "name"), NAMES.items())
 def test_the_package_is_formatted_linted_and_has_a_place_for_ones_own(
     role: str, name: str, tmp_path: Path

@@ -75,6 +75,7 @@ def test_a_profile_in_use_is_the_active_settings_and_unchanged(name: str) -> Non
     assert as_arguments(name) == []
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", sorted(set(PROFILES) - {"tiny", "smoke", *ASKED_FOR_A_NUMBER, *REPEATED}))
 def test_a_profile_with_a_real_model_tells_it_where_the_answer_goes(name: str) -> None:
     settings: Any = plain(compose(name))
@@ -103,7 +104,7 @@ def test_what_was_changed_by_hand_is_listed() -> None:
     assert changed_by_hand() == []
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("target", PROFILES)
 @pytest.mark.parametrize("start", ["tiny", pytest.param("smoke", marks=pytest.mark.long)])
 def test_the_arguments_of_a_profile_lead_dvc_to_that_profile(start: str, target: str) -> None:

@@ -42,6 +42,7 @@ def test_a_record_survives_json(record: Any) -> None:
     assert from_json(type(record), json.loads(json.dumps(to_json(record)))) == record
 
 
+@pytest.mark.slow
 @given(record=records)
 def test_a_record_is_frozen_and_its_json_has_the_fields_in_order(record: Any) -> None:
     assert list(to_json(record)) == list(type(record).__dataclass_fields__)

@@ -60,6 +60,7 @@ def test_an_answer_outside_of_the_format_is_looked_for_where_it_would_stand(text
     assert tag_format("r1").parse(tag_format("r1").mend(text)) == Parsed("-", summary)
 
 
+@pytest.mark.slow
 @given(form=formats, reasoning=texts, summary=texts, before=spaces, between=spaces, after=spaces)
 def test_white_space_around_the_parts_does_not_matter(
     form: TagFormat, reasoning: str, summary: str, before: str, between: str, after: str

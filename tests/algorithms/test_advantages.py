@@ -37,6 +37,7 @@ def test_equal_rewards_give_no_advantage_at_all(reward: float, size: int, scale:
     assert advantages(reward_NG, scale=scale)[0].eq(0).all()
 
 
+@pytest.mark.slow
 @given(seed=seeds, scale=st.sampled_from(("group", "batch", "none")), shift=st.floats(-3, 3))
 def test_shifting_all_rewards_of_a_group_changes_nothing(seed: int, scale: str, shift: float) -> None:
     reward_NG = random_rewards(seed, missing=0.2)
@@ -126,6 +127,7 @@ def test_gdpo_does_not_care_how_large_a_reward_is(
     torch.testing.assert_close(others, ours, rtol=0.01, atol=0.02)  # but for the epsilon
 
 
+@pytest.mark.slow
 @given(seed=seeds, missing=st.sampled_from((0.0, 0.3, 0.9)))
 def test_gdpo_depends_on_no_order_and_gives_what_does_not_apply_nothing(seed: int, missing: float) -> None:
     part_NGK = random_parts(seed, missing)

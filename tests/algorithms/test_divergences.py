@@ -38,6 +38,7 @@ def test_the_two_directions_mirror_each_other(pair: tuple[Tensor, Tensor]) -> No
     torch.testing.assert_close(jsd(student_MV, teacher_MV), jsd(teacher_MV, student_MV))
 
 
+@pytest.mark.slow
 @given(pairs())
 def test_jsd_is_bounded(pair: tuple[Tensor, Tensor]) -> None:
     assert jsd(*pair) <= len(pair[0]) * math.log(2) + 1e-9

@@ -14,6 +14,8 @@ from chainforge.algorithms.losses import LOSSES, LossSettings
 from chainforge.algorithms.policy_loss import loss_denominator, policy_loss, stat_means
 from chainforge.errors import ChainForgeError
 
+pytestmark = pytest.mark.slow
+
 B, T = 6, 5
 seeds = st.integers(0, 2**31)
 losses = st.sampled_from(sorted(LOSSES))
@@ -47,7 +49,6 @@ def loss_and_grad(batch: tuple[Tensor, ...], settings: LossSettings) -> tuple[Te
     return loss.detach(), grad_BT
 
 
-@pytest.mark.slow
 @given(seed=seeds, loss=losses, estimator=estimators, weighted=st.booleans(), cut=st.integers(1, B - 1))
 def test_loss_gradient_and_stats_do_not_depend_on_the_micro_batch_size(
     seed: int, loss: str, estimator: str, weighted: bool, cut: int
@@ -65,7 +66,6 @@ def test_loss_gradient_and_stats_do_not_depend_on_the_micro_batch_size(
         torch.testing.assert_close(sum(part[name] for part in cut_stats), total)
 
 
-@pytest.mark.slow
 @given(
     seed=seeds,
     loss=losses,

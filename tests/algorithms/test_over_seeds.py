@@ -45,6 +45,7 @@ def test_the_interval_holds_the_truth_and_equal_settings_are_not_told_apart(
     assert sum(one.clear for one in nothing) <= 0.07 * DRAWS
 
 
+@pytest.mark.slow
 def test_as_many_seeds_as_it_says_find_the_difference() -> None:
     rng = np.random.default_rng(0)
     spread = {"of_seed": 0.1, "of_problem": 0.1, "shared": False}

@@ -75,6 +75,7 @@ def test_with_many_problems_the_interval_is_the_clustered_normal_one() -> None:
     assert mean_interval(values) == pytest.approx((0.5, 0.5 - 1.96 * error, 0.5 + 1.96 * error), abs=2e-6)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("n", [10, 40])
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (2.0, 18.0), (0.3, 0.3), (0.5, 4.5)])
@@ -117,6 +118,7 @@ def test_an_impossible_pass_at_k_is_refused(samples: int, right: int, k: int) ->
         pass_at_k(samples, right, k)
 
 
+@pytest.mark.slow
 @given(answers=st.lists(st.sampled_from(("1", "2", "3", None)), max_size=9))
 def test_majority_is_the_most_common_and_the_first_among_equals(answers: list[str | None]) -> None:
     majority = maj_at_k(answers)
@@ -128,6 +130,7 @@ def test_majority_is_the_most_common_and_the_first_among_equals(answers: list[st
         assert majority == next(answer for answer in given_answers if given_answers.count(answer) == most)
 
 
+@pytest.mark.slow
 @given(pairs=st.lists(st.tuples(rates, rates), min_size=1, max_size=40))
 def test_a_difference_turns_its_sign_with_the_order_and_lies_in_its_interval(
     pairs: list[tuple[float, float]],

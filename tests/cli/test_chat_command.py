@@ -51,6 +51,7 @@ def asked(text: str) -> Message:
     return Message(role="user", content=text)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, len(tokenizer()) - 1), max_size=40))
 def test_texts_that_are_streamed_join_to_what_the_tokens_say(ids: list[int]) -> None:
     seen: list[int] = []
@@ -154,6 +155,7 @@ def test_a_pipe_gets_an_answer_per_line_and_the_same_ones_again(checkpoint: str,
     assert said("--prompt", "1+1?", lines="") == first[: len(said("--prompt", "1+1?", lines=""))]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -43,6 +43,7 @@ def test_how_a_response_is_cut_into_pieces_changes_nothing(data: st.DataObject) 
         assert (parts["reasoning"], parts["summary"]) == (parsed.reasoning, parsed.summary)
 
 
+@pytest.mark.slow
 @given(FORMS, st.text(alphabet="ab<>/ \n", max_size=20), st.text(alphabet="ab<>/ \n", max_size=20))
 def test_a_well_formed_response_has_the_parts_that_the_parser_finds(
     form: TagFormat, reasoning: str, summary: str

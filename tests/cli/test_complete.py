@@ -15,7 +15,7 @@ def offered(line: str) -> list[str]:
     return [item.value for item in complete.get_completions(words, begun)]
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "word"),
     [

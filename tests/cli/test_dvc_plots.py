@@ -88,6 +88,7 @@ def test_a_curve_is_of_what_its_name_promises(
     assert len(pictures[name]["data"]["values"]) == LENGTH * runs
 
 
+@pytest.mark.slow
 def test_each_bench_has_bars_of_its_own(pictures: dict[str, dict[str, Any]]) -> None:
     drawn = pictures["reports/stages.csv"]["encoding"]
     assert (drawn["x"]["field"], drawn["y"]["field"]) == ("pass_at_1", "checkpoint")

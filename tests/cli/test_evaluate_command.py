@@ -49,7 +49,7 @@ def test_a_folder_is_evaluated_on_a_file_and_leaves_what_the_graph_leaves(
     assert not list((project / ".work").glob("evaluate*"))
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -20,6 +20,8 @@ from chainforge.preflight.texts import check_examples, masks_response
 from chainforge.project.profiles import compose
 from chainforge.records import Example, Message
 
+pytestmark = pytest.mark.slow
+
 SECONDS = st.floats(0.001, 100)
 IDS = st.lists(st.integers(0, 9), min_size=1, max_size=12)
 
@@ -64,7 +66,6 @@ def snapshot(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-@pytest.mark.slow
 def test_the_quick_check_writes_nothing(project: Path, run: Run) -> None:
     before = snapshot(project)
     assert "nothing to change was found" in run("preflight", "--quick").stdout
@@ -75,7 +76,6 @@ def test_an_unknown_step_is_told(project: Path, run: Run) -> None:
     assert "sft_cold_strat" in run("preflight", "sft_cold_strat", code=1).stderr
 
 
-@pytest.mark.slow
 def test_a_missing_key_stops_and_no_value_is_ever_shown(
     project: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +91,6 @@ def test_a_missing_key_stops_and_no_value_is_ever_shown(
 
 
 @pytest.mark.dearest
-@pytest.mark.slow
 @pytest.mark.parametrize("step", ["sft_cold_start", "grpo_reasoning", "evaluate@qwen_sft_ckpt-reasoning"])
 def test_a_try_predicts_and_leaves_the_project_as_it_was(step: str, project: Path, run: Run) -> None:
     own = compose("smoke").replace("examples: data/cot/accepted.jsonl", "examples: inputs/own.jsonl", 1)
@@ -113,7 +112,6 @@ def test_a_try_predicts_and_leaves_the_project_as_it_was(step: str, project: Pat
     assert snapshot(project) == before
 
 
-@pytest.mark.slow
 def test_a_step_whose_examples_nobody_has_yet_waits(project: Path, run: Run) -> None:
     told = json.loads(run("preflight", "sft_cold_start", "--json").stdout)
     assert told["steps"][0]["waits_for"].endswith("dvc repro filter_cot makes it")

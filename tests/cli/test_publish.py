@@ -35,6 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_a_new_repository_is_private_and_gets_everything(hub: Hub, folder: Path) -> None:
     send("me/mine", folder, "mine", public=False, yes=True)
     private, files = hub.repos["me/mine"]

@@ -10,6 +10,7 @@ from chainforge.cli.repro import room_for
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="on Linux only")
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("cores", "old", "new", "jobs"),
     [

@@ -67,6 +67,7 @@ def test_refused_prompts_block_no_later_run_wherever_they_are(concurrency: int, 
     assert len(again.paid.finals) == 40 - len(struck)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 def test_what_was_refused_is_named_and_asked_again_on_request(tmp_path: Path) -> None:
     struck = frozenset({3, 7, 11})
@@ -100,6 +101,7 @@ def test_a_lower_limit_and_another_name_of_the_server_buy_nothing_again(tmp_path
     assert with_name.traces == list(from_an_honest_server(6))
 
 
+@pytest.mark.slow
 def test_a_higher_limit_buys_what_was_cut_and_nothing_else(tmp_path: Path) -> None:
     short = collect(tmp_path, 12, said={"max_tokens": 100}, concurrency=4)
     cut = sum(b'"length"' in line for line in short.traces)
@@ -118,6 +120,7 @@ def test_a_lost_last_newline_loses_no_answer(tmp_path: Path) -> None:
     assert again.traces == list(from_an_honest_server(4))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
 def test_a_torn_last_line_costs_its_own_answer_at_most(place: float, tmp_path: Path) -> None:
     collect(tmp_path, 4)

@@ -126,7 +126,7 @@ def test_a_paid_answer_without_its_end_is_kept_as_far_as_it_came(wire: str, tmp_
     assert ended.traces == PLAIN
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("off", [{"thinking": False}, {"plugin": "anthropic", "thinking_tokens": 0}], ids=str)
 def test_with_thinking_off_every_answer_is_paid_once(off: dict[str, Any], tmp_path: Path) -> None:
     ended = run(tmp_path, PROMPTS, faults=script(no_reasoning=1.0), teacher=off)

@@ -119,6 +119,7 @@ def edited(number: int, change: Mapping[str, str]) -> Change:
     return edit
 
 
+@pytest.mark.slow
 def test_it_finds_a_blanked_or_edited_trace(missed: Missed) -> None:
     changes = {(n, str(change)): edited(n, change) for n in (0, 3, 7) for change in EDITS}
     assert missed(TRACES, changes) == []
@@ -140,6 +141,7 @@ def test_it_finds_a_flipped_bit_wherever_it_is(name: str, seeds: range, missed: 
     assert missed(name, {seed: flipped(seed) for seed in seeds}) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [NAME, TRACES])
 def test_it_finds_a_flipped_bit_at_the_ends_of_lines(name: str, missed: Missed) -> None:
     """Where one line becomes two, or two become one."""
@@ -179,6 +181,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 def test_it_finds_a_missing_field_even_under_a_right_checksum(missed: Missed) -> None:
     changes = {
         (kind, field): rewritten(kind, lambda r, field=field: r.pop(field) and None)

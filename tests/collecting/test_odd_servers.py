@@ -27,6 +27,7 @@ def test_the_table_has_over_a_hundred_faults_each_of_another_name() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) > 100
 
 
+@pytest.mark.slow
 def test_an_honest_server_gives_the_same_bytes_whole_and_streamed(tmp_path: Path) -> None:
     whole, streamed = (collect(tmp_path / str(s), 12, stream=s, concurrency=4) for s in (False, True))
     assert whole.traces == streamed.traces == list(from_an_honest_server(12))

@@ -18,6 +18,8 @@ from chainforge.doctor.runs import Comparison, GrpoRun, Keys, Table
 from chainforge.doctor.series import Series, series
 from chainforge.report.evaluations import Curve
 
+pytestmark = pytest.mark.slow
+
 ROWS = 30
 RANK = {None: 0, Severity.NOTE: 1, Severity.WARNING: 2, Severity.ERROR: 3}
 Columns = dict[str, Sequence[float]]
@@ -75,7 +77,6 @@ def test_the_kl_is_an_error_where_tokens_are_ten_times_as_likely(kl: float) -> N
     assert (found > 0) == (kl >= math.log(2))
 
 
-@pytest.mark.slow
 @given(st.floats(0.05, 3), st.floats(0.001, 3), st.floats(1, 500))
 def test_entropy_never_collapses_and_explodes_at_once(start: float, end: float, length: float) -> None:
     run = grpo({"entropy": ramp(start, end), "reward": flat(0.5), "completions/mean_length": flat(length)})
@@ -124,7 +125,6 @@ def test_a_change_does_not_depend_on_scale_or_origin(n: int, slope: float, origi
     assert moved.moved == pytest.approx(plain.moved, rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize("rows", [10, 15, 40, 150])
 def test_noise_alone_is_rarely_a_change(rows: int) -> None:
     draw = random.Random(1)
@@ -139,7 +139,6 @@ def test_a_run_that_breaks_at_once_has_fallen() -> None:
     assert not Series("reward", broken.steps, (0.5,) * 25).fell
 
 
-@pytest.mark.slow
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=20, max_size=60))
 def test_with_the_problems_needed_the_interval_excludes_zero(pairs: list[tuple[bool, bool]]) -> None:
     paired = paired_difference([float(a) for a, _ in pairs], [float(b) for _, b in pairs])

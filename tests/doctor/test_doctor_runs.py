@@ -22,13 +22,14 @@ def rules_of(told: Told) -> dict[str, str]:
     return {finding["rule"]: finding["severity"] for finding in told()["findings"]}
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", SPOILT)
 def test_what_spoilt_a_run_is_found(name: str, lay: Lay, told: Told) -> None:
     lay(name)
     assert set(SPOILT[name].rules) <= set(rules_of(told))
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_run_is_left_alone(name: str, lay: Lay, told: Told) -> None:
     lay(name)

@@ -29,6 +29,7 @@ def test_any_eight_words_in_common_are_found(
     assert found(", ".join(ours).title(), ["\n".join(theirs) + "!"])
 
 
+@pytest.mark.slow
 @given(st.lists(some_words, max_size=5), some_words, st.integers(1, 9))
 def test_nothing_is_found_where_nothing_is_shared(
     held_out: list[list[str]], ours: list[str], size: int

@@ -8,6 +8,8 @@ from rapidfuzz import fuzz
 from chainforge.filtering import duplicates
 from chainforge.filtering.duplicates import find_repeats
 
+pytestmark = pytest.mark.slow
+
 some_texts = st.lists(st.text("ab", max_size=8), max_size=30)
 similarity = st.none() | st.integers(100, 200).map(lambda n: n / 2)
 

@@ -55,7 +55,7 @@ def test_leaving_out_notation_leaves_the_rest_in_order(text: str) -> None:
     assert all(character in rest for character in without_notation(text) if character not in " ")
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     ["`", "```", "$", "$$", "$a", "\\[", "\\(", "\\[a\\]", "$ ", "\u0301\u0323", "所", "Ω\u200d", "\ud800"],

@@ -61,7 +61,7 @@ def test_windows_are_told_apart_as_sets_of_strings_would_tell_them() -> None:
         assert repeated_share(text) == 1 - len(set(windows)) / len(windows)
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["a", "ab ", "\u0301\u0323", "\ud800", "\U0001f600"])
 def test_a_megabyte_takes_a_moment(unit: str) -> None:
     started = time.process_time()

@@ -24,6 +24,8 @@ from chainforge.rollout.engine import Request
 from chainforge.rollout.local_engine import LocalEngine
 from chainforge.run.step import Step
 
+pytestmark = pytest.mark.slow
+
 LORA = AdapterSettings(kind="lora", rank=4, alpha=8)
 SETTINGS = OptimizerSettings(learning_rate=1e-2, weight_decay=0.1, adapter=LORA)
 APART = [Tokens([3, 1, 4], [1, 5, 9, 2, 6, 5, 3]), Tokens([5], [3]), Tokens([5, 8, 9, 7], [2, 3, 8])]
@@ -55,7 +57,6 @@ def close(found: Sequence[Sequence[float]], model: torch.nn.Module, sequences: S
         torch.testing.assert_close(torch.tensor(row), logp(model, s).detach(), atol=1e-5, rtol=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("sequences", [APART, SHARED], ids=["apart", "shared"])
 def test_a_step_is_that_of_peft_s_own_forward_pass(sequences: list[Tokens], checkpointing: bool) -> None:
@@ -138,7 +139,6 @@ def test_the_engine_samples_from_merged_weights_of_its_own(precision: str) -> No
         learner.step(sequences, squares)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_the_checkpoint_is_a_plain_folder_with_the_adapter_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -28,6 +28,7 @@ ids = st.lists(st.integers(1, 10), min_size=1, max_size=6)
 any_sequences = st.lists(st.builds(Tokens, ids, ids), min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @given(lengths=lengths, most=st.integers(1, 200))
 def test_micro_batches_have_every_sequence_once_and_keep_to_the_bound(lengths: list[int], most: int) -> None:
     found = list(micro_batches(lengths, most))
@@ -37,12 +38,14 @@ def test_micro_batches_have_every_sequence_once_and_keep_to_the_bound(lengths: l
         assert len(batch) * max(lengths[i] for i in batch) <= most or len(batch) == 1
 
 
+@pytest.mark.slow
 @given(lengths=lengths)
 def test_micro_batches_put_like_lengths_together_and_open_with_the_largest(lengths: list[int]) -> None:
     order = [lengths[i] for batch in micro_batches(lengths, 64) for i in batch]
     assert order == sorted(lengths, reverse=True)  # what does not fit into memory fails at once
 
 
+@pytest.mark.slow
 @given(lengths=lengths, most=st.integers(1, 200))
 def test_only_a_share_of_a_micro_batch_is_padding(lengths: list[int], most: int) -> None:
     for batch in micro_batches(lengths, most):

@@ -61,7 +61,7 @@ def gradient(
     return found[0]
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("sequences", [APART, SHARED], ids=["apart", "shared"])
@@ -88,6 +88,7 @@ def test_the_gradient_of_a_large_vocabulary_adds_up_in_place(
     assert found[1].norm() > 0
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("least", [0, 10**9])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_step_is_the_plain_formula_s_and_leaves_no_gradient(
@@ -158,6 +159,7 @@ def test_the_state_is_what_is_trained_and_nothing_else() -> None:
         assert torch.equal(old, new) == ("mlp" not in name)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("part", ["", "mlp"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_learner_goes_on_from_its_state(tied: bool, part: str) -> None:

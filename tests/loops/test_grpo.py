@@ -168,6 +168,7 @@ def test_training_raises_the_probability_of_what_is_rewarded(loss_type: str) -> 
     assert chance(toy, token) > max(2 * before, 0.3)
 
 
+@pytest.mark.slow
 def test_training_twice_gives_the_same_bytes_and_one_row_of_figures_per_step() -> None:
     found = []
     for _ in range(2):

@@ -244,6 +244,7 @@ def test_without_a_cache_nothing_is_a_hit() -> None:
     assert found == [(2, 3 - 1), (0, 4)]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(usages, st.booleans()), max_size=30))
 def test_no_cent_is_lost_in_the_sums(rows: list[tuple[Usage, bool]]) -> None:
     ledger = Ledger()

@@ -34,6 +34,7 @@ def rendered(messages: Sequence[Message], response: str) -> str:
     return written.removesuffix("\n")
 
 
+@pytest.mark.slow
 @given(messages=conversation, reasoning=text, summary=text)
 def test_prompt_and_response_together_are_the_whole_conversation(
     messages: list[Message], reasoning: str, summary: str

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from chainforge.models.operations import rms_norm, rotate, swiglu
+
+pytestmark = pytest.mark.slow
 
 Make = Callable[..., Tensor]
 

@@ -171,6 +171,7 @@ def test_reading_draws_nothing_from_torch_s_generator(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("says", [True, False])
 @pytest.mark.parametrize("is_one", [True, False])
 def test_tied_or_not_a_checkpoint_comes_back_as_it_was(tmp_path: Path, says: bool, is_one: bool) -> None:

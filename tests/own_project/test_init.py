@@ -58,7 +58,7 @@ def test_graph_scripts_and_profiles_are_those_of_chainforge_and_all_is_committed
     assert os.listdir(".") == ["mine"]
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", PROFILES)
 def test_params_yaml_is_what_the_profile_stands_for(profile: str) -> None:
     run("init", "mine", "--profile", profile, "--no-git")

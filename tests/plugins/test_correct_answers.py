@@ -94,6 +94,7 @@ def test_how_much_is_said_around_an_answer_does_not_matter(value: int, before: i
         assert not cf.same_answer(text, str(value + 1)), text
 
 
+@pytest.mark.slow
 @given(top=st.integers(-999, 999), under=st.integers(1, 99))
 def test_a_fraction_is_its_value(top: int, under: int) -> None:
     value = Fraction(top, under)
@@ -111,6 +112,7 @@ def test_a_fraction_is_its_value(top: int, under: int) -> None:
         assert cf.same_answer(f"{sign}{whole} {part}/{under}", str(value))
 
 
+@pytest.mark.slow
 @given(one=values, other=values)
 def test_two_answers_and_no_mark_are_wrong(one: int, other: int) -> None:
     for text in (
@@ -122,6 +124,7 @@ def test_two_answers_and_no_mark_are_wrong(one: int, other: int) -> None:
         assert one == other or not (cf.same_answer(text, str(one)) or cf.same_answer(text, str(other)))
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(value=st.integers(2, 10**9))
 def test_what_stands_around_a_number_makes_it_another(value: int) -> None:

@@ -44,7 +44,7 @@ def graders() -> dict[str, Callable[[str, str], bool]]:
     }
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("grader", sorted(set(FITTING.values())))
 def test_judged_answers(grader: str) -> None:
     its = [pair for pair in PAIRS if grader_of(pair) == grader]

@@ -43,6 +43,7 @@ def test_train_and_eval_never_meet_whatever_their_seeds(source: str, seed: int, 
     assert not questions(source, "train", 300, seed) & questions(source, "eval", 150, other)
 
 
+@pytest.mark.dear
 @each_source
 def test_a_big_run_has_no_question_twice_and_ids_are_unique(source: str) -> None:
     train, held_out = prompts(source, "train", 4000, 17), prompts(source, "eval", 1000, 17)

@@ -108,6 +108,7 @@ def test_a_server_gives_the_same_probabilities(start: Start, tmp_path: Path) -> 
         )
 
 
+@pytest.mark.slow
 def test_no_more_is_asked_for_than_the_server_reads(start: Start, tmp_path: Path) -> None:
     server = start(longest=12)
     here = values(prompt(), TEXTS, model=str(tmp_path), max_tokens=12)
@@ -122,7 +123,7 @@ def test_a_server_that_is_busy_or_drops_a_call_is_asked_again(start: Start, tmp_
     assert len(server.asked) == len(TEXTS) + 5
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("labels", "served", "settings", "complaint"),
     [

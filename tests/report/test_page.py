@@ -81,6 +81,7 @@ def test_the_figure_is_a_drawing_of_its_own_that_loads_nothing(report: Path) -> 
     }
 
 
+@pytest.mark.slow
 def test_hostile_text_is_shown_and_never_run(report: Path) -> None:
     text = (report / "index.html").read_text(encoding="utf-8")
     page = Page(text)

@@ -99,7 +99,7 @@ def test_rows_are_few_sizes_whatever_is_in_use(monkeypatch: pytest.MonkeyPatch) 
     assert set(sizes) == {30, 16, 8}
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_nothing_is_read_from_memory_before_it_is_written(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)

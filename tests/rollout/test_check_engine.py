@@ -168,6 +168,7 @@ def test_decoding_in_blocks_is_right_too(name: str, monkeypatch: pytest.MonkeyPa
     check_engine(place(make(*RIGHT[name], loud=True), CPU))
 
 
+@pytest.mark.slow
 def test_scores_are_capped_whatever_attention_was_asked_for() -> None:
     """PyTorch's kernel has no cap: transformers 5.23 says so, 5.17 leaves it out."""
     config, settings = RIGHT["gemma 3"]

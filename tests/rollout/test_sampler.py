@@ -210,7 +210,7 @@ def test_what_waits_takes_the_place_of_what_has_ended_at_once(
     assert len(together) <= sum(lengths) / max_rows + max(lengths)
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_nothing_is_read_from_memory_before_it_is_written(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deterministic PyTorch fills new tensors with NaN."""
@@ -333,6 +333,7 @@ def logits_of(weights: Sequence[int]) -> Tensor:
     return torch.tensor([weights], dtype=torch.float32).log()  # a weight of zero: minus infinity
 
 
+@pytest.mark.slow
 @given(weights=probabilities, u=uniform)
 def test_a_draw_inverts_the_cumulative_distribution(weights: list[int], u: float) -> None:
     u_B = torch.tensor([u], dtype=torch.float64)
@@ -353,6 +354,7 @@ def test_the_largest_number_below_one_still_draws_a_possible_token(
     assert kept_BV[0, token_B[0]] > 0
 
 
+@pytest.mark.slow
 @given(weights=probabilities, u=uniform)
 def test_temperature_zero_and_top_k_one_take_the_likeliest(weights: list[int], u: float) -> None:
     u_B = torch.tensor([u], dtype=torch.float64)
@@ -386,6 +388,7 @@ def test_the_nucleus_is_the_smallest_set_with_that_probability(weights: list[int
     assert (~kept_V).sum() == 0 or kept_BV[0][kept_V].min() >= probs_BV[0][~kept_V].max()
 
 
+@pytest.mark.slow
 @given(weights=probabilities, temperature=st.floats(0.1, 3.0))
 def test_the_log_probability_is_that_of_the_tempered_distribution(
     weights: list[int], temperature: float

@@ -155,6 +155,7 @@ def test_whatever_ends_the_process_is_told_on_stderr(code: str) -> None:
     assert (ended.returncode == 0) == any(word in code for word in ("ctypes.CDLL", "Thread", "lambda: 1"))
 
 
+@pytest.mark.slow
 def test_an_orderly_end_leaves_nothing_behind() -> None:
     code = textwrap.dedent("""
         from chainforge.run.ending import end_with, watch_ending

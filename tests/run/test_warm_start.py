@@ -123,6 +123,7 @@ def test_it_sees_and_ends_as_the_usual_one_does(warm: str, fate: str) -> None:
     assert forked.stderr.splitlines()[-1:] == usual.stderr.splitlines()[-1:]
 
 
+@pytest.mark.slow
 def test_what_a_shell_says_about_it_is_the_same(warm: str) -> None:
     command = "trap '' HUP; python -m stages.sft facts 2>&1 >said; python -m stages.sft SIGSEGV; echo $?"
     usual = (sh(command).stdout, Path("said").read_text())

@@ -265,6 +265,7 @@ print(stopping.reason, flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["exec {}", "{}; true"], ids=["replaced", "stays"])
 def test_a_step_whose_dvc_has_died_is_to_stop_whatever_shell_is_between(shell: str, tmp_path: Path) -> None:
     """`dvc` is a process that starts a shell with the step, and is killed."""

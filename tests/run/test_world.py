@@ -125,6 +125,7 @@ def test_the_word_about_a_process_that_was_killed_says_which() -> None:
     assert "toy, rank 1 of 2: its process ended without a word" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_process_that_the_launcher_ends_is_not_taken_for_one_that_was_killed() -> None:
     code = "import os, chainforge.run.ending as e; e.watch_ending('toy'); os.kill(os.getpid(), 15)"
     environment = os.environ | {"RANK": "1", "WORLD_SIZE": "2"}

@@ -210,6 +210,7 @@ def test_a_test_that_catches_everything_is_not_passed_by_leaving() -> None:
     assert (outcome.kind, outcome.said) == ("ended", "it ended before its tests did (exit code 3)")
 
 
+@pytest.mark.slow
 def test_an_answer_does_not_see_its_tests() -> None:
     """Neither their text nor what they expect is in its memory: only what it is called with."""
     source = (
@@ -220,6 +221,7 @@ def test_an_answer_does_not_see_its_tests() -> None:
     assert run_tests(source, ["assert look(1) is False, 'expected-by-tests'"], limits=LIMITS).kind == "right"
 
 
+@pytest.mark.slow
 def test_what_it_prints_is_told_from_its_verdict() -> None:
     outcome = run_program("print(input()[::-1])", "abc\n", LIMITS)
     assert (outcome.kind, outcome.output) == ("right", "cba\n")

@@ -37,7 +37,7 @@ def values(scorer: Scorer) -> list[float | None]:
     return [part for group in groups for score in group.scores for part in score.parts.values()]
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize(
     ("function", "conversational", "expected"),
@@ -58,7 +58,7 @@ def test_a_reward_published_for_trl_is_registered_without_an_edit(
     assert logged == ([("judge/mean", 0.75)] if function == "judge_reward" else [])
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize(
     ("function", "conversational", "expected"),
@@ -260,7 +260,7 @@ async def hangs_awaited(completions: list[str]) -> list[float]:
     return []
 
 
-@pytest.mark.dear
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [fails, fails_awaited, hangs, hangs_awaited])
 def test_a_failure_is_none_where_the_plugin_asks_for_it_said_once_and_counted(
     function: Any, capsys: pytest.CaptureFixture[str]

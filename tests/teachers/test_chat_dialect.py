@@ -163,6 +163,7 @@ def test_what_is_no_whole_answer_is_told_so(said: Any, problem: str) -> None:
     assert problem in str(defect(said))
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(["choices", "usage", "error", "model"]), odd_json))
 def test_odd_json_is_either_a_defect_or_an_answer(changes: dict[str, Any]) -> None:
@@ -171,6 +172,7 @@ def test_odd_json_is_either_a_defect_or_an_answer(changes: dict[str, Any]) -> No
         read_chat(said)
 
 
+@pytest.mark.slow
 @given(choice=st.dictionaries(st.sampled_from(["message", "finish_reason"]), odd_json))
 def test_an_odd_choice_is_either_a_defect_or_an_answer(choice: dict[str, Any]) -> None:
     said = answer() | {"choices": [choice]}
@@ -183,6 +185,7 @@ def test_the_mark_of_the_mock_is_seen() -> None:
     assert read_chat(answer() | {"system_fingerprint": SYNTHETIC}).synthetic
 
 
+@pytest.mark.slow
 @given(st.lists(st.dictionaries(st.sampled_from(["role", "content", "reasoning_content"]), st.text())))
 def test_deltas_are_joined(deltas: list[dict[str, str]]) -> None:
     message: dict[str, Any] = {"role": "assistant", "content": ""}

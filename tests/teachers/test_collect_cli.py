@@ -519,6 +519,7 @@ def test_verify_finds_it_without_the_account_as_well(damage: Callable[..., None]
     assert "wrong: " in run("verify", "out", code=1)
 
 
+@pytest.mark.slow
 def test_verify_says_how_many_lines_have_no_checksum(collected: Path) -> None:
     records = [r | {"schema": 1} if r["kind"] == "run" else r for r in lines(collected)]
     path = collected / "journal.jsonl"

@@ -195,6 +195,7 @@ def test_what_a_provider_asks_for_is_waited_for_within_two_minutes(
     assert limit.open_at == now + min(asked, LONGEST_RETRY_AFTER_S), "a later one shortens nothing"
 
 
+@pytest.mark.slow
 @given(most=st.integers(1, 300), course=events)
 def test_it_is_never_less_than_one_nor_more_than_allowed(
     most: int, course: list[tuple[int, int, float, float | None]]

@@ -135,6 +135,7 @@ replies = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(
     reply=replies,
     tries=st.dictionaries(st.sampled_from([*TRIES]), st.integers(0, 9)),
