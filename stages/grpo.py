@@ -44,7 +44,9 @@ def main(run: Run[GrpoSettings]) -> None:
         step.output_folder(settings.output) as folder,
         closing(begin(policy, step)) as engine,
     ):
-        learner = LocalLearner(policy, settings, step, reference=reference, samples_apart=apart)
+        learner = LocalLearner(
+            policy, settings, step, reference=reference, samples_apart=apart, longest=longest
+        )
         table, summary = train(learner, engine, scorer, prompts, settings, step, work, watch)
         learner.save(folder)
         step.finish(summary, table, **({"watch": watch.wrong} if watch else {}))

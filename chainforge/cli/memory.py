@@ -73,7 +73,7 @@ def _tell(
     gpu_gb: float,
 ) -> bool:
     """Print one step; whether it fits."""
-    from chainforge.learner.forecast import Sampling, forecast
+    from chainforge.learner.forecast import PROMPT, Sampling, forecast
     from chainforge.learner.micro_batch_size import USABLE
 
     grpo = step.settings if isinstance(step.settings, GrpoSettings) else None
@@ -92,6 +92,7 @@ def _tell(
         teacher=read_config(step.teacher, given, base) if step.teacher else None,
         shards=shards,
         sampling=sampling,
+        longest=PROMPT + grpo.max_new_tokens if grpo else 0,
     )
     show(f"\n{step.name}: {step.model}, {found.training.model.all:,} weights")
     for line in lines(found):

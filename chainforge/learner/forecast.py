@@ -77,9 +77,10 @@ def forecast(
     teacher: PretrainedConfig | None = None,
     shards: int = 1,
     sampling: Sampling | None = None,
+    longest: int = 0,
 ) -> Forecast:
     """Of a model with these shapes on a GPU with this memory: the passes that would be chosen there, or the
-    smallest ones if none fits."""
+    smallest ones if none fits. `longest`: tokens of a sequence."""
     whole = shapes(config, settings, run)
     trained, bare = sizes(whole), sizes(shapes(config, settings, run, bare=True))
     taught = sizes(shapes(teacher, settings, run, bare=True)) if teacher else None
@@ -95,18 +96,17 @@ def forecast(
     plain = _kept(config, settings, run, checkpointing=False)
     for checkpointing in choices(runtime):
         kept = plain if not checkpointing else _kept(config, settings, run, checkpointing=True)
-        layers = trained.layers
         vocabulary = config.get_text_config().vocab_size if teacher else 0
         per_token = Activations(
-            kept[0] + (layers - 1) * kept[1] + 2 * 4 * vocabulary, plain[1], vocabulary
+            kept[0] + (trained.layers - 1) * kept[1] + 2 * 4 * vocabulary, plain[1], vocabulary
         ).at_peak(checkpointing=checkpointing)
         held = training.held(checkpointing=checkpointing) | ({"copy to sample from": copy} if apart else {})
         logits = logits_bytes("cuda")
         fitting = (memory - total(held, logits)) / per_token
-        if fitting >= LEAST:
+        if fitting >= max(LEAST, longest):
             break
     wanted = runtime.micro_batch_tokens
-    tokens = max(LEAST, power_of_two(fitting)) if wanted == "auto" else wanted
+    tokens = max(LEAST, longest, power_of_two(fitting)) if wanted == "auto" else max(wanted, longest)
     resting = {name: held[name] for name in ("weights", "moments", "reference") if name in held}
     loading = {"weights, whole": float(bare.bytes)} if shards > 1 else {}
     if shards > 1 and apart:

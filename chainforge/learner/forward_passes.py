@@ -29,7 +29,7 @@ def forward_passes(
     share: bool = True,
     sparse: bool = False,
 ) -> Passes:
-    """(indices, batch) of all sequences, at most `most_tokens` tokens each with padding counted.
+    """(indices, batch) of all sequences, at most `most_tokens` tokens in memory with padding counted.
 
     Where completions share their prompts these are computed apart, once, unless `share` is false. Their
     backward pass comes when the iterator goes on after its last micro-batch: so a loop over it runs the
@@ -39,10 +39,10 @@ def forward_passes(
         for indices in micro_batches([len(s) for s in sequences], most_tokens):
             yield indices, collate([sequences[i] for i in indices], model.device)
         return
-    for prompts, members in _by_prompt(sequences, most_tokens):
+    for prompts, members, left in by_prompt(sequences, most_tokens, device=model.device.type):
         shared = _SharedPrompts(model, prompts, sparse=sparse)
         number = {tuple(prompt): n for n, prompt in enumerate(prompts)}
-        for chosen in micro_batches([len(sequences[i].completion) for i in members], most_tokens):
+        for chosen in micro_batches([len(sequences[i].completion) for i in members], left):
             indices = [members[i] for i in chosen]
             prompt_B = torch.tensor(
                 [number[tuple(sequences[i].prompt)] for i in indices], device=model.device
@@ -109,17 +109,24 @@ def micro_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]
         yield batch
 
 
-def _by_prompt(
-    sequences: Sequence[Tokens], most_tokens: int
-) -> Iterator[tuple[Sequence[Sequence[int]], list[int]]]:
-    """(prompts, indices of the sequences that have them), as many as make a pass; like lengths together."""
+def by_prompt(
+    sequences: Sequence[Tokens], most_tokens: int, *, device: str
+) -> Iterator[tuple[Sequence[Sequence[int]], list[int], int]]:
+    """(prompts, indices of the sequences that have them, tokens left for a micro-batch of their completions).
+
+       As many prompts as make a pass, like lengths together.
+    They are in memory together with a micro-batch;
+       on a CPU, where `most_tokens` is about speed, each of the two may have as many.
+    """
+    fits_both = device == "cpu"
     members: dict[tuple[int, ...], list[int]] = {}
     for index, sequence in enumerate(sequences):
         members.setdefault(tuple(sequence.prompt), []).append(index)
     distinct = list(members)
-    for chosen in micro_batches([len(prompt) for prompt in distinct], most_tokens):
+    for chosen in micro_batches([len(p) for p in distinct], most_tokens if fits_both else most_tokens // 2):
         prompts = [distinct[i] for i in chosen]
-        yield prompts, [index for prompt in prompts for index in members[prompt]]
+        taken = 0 if fits_both else len(prompts) * max(map(len, prompts))
+        yield prompts, [index for prompt in prompts for index in members[prompt]], most_tokens - taken
 
 
 class _SharedPrompts:

@@ -50,7 +50,9 @@ class LocalLearner:
         reference: Callable[[], Policy] | None = None,
         teacher: Teacher | None = None,
         samples_apart: bool = False,
+        longest: Callable[[], int] | None = None,
     ) -> None:
+        """`longest` counts the tokens of the longest sequence, where memory is short: on a GPU."""
         self.tokenizer, self.num_parameters = policy.tokenizer, policy.num_parameters
         self._policy, self._settings = policy, settings
         self._precision, self._seed = step.settings.precision, step.seed("rounding")
@@ -58,7 +60,10 @@ class LocalLearner:
         if settings.adapter:
             attach_adapter(policy.model, settings.adapter, step.seed("adapter"))
         alike = policy.model if reference else None  # the reference has the same shape
-        passes = plan_passes(policy.model, settings, step, alike, teacher, samples_apart=samples_apart)
+        most = longest() if longest and policy.model.device.type != "cpu" else 0
+        passes = plan_passes(
+            policy.model, settings, step, alike, teacher, samples_apart=samples_apart, longest=most
+        )
         self._checkpointing, self._most_tokens = passes
         self._router_weight = weight = settings.router_aux_loss_coef
         self._model = PolicyModel(
@@ -78,7 +83,9 @@ class LocalLearner:
         self._optimizer = ScheduledOptimizer(
             self._policy.model, self._settings, steps, precision=self._precision, seed=self._seed
         )
-        if self._processes.world.size > 1:
+        # On a GPU before the first pass: made after it, they would lie among what the pass gives back, which
+        # could then not be had by a vLLM server on the same GPU.
+        if self._processes.world.size > 1 or self._model.device.type == "cuda":
             self._optimizer.make_moments()
 
     def logprobs(self, sequences: Sequence[Tokens], temperature: float = 1.0) -> list[list[float]]:

@@ -44,15 +44,17 @@ def plan_passes(
     teacher: Teacher | None = None,
     *,
     samples_apart: bool = False,
+    longest: int = 0,
 ) -> Passes:
     """What runtime.micro_batch_tokens and runtime.gradient_checkpointing say; where they are auto, what fits.
 
     That follows from the whole memory of the device, not from what is free of it by chance, so that the same
     machine computes the same sums again; on a GPU it is a power of two for the same reason. On a CPU the size
-    is what fits into `CPU_BYTES`. Activations are checkpointed where not even `LEAST` tokens fit without.
+    is what fits into `CPU_BYTES`. Activations are checkpointed where without it `LEAST` tokens do not fit, or
+    not the `longest` sequence, which is never cut.
     `teacher` is distilled: its logits and the model's own are there for each token. `samples_apart`: an
     engine has a copy of the weights beside.
-    Raises ChainForgeError where `LEAST` tokens do not fit, unless the settings have a number.
+    Raises ChainForgeError where as much does not fit even so, unless the settings have a number.
     """
     precision, runtime = step.settings.precision, step.runtime
     if runtime.micro_batch_tokens != "auto" and runtime.gradient_checkpointing != "auto":
@@ -70,19 +72,20 @@ def plan_passes(
     needs_room += copy_bytes(training.model, precision) if samples_apart else 0
     plain = kept_bytes_per_token(PolicyModel(model), precision)
     vocabulary = model.get_output_embeddings().weight.shape[0] if teacher else 0
+    least = max(LEAST, longest)
     for checkpointing in choices(runtime):
         measured = PolicyModel(model, gradient_checkpointing=checkpointing)
         kept = kept_bytes_per_token(measured, precision, teacher) if checkpointing or teacher else plain
         activations = Activations(kept, plain / training.model.layers, vocabulary)
         held = total(training.held(checkpointing=checkpointing), needs_room)
         fitting = (memory - held) / activations.at_peak(checkpointing=checkpointing)
-        if fitting >= (LEAST if wanted == "auto" else wanted):
+        if fitting >= (least if wanted == "auto" else max(wanted, longest)):
             break
     if wanted != "auto":
         return Passes(checkpointing, wanted)
-    if fitting < LEAST:
-        needed = held + LEAST * activations.at_peak(checkpointing=checkpointing)
-        raise _does_not_fit(model, training, needed, memory, checkpointing)
+    if fitting < least:
+        needed = held + least * activations.at_peak(checkpointing=checkpointing)
+        raise _does_not_fit(model, training, needed, memory, checkpointing, least)
     if model.device.type == "cpu":
         return Passes(checkpointing, max(LEAST, min(power_of_two(SHARE * CPU_BYTES / kept), MOST_ON_CPU)))
     return Passes(checkpointing, power_of_two(fitting))
@@ -95,10 +98,15 @@ def choices(runtime: RuntimeSettings) -> tuple[bool, ...]:
 
 
 def _does_not_fit(
-    model: PreTrainedModel, training: Training, needed: float, memory: float, checkpointing: bool
+    model: PreTrainedModel,
+    training: Training,
+    needed: float,
+    memory: float,
+    checkpointing: bool,
+    least: int,
 ) -> ChainForgeError:
     return ChainForgeError(
-        f"training does not fit: {training.model.all:,} weights, what goes with them, and {LEAST} tokens at "
+        f"training does not fit: {training.model.all:,} weights, what goes with them, and {least} tokens at "
         f"once need about {in_gb(needed)}; training can have {in_gb(memory)} of this {model.device.type}",
         f"{'; or '.join(training.remedies(checkpointing=checkpointing))}; or choose a smaller model or a "
         "larger machine; or set runtime.micro_batch_tokens to a number and try",

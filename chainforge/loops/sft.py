@@ -125,6 +125,14 @@ def tokenize(
     return fitting, len(tokens) - len(fitting)
 
 
+def longest_example(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], settings: SftSettings, step: Step
+) -> int:
+    """Tokens of the longest one that fits."""
+    fitting, _ = tokenize(tokenizer, examples, settings, opening(tokenizer, step.response_format))
+    return max(map(len, fitting))
+
+
 def update(
     learner: Learner, teacher: Teacher | None, batch: Sequence[Tokens], *, teacher_weight: float
 ) -> Update:

@@ -5,6 +5,7 @@ tensors stay where they are, so that a CUDA graph can replay it (https://docs.py
 B rows in use, R rows that are computed, W columns of the cache, V vocabulary.
 """
 
+import weakref
 from typing import Any
 
 import torch
@@ -84,7 +85,8 @@ class _Step:
     """One token for each of R rows. `run` it as often as wanted after a `load`."""
 
     def __init__(self, batch: BlockBatch, rows: int) -> None:
-        self._batch, self._completions = batch, batch._completions
+        # No cycle: a cache of gigabytes would stay until some garbage collection, beside the learner's pass.
+        self._batch, self._completions = weakref.proxy(batch), batch._completions
         device, logits_BV = batch._device, batch.logits_BV
         self.number_R, self.taken_R, self._start_R = torch.zeros(3, rows, dtype=torch.long, device=device)
         self.logits_RV = logits_BV.new_zeros(rows, logits_BV.shape[-1])
@@ -92,7 +94,12 @@ class _Step:
         layers = [FixedLayer(layer, rows, self._column_1) for layer in batch._cache.filled]
         self._cache, self._last = Cache(layers=list(layers)), batch._cache.width - 1
         self._rest(batch._cache.end)
-        self.run = captured(self._decode, device)
+        run = captured(self._decode, device)
+        self._replay = None if run == self._decode else run
+
+    def run(self) -> None:
+        """Decode one token of each row."""
+        (self._replay or self._decode)()
 
     def _rest(self, column: int) -> None:
         """Every row is idle, and the next token goes to this column."""

@@ -89,7 +89,7 @@ def truncate(weight_BV: Tensor, *, top_p: float, top_k: int) -> Tensor:
         total_B1 = sorted_BV.sum(-1, keepdim=True)
         before_BV = sorted_BV.cumsum(-1) - sorted_BV  # the likeliest token always stays
         outside_BV = before_BV >= top_p * total_B1
-        weight_BV = weight_BV.masked_fill(outside_BV.gather(-1, order_BV.argsort(-1)), 0.0)
+        weight_BV = weight_BV.masked_fill(outside_BV.scatter(-1, order_BV, outside_BV), 0.0)
     return weight_BV
 
 

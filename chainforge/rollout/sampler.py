@@ -3,7 +3,8 @@ what has ended.
 """
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -47,19 +48,35 @@ def sample(
     `block`: decode in fixed shapes, and look only after this many tokens which rows have ended. By default a
     GPU does so; on a CPU looking costs nothing.
     """
-    if not requests:
-        return []
+    if not any(request.seeds for request in requests):
+        return [[] for _ in requests]
     waiting = _queue(requests, max_rows)
     completions = Completions(requests, settings, eos_ids, model.device)
     rows, width = min(max_rows, completions.nobody), max(len(group.prompt_ids) for group in waiting)
     block = block or BLOCK.get(model.device.type)
     kind = partial(BlockBatch, block=block) if block else DecodeBatch
-    batch = kind(model, completions, rows, width)
-    while len(batch) or waiting:
-        if groups := _that_fit(waiting, max_rows - len(batch)):
-            batch.admit([g.prompt_ids for g in groups], [g.numbers for g in groups])
-        batch.decode()
-    return completions.collect()
+    with in_any_order() if block else nullcontext():
+        batch = kind(model, completions, rows, width)
+        while len(batch) or waiting:
+            if groups := _that_fit(waiting, max_rows - len(batch)):
+                batch.admit([g.prompt_ids for g in groups], [g.numbers for g in groups])
+            batch.decode()
+        return completions.collect()
+
+
+@contextmanager
+def in_any_order() -> Iterator[None]:
+    """Without a GPU's deterministic kernels, which sort the places of each write, and copy the whole cache.
+
+    All places of a write are different here, so their order changes nothing.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
 
 
 def _queue(requests: Sequence[Request], max_rows: int) -> deque[_Group]:

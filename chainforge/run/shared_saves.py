@@ -48,7 +48,7 @@ def read_shared(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
 
     reader, own = FileSystemReader(folder), dict(_tensors(like))
     tensors = {
-        name: _another(own[name]) if name in own else torch.empty(kept.size, dtype=kept.properties.dtype)
+        name: _room_for(own[name]) if name in own else torch.empty(kept.size, dtype=kept.properties.dtype)
         for name, kept in reader.read_metadata().state_dict_metadata.items()
         if isinstance(kept, TensorStorageMetadata)
     }
@@ -75,6 +75,13 @@ def place_like(state: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, A
             tensors[name] = _another(target).copy_(split) if in_blocks else split
     placed: dict[str, Any] = _put_back(_without_tensors(state), tensors)
     return placed
+
+
+def _room_for(tensor: "Tensor") -> Any:
+    """Where a tensor is read to: a plain one, to the machine's memory. A GPU has no room for a second."""
+    import torch
+
+    return torch.empty_like(tensor, device="cpu") if type(tensor) is torch.Tensor else _another(tensor)
 
 
 def _another(tensor: "Tensor") -> Any:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from chainforge.learner.forward_passes import (
     MOST_PADDING,
+    by_prompt,
     forward_passes,
     full_precision,
     micro_batches,
@@ -36,6 +37,22 @@ def test_micro_batches_have_every_sequence_once_and_keep_to_the_bound(lengths: l
     for batch in found:
         assert batch
         assert len(batch) * max(lengths[i] for i in batch) <= most or len(batch) == 1
+
+
+@given(sequences=any_sequences, most=st.integers(1, 40))
+def test_on_a_gpu_prompts_and_a_micro_batch_of_completions_are_no_more_than_the_bound(
+    sequences: list[Tokens], most: int
+) -> None:
+    found = []
+    for prompts, members, left in by_prompt(sequences, most, device="cuda"):
+        taken = len(prompts) * max(map(len, prompts))
+        assert taken <= most // 2 or len(prompts) == 1
+        for batch in micro_batches([len(sequences[i].completion) for i in members], left):
+            width = max(len(sequences[members[i]].completion) for i in batch)
+            assert taken + len(batch) * width <= most or len(batch) == 1
+        assert {tuple(sequences[i].prompt) for i in members} == set(map(tuple, prompts))
+        found += members
+    assert sorted(found) == list(range(len(sequences)))
 
 
 @pytest.mark.slow

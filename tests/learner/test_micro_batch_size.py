@@ -36,7 +36,7 @@ ADAMW = OptimizerSettings(learning_rate=1e-3)
 
 
 def plan(model: PreTrainedModel, precision: str = "float32", **options: Any) -> Passes:
-    beside = {name: options.pop(name) for name in ("reference", "teacher") if name in options}
+    beside = {name: options.pop(name) for name in ("reference", "teacher", "longest") if name in options}
     world = World(0, options.pop("shards", 1), 0, options.pop("on_this_machine", 1))
     runtime = RuntimeSettings(device="cpu", sharding="fully-sharded", **options)
     step = Step("sft", RunSettings(precision=precision), runtime, world)
@@ -87,6 +87,20 @@ def test_checkpointing_comes_on_where_it_does_not_fit_without(monkeypatch: pytes
     have(monkeypatch, with_it - 1e4)
     with pytest.raises(ChainForgeError, match="training does not fit"):
         plan(model)
+
+
+@pytest.mark.slow
+def test_the_longest_sequence_has_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is never cut, so it would end a run hours after its start."""
+    model = qwen2(num_hidden_layers=8)
+    without, long = (needed(model, gradient_checkpointing=False, longest=n) for n in (0, 8 * LEAST))
+    assert without < long
+    have(monkeypatch, (without + long) / 2)
+    assert not plan(model, longest=LEAST).checkpointing
+    assert plan(model, longest=8 * LEAST).checkpointing
+    assert plan(model, longest=8 * LEAST, micro_batch_tokens=LEAST) == (True, LEAST)
+    with pytest.raises(ChainForgeError, match=f"{800 * LEAST} tokens at once"):
+        plan(model, longest=800 * LEAST)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Laws of decoding in blocks of fixed shapes: the completions of one token at a time, fit for a graph."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +11,10 @@ from pretended_gpu import GPU, pretended_gpu
 from test_sampler import EOS, MODELS, REQUESTS, assert_same, drawn, requests_of, settings_of
 
 from chainforge.rollout import block_decode
-from chainforge.rollout.block_decode import BlockBatch
+from chainforge.rollout.block_decode import BlockBatch, _Step
 from chainforge.rollout.cache import PaddedCache
-from chainforge.rollout.sampler import sample
+from chainforge.rollout.decode_batch import DecodeBatch
+from chainforge.rollout.sampler import in_any_order, sample
 
 SETTINGS = [{}, {"temperature": 0.7, "top_p": 0.8, "top_k": 5}, {"temperature": 0.0}]
 
@@ -153,3 +156,55 @@ def test_what_waits_for_the_device_is_no_step_of_a_graph(monkeypatch: pytest.Mon
                 gpu.capture(wrong)
         gpu.capture(lambda: x.add_(1))()
         assert x.tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("block", [None, 3])
+def test_what_was_held_to_sample_is_given_back_without_a_garbage_collection(
+    block: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU it is gigabytes, and the learner's next pass needs them."""
+    made: list[weakref.ref[Any]] = []
+    for kind in (DecodeBatch, _Step):
+        init = kind.__init__
+
+        def noted(self: Any, *args: Any, _init: Any = init, **options: Any) -> None:
+            made.append(weakref.ref(self))
+            _init(self, *args, **options)
+
+        monkeypatch.setattr(kind, "__init__", noted)
+    gc.disable()
+    try:
+        sample(
+            MODELS["qwen2"](),
+            REQUESTS,
+            settings_of(max_new_tokens=20),
+            eos_ids=[EOS],
+            max_rows=7,
+            block=block,
+        )
+    finally:
+        gc.enable()
+    assert len(made) >= (2 if block else 1)
+    assert [ref() for ref in made] == [None] * len(made)
+
+
+def test_a_block_is_decoded_without_the_kernels_that_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    decode = BlockBatch.decode
+
+    def noted(self: BlockBatch) -> None:
+        seen.add(torch.are_deterministic_algorithms_enabled())
+        decode(self)
+
+    monkeypatch.setattr(BlockBatch, "decode", noted)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        sample(MODELS["qwen2"](), REQUESTS, settings_of(max_new_tokens=4), eos_ids=[EOS], max_rows=7, block=3)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        with pytest.raises(ZeroDivisionError), in_any_order():
+            _ = 1 / 0
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == {False}

@@ -6,12 +6,13 @@ from threading import Barrier
 from typing import Any, cast
 
 import pytest
-from fakes import MadeUp
+from fakes import MadeUp, qwen2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chainforge.config.sampling import SamplingSettings
 from chainforge.rollout.engine import Request
+from chainforge.rollout.sampler import sample
 from chainforge.rollout.shared_engine import SharedEngine
 from chainforge.run.world import World
 
@@ -69,3 +70,10 @@ def test_few_groups_are_split_so_that_nobody_waits() -> None:
         list(pool.map(lambda engine: engine.generate(requests, SETTINGS), shared))
     assert [sum(len(r.seeds) for r in engine.asked) for engine in engines] == [12, 12]
     assert [engine.rows for engine in shared] == [1024, 1024]
+
+
+def test_a_process_for_which_no_completion_is_left_samples_none() -> None:
+    """Of 5 prompts with 4 completions each, the last four of 8 processes have none."""
+    requests = [Request([1, 2, 3], []) for _ in range(5)]
+    assert sample(qwen2(), requests, SETTINGS, eos_ids=[0], max_rows=8) == [[]] * 5
+    assert sample(qwen2(), [], SETTINGS, eos_ids=[0], max_rows=8) == []
