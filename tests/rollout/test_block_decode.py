@@ -172,20 +172,15 @@ def test_what_was_held_to_sample_is_given_back_without_a_garbage_collection(
             _init(self, *args, **options)
 
         monkeypatch.setattr(kind, "__init__", noted)
+    model, settings = MODELS["qwen2"](), settings_of(max_new_tokens=20)
     gc.disable()
     try:
-        sample(
-            MODELS["qwen2"](),
-            REQUESTS,
-            settings_of(max_new_tokens=20),
-            eos_ids=[EOS],
-            max_rows=7,
-            block=block,
-        )
+        sample(model, REQUESTS, settings, eos_ids=[EOS], max_rows=7, block=block)
+        left = [ref() for ref in made]
     finally:
         gc.enable()
     assert len(made) >= (2 if block else 1)
-    assert [ref() for ref in made] == [None] * len(made)
+    assert left == [None] * len(made)
 
 
 def test_a_block_is_decoded_without_the_kernels_that_sort(monkeypatch: pytest.MonkeyPatch) -> None:
