@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -42,9 +43,11 @@ class FullySharded(DataParallel):
             )
         rounded = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         policy = rounded if precision == "bfloat16" else MixedPrecisionPolicy(reduce_dtype=torch.float32)
+        # Told, and not left to be found: on a machine with GPUs a step may run on the CPU all the same.
+        mesh = init_device_mesh(model.device.type, (self.world.size,))
         for layer in layers_of(model.model):
-            fully_shard(layer, mp_policy=policy)
-        fully_shard(model)
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh)
 
     def even_out(self, passes: Passes, device: torch.device) -> Passes:
         """Each pass puts layers together, which all processes have to do: who has fewer adds empty ones."""

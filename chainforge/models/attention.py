@@ -1,7 +1,9 @@
-"""Attention for the shapes at hand, on a CPU, registered with transformers beside its own kinds.
+"""Attention for the shapes at hand, registered with transformers beside its own kinds.
 
-PyTorch's fused kernel is made for long queries. In decoding, with one query per row, it takes twice the time
-in bfloat16; over short rows in training, four times. On a GPU it is the best there is, and stays.
+PyTorch's fused kernel is made for long queries. On a CPU in decoding, with one query per row, it takes twice
+the time in bfloat16; over short rows in training, four times. On a GPU it is the best there is. But where
+several query heads share a key head, it is there in 16 bits only, on Ampere and later: elsewhere PyTorch
+would keep all scores, L numbers per query and head. There each query head gets keys of its own.
 B sequences, S queries, L keys, Q query heads, K key-value heads, D head size (that of values may be another);
 N = B·K pairs, M = Q/K·S queries of each. Source: https://huggingface.co/docs/transformers/attention_interface
 """
@@ -9,18 +11,20 @@ N = B·K pairs, M = Q/K·S queries of each. Source: https://huggingface.co/docs/
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "chainforge"
+AMPERE = (8, 0)
 LONGEST = 512  # from about 600 tokens on, PyTorch's fused attention is quicker
 OTHER_MATHS = ("softcap", "s_aux", "position_bias", "cache")  # arguments that PyTorch's kernel has to see
 
 
 def choose_attention(model: PreTrainedModel) -> None:
-    """Let a model on the CPU that uses PyTorch's kernel use this module's attention, where it can.
+    """Let a model that uses PyTorch's kernel use this module's attention, where it can.
 
     One that caps its attention's scores uses its own: PyTorch's kernel leaves that out, some versions of
     transformers without a word.
@@ -30,7 +34,7 @@ def choose_attention(model: PreTrainedModel) -> None:
         return
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
     can = all(part._can_set_attn_implementation() for part in parts)  # transformers would warn of others
-    if can and model.device.type == "cpu" and model.config._attn_implementation == "sdpa":
+    if can and model.device.type in ("cpu", "cuda") and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
 
 
@@ -46,13 +50,20 @@ def attend(
 ) -> tuple[Tensor, None]:
     """(attention_BSQD, None), for transformers. The mask is True or 0 where a key is seen; None: causal."""
     S, L = query_BQSD.shape[2], key_BKLD.shape[2]
-    usual = query_BQSD.device.type != "cpu" or dropout > 0
+    device = query_BQSD.device.type
+    usual = device not in ("cpu", "cuda") or dropout > 0
     usual = usual or any(options.get(name) is not None for name in OTHER_MATHS)
     usual = usual or (mask_B1SL is not None and mask_B1SL.shape[1] > 1)  # a mask for each head
     scale = query_BQSD.shape[-1] ** -0.5 if scaling is None else scaling
+    causal = mask_B1SL is None and S == L and options.get("is_causal", getattr(module, "is_causal", True))
+    if device == "cuda" and not usual and query_BQSD.shape[1] > key_BKLD.shape[1]:
+        if S == 1 and mask_B1SL is not None:
+            return attend_in_groups(query_BQSD, key_BKLD, value_BKLD, mask_B1SL, scale), None
+        if causal and not has_fused_groups(query_BQSD):
+            return attend_repeated(query_BQSD, key_BKLD, value_BKLD, scale), None
+    usual = usual or device != "cpu"
     if not usual and S == 1 and mask_B1SL is not None and torch.is_inference_mode_enabled():
         return attend_once(query_BQSD, key_BKLD, value_BKLD, mask_B1SL, scale), None
-    causal = mask_B1SL is None and S == L and options.get("is_causal", getattr(module, "is_causal", True))
     if not usual and L <= LONGEST and (causal or mask_B1SL is not None) and torch.is_autocast_enabled("cpu"):
         return attend_in_products(query_BQSD, key_BKLD, value_BKLD, mask_B1SL, scale), None
     attention_BSQD: Tensor = sdpa_attention_forward(
@@ -71,6 +82,37 @@ def attend_once(
     scores_BKGL = (query_BKGD @ key_BKLD.transpose(-1, -2)).add_(additive(mask_B11L, query_BKGD.dtype))
     share_BKGL = scores_BKGL.softmax(-1, dtype=torch.float32).to(value_BKLD.dtype)
     return (share_BKGL @ value_BKLD).reshape(B, 1, Q, -1)
+
+
+def attend_in_groups(
+    query_BQ1D: Tensor, key_BKLD: Tensor, value_BKLD: Tensor, mask_B11L: Tensor, scaling: float
+) -> Tensor:
+    """attention_B1QD of one query per row, by PyTorch's kernel. Query heads that share a key head stand as
+    queries of one head, so that no key is copied; some versions of transformers copy all for each token."""
+    B, Q, _, D = query_BQ1D.shape
+    query_BKGD = query_BQ1D.reshape(B, key_BKLD.shape[1], -1, D)
+    mixed_BKGD = F.scaled_dot_product_attention(
+        query_BKGD, key_BKLD, value_BKLD, attn_mask=mask_B11L, scale=scaling
+    )
+    return mixed_BKGD.reshape(B, 1, Q, -1)
+
+
+def attend_repeated(query_BQSD: Tensor, key_BKLD: Tensor, value_BKLD: Tensor, scaling: float) -> Tensor:
+    """attention_BSQD, causal, by PyTorch's kernel, with a key head for each query head."""
+    groups = query_BQSD.shape[1] // key_BKLD.shape[1]
+    key_BQLD, value_BQLD = (x.repeat_interleave(groups, dim=1) for x in (key_BKLD, value_BKLD))
+    mixed_BQSD = F.scaled_dot_product_attention(
+        query_BQSD, key_BQLD, value_BQLD, is_causal=True, scale=scaling
+    )
+    return mixed_BQSD.transpose(1, 2).contiguous()
+
+
+def has_fused_groups(query_BQSD: Tensor) -> bool:
+    """Whether CUDA has a kernel for query heads that share a key head, and does not keep all scores."""
+    device = query_BQSD.device
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else query_BQSD.dtype
+    return dtype.itemsize == 2 and torch.cuda.get_device_capability(device) >= AMPERE
 
 
 def attend_in_products(

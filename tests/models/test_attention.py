@@ -50,6 +50,43 @@ def test_short_attention_is_attention(heads: int, kv_heads: int, keys_before: in
         assert (one - other).norm() < 0.03 * one.norm()
 
 
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (6, 1)])
+def test_for_a_gpu_too(heads: int, kv_heads: int) -> None:
+    """Of one query per row, with a mask; and of whole rows without, whose gradients count."""
+    module = nn.Module()
+    module.num_key_value_groups = heads // kv_heads  # type: ignore[assignment]
+    q, k, v = random(0, 3, heads, 1, 8), random(1, 3, kv_heads, 7, 8), random(2, 3, kv_heads, 7, 8)
+    mask = torch.arange(7)[None, None, None] >= torch.tensor([0, 2, 6])[:, None, None, None]
+    wanted = sdpa_attention_forward(module, q, k, v, mask, scaling=0.3)[0]
+    torch.testing.assert_close(attention.attend_in_groups(q, k, v, mask, 0.3), wanted)
+
+    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attention.attend_repeated(q, k, v, 0.3)
+
+    def usual(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return sdpa_attention_forward(module, q, k, v, None, scaling=0.3, is_causal=True)[0]
+
+    found = []
+    for by in (ours, usual):
+        q = random(3, 2, heads, 9, 8).requires_grad_()
+        k, v = (random(seed, 2, kv_heads, 9, 8).requires_grad_() for seed in (4, 5))
+        out = by(q, k, v)
+        out.square().sum().backward()
+        found.append([out.detach(), q.grad, k.grad, v.grad])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_queries_that_share_keys_have_a_fused_kernel_in_16_bits_from_ampere_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for capability, fused in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        assert attention.has_fused_groups(torch.zeros(1, dtype=torch.bfloat16)) == fused
+        assert not attention.has_fused_groups(torch.zeros(1))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert attention.has_fused_groups(torch.zeros(1)) == fused
+
+
 def test_long_rows_go_to_the_usual_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     usual, seen = attention.sdpa_attention_forward, []
     monkeypatch.setattr(
