@@ -7,8 +7,8 @@ from chainforge.jsonl import read_records
 from chainforge.learner.fully_sharded import splits_weights
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.learner.teacher import load_teacher
-from chainforge.loops.own_answers import open_answers
-from chainforge.loops.sft import longest_example, train
+from chainforge.loops.own_answers import longest_answer, open_answers
+from chainforge.loops.sft import train
 from chainforge.models.checkpoint import start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.project.starting_policy import starting_policy
@@ -26,7 +26,7 @@ def main(run: Run[DistillSettings]) -> None:
     teacher = load_teacher(settings, policy, device)
     here = settings.on_policy is not None and settings.on_policy.engine.kind == "local"
     apart = here and (splits_weights(step) or settings.adapter is not None)
-    longest = partial(longest_example, policy.tokenizer, examples, settings, step)
+    longest = partial(longest_answer, policy.tokenizer, examples, settings, step)
     with (
         open_work(run.inputs, step.runtime) as work,
         step.output_folder(settings.output) as folder,

@@ -27,9 +27,8 @@ from chainforge.rollout.sampler import sample
 from chainforge.run.step import Step
 
 pytestmark = pytest.mark.gpu
-if (
-    torch.cuda.is_available()
-):  # cuBLAS reads it once, before its first product; torch then believes it to be exact
+if torch.cuda.is_available():
+    # cuBLAS reads it once, before its first product; without it torch cannot be strict, as below.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 CUDA = "cuda"
 MODELS = {"qwen2": qwen2, "llama": llama, "qwen3": qwen3}
@@ -132,7 +131,7 @@ def test_float16_scales_its_loss_and_is_close() -> None:
 
 
 def test_a_learner_goes_on_in_the_same_bytes(tmp_path: Path) -> None:
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True)  # a run only warns: its attention may add in another order
     try:
         whole = trained(CUDA, steps=4)
         first, _ = learner_on(CUDA)

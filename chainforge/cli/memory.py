@@ -13,6 +13,7 @@ from chainforge.cli.show import show
 from chainforge.config.grpo import GrpoSettings
 from chainforge.config.loading import PARAMS
 from chainforge.config.run import RunSettings, RuntimeSettings
+from chainforge.config.sft import SftSettings
 from chainforge.errors import ChainForgeError
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def _tell(
     from chainforge.learner.forecast import PROMPT, Sampling, forecast
     from chainforge.learner.micro_batch_size import USABLE
 
-    grpo = step.settings if isinstance(step.settings, GrpoSettings) else None
+    settings = step.settings
+    grpo = settings if isinstance(settings, GrpoSettings) else None
+    longest = settings.max_tokens if isinstance(settings, SftSettings) else PROMPT + settings.max_new_tokens
     usable = USABLE * gpu_gb * 1e9
     sampling = None
     by_vllm = grpo is not None and grpo.engine.kind == "vllm"
@@ -84,7 +87,7 @@ def _tell(
         sampling = Sampling(runtime.rollout_rows, grpo.max_new_tokens, by_vllm)
     found = forecast(
         read_config(step.model, given, base),
-        step.settings,
+        settings,
         run,
         runtime,
         memory=usable,
@@ -92,7 +95,7 @@ def _tell(
         teacher=read_config(step.teacher, given, base) if step.teacher else None,
         shards=shards,
         sampling=sampling,
-        longest=PROMPT + grpo.max_new_tokens if grpo else 0,
+        longest=longest,
     )
     show(f"\n{step.name}: {step.model}, {found.training.model.all:,} weights")
     for line in lines(found):

@@ -96,7 +96,7 @@ class GrpoSettings(OptimizerSettings, SamplingSettings):
     """What shows whether the policy pleases the rewards without being right; null for nothing."""
     max_lag: Literal[0, 1] = 0
     """1: the next rollout is sampled while the learner works on the last, by the policy of one update ago.
-    Needs engine vllm, which computes elsewhere."""
+    Needs engine vllm, on GPUs of its own (runtime.vllm.gpus or urls)."""
 
     @property
     def loss(self) -> LossSettings:

@@ -15,7 +15,7 @@ from chainforge.config.run import RunSettings, RuntimeSettings
 from chainforge.learner.footprint import HALF, Activations, Sizes, Training, copy_bytes, sizes, total
 from chainforge.learner.forward_passes import CASTS
 from chainforge.learner.kept_bytes import kept_bytes_per_token
-from chainforge.learner.micro_batch_size import LEAST, choices, logits_bytes, power_of_two
+from chainforge.learner.micro_batch_size import choices, fewest_tokens, logits_bytes, power_of_two
 from chainforge.models.adapters import attach_adapter
 from chainforge.models.attention import choose_attention
 from chainforge.models.policy_model import PolicyModel
@@ -93,7 +93,8 @@ def forecast(
         engine = {"copy to sample from": copy} | engine
     elif sampling and sampling.by_vllm:
         engine = {"weights of vLLM": copy} | {"keys and values": engine["keys and values"]}
-    plain = _kept(config, settings, run, checkpointing=False)
+    plain, wanted = _kept(config, settings, run, checkpointing=False), runtime.micro_batch_tokens
+    least = fewest_tokens(wanted, longest)
     for checkpointing in choices(runtime):
         kept = plain if not checkpointing else _kept(config, settings, run, checkpointing=True)
         vocabulary = config.get_text_config().vocab_size if teacher else 0
@@ -103,10 +104,9 @@ def forecast(
         held = training.held(checkpointing=checkpointing) | ({"copy to sample from": copy} if apart else {})
         logits = logits_bytes("cuda")
         fitting = (memory - total(held, logits)) / per_token
-        if fitting >= max(LEAST, longest):
+        if fitting >= least:
             break
-    wanted = runtime.micro_batch_tokens
-    tokens = max(LEAST, longest, power_of_two(fitting)) if wanted == "auto" else max(wanted, longest)
+    tokens = max(least, power_of_two(fitting)) if wanted == "auto" else least
     resting = {name: held[name] for name in ("weights", "moments", "reference") if name in held}
     loading = {"weights, whole": float(bare.bytes)} if shards > 1 else {}
     if shards > 1 and apart:

@@ -114,18 +114,17 @@ def by_prompt(
 ) -> Iterator[tuple[Sequence[Sequence[int]], list[int], int]]:
     """(prompts, indices of the sequences that have them, tokens left for a micro-batch of their completions).
 
-       As many prompts as make a pass, like lengths together.
-    They are in memory together with a micro-batch;
-       on a CPU, where `most_tokens` is about speed, each of the two may have as many.
+    As many prompts as make a pass, like lengths together. They are in memory at the same time as a
+    micro-batch, so the two share `most_tokens`. Not on a CPU, where that number is about speed.
     """
-    fits_both = device == "cpu"
+    on_cpu = device == "cpu"
     members: dict[tuple[int, ...], list[int]] = {}
     for index, sequence in enumerate(sequences):
         members.setdefault(tuple(sequence.prompt), []).append(index)
     distinct = list(members)
-    for chosen in micro_batches([len(p) for p in distinct], most_tokens if fits_both else most_tokens // 2):
+    for chosen in micro_batches([len(p) for p in distinct], most_tokens if on_cpu else most_tokens // 2):
         prompts = [distinct[i] for i in chosen]
-        taken = 0 if fits_both else len(prompts) * max(map(len, prompts))
+        taken = 0 if on_cpu else len(prompts) * max(map(len, prompts))
         yield prompts, [index for prompt in prompts for index in members[prompt]], most_tokens - taken
 
 

@@ -60,9 +60,9 @@ class LocalLearner:
         if settings.adapter:
             attach_adapter(policy.model, settings.adapter, step.seed("adapter"))
         alike = policy.model if reference else None  # the reference has the same shape
-        most = longest() if longest and policy.model.device.type != "cpu" else 0
+        counted = longest if policy.model.device.type != "cpu" else None
         passes = plan_passes(
-            policy.model, settings, step, alike, teacher, samples_apart=samples_apart, longest=most
+            policy.model, settings, step, alike, teacher, samples_apart=samples_apart, longest=counted
         )
         self._checkpointing, self._most_tokens = passes
         self._router_weight = weight = settings.router_aux_loss_coef

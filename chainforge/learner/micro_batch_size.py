@@ -1,5 +1,6 @@
 """How a training step's passes are cut, where the settings leave it to us: by what fits into the memory."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -44,7 +45,7 @@ def plan_passes(
     teacher: Teacher | None = None,
     *,
     samples_apart: bool = False,
-    longest: int = 0,
+    longest: Callable[[], int] | None = None,
 ) -> Passes:
     """What runtime.micro_batch_tokens and runtime.gradient_checkpointing say; where they are auto, what fits.
 
@@ -72,14 +73,14 @@ def plan_passes(
     needs_room += copy_bytes(training.model, precision) if samples_apart else 0
     plain = kept_bytes_per_token(PolicyModel(model), precision)
     vocabulary = model.get_output_embeddings().weight.shape[0] if teacher else 0
-    least = max(LEAST, longest)
+    least = fewest_tokens(wanted, longest() if longest else 0)
     for checkpointing in choices(runtime):
         measured = PolicyModel(model, gradient_checkpointing=checkpointing)
         kept = kept_bytes_per_token(measured, precision, teacher) if checkpointing or teacher else plain
         activations = Activations(kept, plain / training.model.layers, vocabulary)
         held = total(training.held(checkpointing=checkpointing), needs_room)
         fitting = (memory - held) / activations.at_peak(checkpointing=checkpointing)
-        if fitting >= (least if wanted == "auto" else max(wanted, longest)):
+        if fitting >= least:
             break
     if wanted != "auto":
         return Passes(checkpointing, wanted)
@@ -89,6 +90,11 @@ def plan_passes(
     if model.device.type == "cpu":
         return Passes(checkpointing, max(LEAST, min(power_of_two(SHARE * CPU_BYTES / kept), MOST_ON_CPU)))
     return Passes(checkpointing, power_of_two(fitting))
+
+
+def fewest_tokens(wanted: int | str, longest: int) -> int:
+    """Of a pass: `runtime.micro_batch_tokens`, or `LEAST` where that is auto; but no sequence is cut."""
+    return max(LEAST if isinstance(wanted, str) else wanted, longest)
 
 
 def choices(runtime: RuntimeSettings) -> tuple[bool, ...]:
@@ -105,10 +111,13 @@ def _does_not_fit(
     checkpointing: bool,
     least: int,
 ) -> ChainForgeError:
+    tokens = f"{least} tokens at once" if least == LEAST else f"the longest sequence, of {least} tokens,"
+    shorter = ["lower max_new_tokens, or max_tokens of SFT"] if least > LEAST else []
     return ChainForgeError(
-        f"training does not fit: {training.model.all:,} weights, what goes with them, and {least} tokens at "
-        f"once need about {in_gb(needed)}; training can have {in_gb(memory)} of this {model.device.type}",
-        f"{'; or '.join(training.remedies(checkpointing=checkpointing))}; or choose a smaller model or a "
+        f"training does not fit: {training.model.all:,} weights, what goes with them, and {tokens} "
+        f"need about {in_gb(needed)}; training can have {in_gb(memory)} of this {model.device.type}",
+        f"{'; or '.join([*shorter, *training.remedies(checkpointing=checkpointing)])}; or choose a smaller "
+        "model or a "
         "larger machine; or set runtime.micro_batch_tokens to a number and try",
     )
 

@@ -137,6 +137,7 @@ class ScheduledOptimizer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         for optimizer, its_state in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.state.clear()  # else the old moments would lie beside the new ones
             optimizer.load_state_dict(its_state)
         if self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])

@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 
+from transformers import PreTrainedTokenizerBase
+
 from chainforge.config.distill import DistillSettings, OnPolicySettings
 from chainforge.learner.learner import Learner
+from chainforge.loops.sft import longest_example
 from chainforge.models.batch import Tokens
 from chainforge.models.checkpoint import Policy
 from chainforge.records import Example
@@ -36,6 +39,14 @@ class OwnAnswers:
         requests = [Request(t.prompt, [seed]) for t, seed in zip(batch, seeds, strict=True)]
         answers = self._engine.generate(requests, self._settings)
         return [Tokens(t.prompt, found.token_ids) for t, (found,) in zip(batch, answers, strict=True)]
+
+
+def longest_answer(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], settings: DistillSettings, step: Step
+) -> int:
+    """Tokens of the longest sequence that the student learns from: an example, or what it may write."""
+    longest, own = longest_example(tokenizer, examples, settings, step), settings.on_policy
+    return max(longest, longest_sequence(tokenizer, examples, own, step)) if own else longest
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def sample(
 def in_any_order() -> Iterator[None]:
     """Without a GPU's deterministic kernels, which sort the places of each write, and copy the whole cache.
 
-    All places of a write are different here, so their order changes nothing.
+    The places of a write are different here, but for those of idle rows, which nobody reads.
     """
     before = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()

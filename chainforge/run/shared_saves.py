@@ -81,6 +81,7 @@ def _room_for(tensor: "Tensor") -> Any:
     """Where a tensor is read to: a plain one, to the machine's memory. A GPU has no room for a second."""
     import torch
 
+    tensor = tensor.detach()  # of a parameter
     return torch.empty_like(tensor, device="cpu") if type(tensor) is torch.Tensor else _another(tensor)
 
 

@@ -76,6 +76,35 @@ def test_for_a_gpu_too(heads: int, kv_heads: int) -> None:
     torch.testing.assert_close(found[0], found[1])
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_on_a_gpu_each_shape_goes_where_it_should(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+
+    def noted(name: str) -> Callable[..., Tensor | tuple[Tensor, None]]:
+        usual = getattr(attention, name)
+        return lambda *a, **k: taken.append(name) or usual(*a, **k)
+
+    for name in ("attend_in_groups", "attend_repeated", "sdpa_attention_forward", "attend_once"):
+        monkeypatch.setattr(attention, name, noted(name))
+    monkeypatch.setattr(attention, "type_of", lambda _: "cuda")
+    monkeypatch.setattr(attention, "has_fused_groups", lambda _: fused)
+    module = nn.Module()
+    module.num_key_value_groups = 2  # type: ignore[assignment]
+
+    def by(heads: int, queries: int, mask: Tensor | None) -> str:
+        q, k, v = (random(0, 2, h, n, 8) for h, n in ((heads, queries), (2, 5), (2, 5)))
+        module.num_key_value_groups = heads // 2  # type: ignore[assignment]
+        with torch.inference_mode():
+            attend(module, q, k, v, mask, 0.3)
+        return taken.pop()
+
+    seen = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+    assert by(4, 1, seen) == "attend_in_groups"
+    assert by(4, 5, None) == ("sdpa_attention_forward" if fused else "attend_repeated")
+    assert by(4, 5, seen.expand(2, 1, 5, 5)) == "sdpa_attention_forward"
+    assert by(2, 1, seen) == by(2, 5, None) == "sdpa_attention_forward"  # no keys are shared
+
+
 def test_queries_that_share_keys_have_a_fused_kernel_in_16_bits_from_ampere_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -31,6 +31,7 @@ from chainforge.rollout.vllm import first_process, server
 from chainforge.rollout.vllm.completion import completion_request, read_completion
 from chainforge.rollout.vllm.engine import VllmEngine
 from chainforge.rollout.vllm.sampling import deal
+from chainforge.rollout.vllm.server import Servers
 from chainforge.run.step import Step
 from chainforge.run.world import World
 
@@ -98,6 +99,30 @@ def alike(found: list[list[Sampled]], wanted: list[list[Sampled]]) -> bool:
         and a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
         for a, b in pairs
     )
+
+
+def test_servers_on_the_learner_s_gpu_sleep_until_they_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learner is made next, with its moments and a reference, and may go on in the middle of a step."""
+    usual = first_process.join_servers
+
+    def shared(*arguments: Any, **options: Any) -> Servers:
+        servers = usual(*arguments, **options)
+        servers.sleeps = True
+        return servers
+
+    monkeypatch.setattr(first_process, "join_servers", shared)
+    made = policy()
+    with served(tmp_path) as (urls, (fake,)):
+        step = step_with(urls, tmp_path)
+        learner = learning(made, step, 1e-3)
+        with closing(VllmEngine(made, step)) as engine:
+            assert fake.asleep == {"weights", "kv_cache"}
+            engine.update(learner, 1)
+            assert not fake.asleep
+            assert [len(each) for each in engine.generate(REQUESTS, SETTINGS)] == [2, 1, 3]
+            assert fake.asleep == {"weights", "kv_cache"}
 
 
 @pytest.mark.dearest

@@ -14,6 +14,7 @@ from chainforge.errors import ChainForgeError
 from chainforge.run.journal import Journal
 from chainforge.run.metrics import StepTable
 from chainforge.run.saves import Saves
+from chainforge.run.shared_saves import _room_for
 
 ROWS = st.lists(
     st.recursive(st.none() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists, max_leaves=5),
@@ -159,3 +160,10 @@ def test_a_journal_cut_anywhere_keeps_its_whole_rows_and_goes_on(
     assert again.rows == rows[:whole]
     again.append("one more")
     assert Journal(path).rows == [*rows[:whole], "one more"]
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, torch.nn.Parameter])
+def test_a_state_is_not_read_beside_what_is_on_the_device(kind: type[torch.Tensor]) -> None:
+    made = kind(torch.empty(3, 4, dtype=torch.bfloat16, device="meta"))
+    room = _room_for(made)
+    assert (room.device.type, room.dtype, room.shape) == ("cpu", torch.bfloat16, (3, 4))

@@ -55,6 +55,8 @@ class VllmEngine:
             self._probes = probes(policy.tokenizer, most)
             if frozen:
                 self._compare(CheckpointSource(policy, precision), "the checkpoint")
+            if self._first:  # the learner, which comes next, makes its moments on the same GPU
+                self._first.servers.sleep()
         except BaseException:
             self.close()
             raise
