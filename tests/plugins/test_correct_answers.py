@@ -176,6 +176,7 @@ PATTERNS = (
 )
 
 
+@pytest.mark.dearest
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", PATTERNS.split("|"))
 def test_the_oddest_text_takes_a_moment(pattern: str) -> None:

@@ -51,7 +51,7 @@ PLACES = [(s, where) for s in REFUSALS for where in WHERE if s not in ("401", "4
 @pytest.mark.dear
 @pytest.mark.parametrize(
     "concurrency",
-    [64, pytest.param(200, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)],
+    [64, pytest.param(200, marks=pytest.mark.long), pytest.param(1, marks=pytest.mark.long)],
 )
 @pytest.mark.parametrize(("said", "where"), PLACES)
 def test_a_few_that_are_always_refused_leave_all_others_answered_in_one_run(
