@@ -4,7 +4,6 @@ from functools import partial
 
 from chainforge.config.distill import DistillSettings
 from chainforge.jsonl import read_records
-from chainforge.learner.fully_sharded import splits_weights
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.learner.teacher import load_teacher
 from chainforge.loops.own_answers import longest_answer, open_answers
@@ -13,6 +12,7 @@ from chainforge.models.checkpoint import start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.project.starting_policy import starting_policy
 from chainforge.records import Example
+from chainforge.rollout.open_engine import samples_apart
 from chainforge.run.work import open_work
 
 
@@ -24,8 +24,8 @@ def main(run: Run[DistillSettings]) -> None:
     examples = [example for path in files for example in read_records(path, Example)]
     policy = starting_policy(settings, run.plugins, examples, step, device)
     teacher = load_teacher(settings, policy, device)
-    here = settings.on_policy is not None and settings.on_policy.engine.kind == "local"
-    apart = here and (splits_weights(step) or settings.adapter is not None)
+    engine = settings.on_policy.engine if settings.on_policy else None
+    apart = samples_apart(engine, settings.adapter, step)
     longest = partial(longest_answer, policy.tokenizer, examples, settings, step)
     with (
         open_work(run.inputs, step.runtime) as work,

@@ -5,7 +5,6 @@ from functools import partial
 
 from chainforge.config.grpo import GrpoSettings
 from chainforge.jsonl import read_records
-from chainforge.learner.fully_sharded import splits_weights
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.loops.grpo.prompt_mix import PromptMix
 from chainforge.loops.grpo.train import train
@@ -14,7 +13,7 @@ from chainforge.models.checkpoint import load_policy, start_torch
 from chainforge.project.stage import Run, stage, stage_main
 from chainforge.records import Prompt
 from chainforge.rollout.complete import longest_sequence
-from chainforge.rollout.open_engine import open_engine
+from chainforge.rollout.open_engine import open_engine, samples_apart
 from chainforge.run.work import open_work
 from chainforge.wiring import make_scorer
 
@@ -36,7 +35,7 @@ def main(run: Run[GrpoSettings]) -> None:
     policy = load_policy(settings.start_from, device)
     compares = settings.kl_coeff > 0 and not settings.adapter
     reference = partial(load_policy, settings.start_from, device) if compares else None
-    apart = settings.engine.kind == "local" and (splits_weights(step) or settings.adapter is not None)
+    apart = samples_apart(settings.engine, settings.adapter, step)
     longest = partial(longest_sequence, policy.tokenizer, [*own, *extra], settings, step)
     begin = partial(open_engine, settings.engine, max_len=longest, apart=apart, adapter=settings.adapter)
     with (

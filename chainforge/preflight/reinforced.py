@@ -7,7 +7,6 @@ from statistics import fmean
 from typing import Any
 
 from chainforge.config.grpo import GrpoSettings
-from chainforge.learner.fully_sharded import splits_weights
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.loops.grpo.rollout import equal_N
 from chainforge.loops.grpo.rows import Row, make_rows
@@ -21,7 +20,8 @@ from chainforge.preflight.memory import bytes_per_cached_token, peak_memory, usa
 from chainforge.preflight.sampling import Sample, judge_rates, rates_of, take_sample
 from chainforge.preflight.stand_in import Inputs, prompts_of_step
 from chainforge.preflight.texts import rate
-from chainforge.rollout.open_engine import open_engine
+from chainforge.rollout.complete import longest_sequence
+from chainforge.rollout.open_engine import open_engine, samples_apart
 from chainforge.run.step import Step
 from chainforge.wiring import make_scorer
 
@@ -47,11 +47,14 @@ def try_reinforced(
     if stands_in:
         estimate.notes.append(f"{settings.start_from} is not there: rates and lengths are those of {name}")
     compares = settings.kl_coeff > 0 and not settings.adapter
-    apart = splits_weights(step) or settings.adapter is not None
+    apart = samples_apart(settings.engine, settings.adapter, step)
+    longest = partial(longest_sequence, policy.tokenizer, prompts, settings, step)
     with closing(open_engine(settings.engine, policy, step, apart=apart, adapter=settings.adapter)) as engine:
         reference = (lambda: load()[0]) if compares else None
         learner, building = timed(
-            lambda: LocalLearner(policy, settings, step, reference=reference, samples_apart=apart)
+            lambda: LocalLearner(
+                policy, settings, step, reference=reference, samples_apart=apart, longest=longest
+            )
         )
         estimate.parts["model"] = loading.plus(building)
         updates = settings.num_rl_steps * settings.num_iterations * settings.mini_batches

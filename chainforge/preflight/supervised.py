@@ -9,7 +9,7 @@ from chainforge.config.distill import DistillSettings
 from chainforge.config.sft import SftSettings
 from chainforge.learner.local_learner import LocalLearner
 from chainforge.learner.teacher import Teacher, load_teacher
-from chainforge.loops.sft import evaluation_loss, tokenize, update
+from chainforge.loops.sft import evaluation_loss, longest_example, tokenize, update
 from chainforge.loops.sft_batches import batches, split
 from chainforge.models.batch import Tokens
 from chainforge.models.chat import opening
@@ -51,7 +51,8 @@ def try_supervised(
         if settings.on_policy:
             estimate.notes.append("the student's own answers are not in the time")
     estimate.findings += check_examples(policy, examples, step.response_format)
-    learner, build = timed(lambda: LocalLearner(policy, settings, step, teacher=teacher))
+    longest = partial(longest_example, policy.tokenizer, examples, settings, step)
+    learner, build = timed(lambda: LocalLearner(policy, settings, step, teacher=teacher, longest=longest))
     prefill = opening(learner.tokenizer, step.response_format)
     (tokens, too_long), reading = timed(lambda: tokenize(learner.tokenizer, examples, settings, prefill))
     training, held_out = split(tokens, settings, step)

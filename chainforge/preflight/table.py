@@ -58,7 +58,9 @@ def _details(estimate: Estimate) -> Iterator[str]:
 
 def _advice(estimates: Sequence[Estimate], around: Sequence[Finding]) -> Iterator[str]:
     rows = ranked(list(estimates), list(around))
-    yield "\nwhat to change, in order of effect:" if rows else "\nnothing to change was found"
+    none = "\nnothing to change was found"
+    none += " in what could be tried" if any(estimate.waits_for for estimate in estimates) else ""
+    yield "\nwhat to change, in order of effect:" if rows else none
     for number, (step, finding) in enumerate(rows, start=1):
         about = f"{step}: " if step else ""
         yield f"{number:>3}. {'STOPS: ' if finding.stops else ''}{about}{finding.problem}"

@@ -6,6 +6,7 @@ import torch
 
 from chainforge.config.adapter import AdapterSettings
 from chainforge.config.engine import EngineSettings
+from chainforge.learner.fully_sharded import splits_weights
 from chainforge.models.checkpoint import Policy
 from chainforge.rollout.engine import Engine
 from chainforge.rollout.local_engine import LocalEngine
@@ -30,6 +31,13 @@ def open_engine(
         length = max_len() if max_len else None
         return VllmEngine(policy, step, max_len=length, frozen=frozen, adapter=adapter)
     return SharedEngine(LocalEngine(policy, step, frozen=frozen, apart=apart), step.world)
+
+
+def samples_apart(settings: EngineSettings | None, adapter: AdapterSettings | None, step: Step) -> bool:
+    """Whether our own sampler has a copy of the weights beside the learner: see `LocalEngine`. None samples
+    where there are no settings."""
+    here = settings is not None and settings.kind == "local"
+    return here and (splits_weights(step) or adapter is not None)
 
 
 def device_of_checkpoint(settings: EngineSettings, device: torch.device) -> torch.device:

@@ -151,7 +151,10 @@ def become(request: Request, libraries_path: Sequence[str]) -> None:
 
 
 def _fixed(environment: Mapping[str, str]) -> dict[str, str]:
-    """What must be as it was when this process started. Functions of bash, other shells drop."""
+    """What must be as it was when this process started.
+
+    Not names that no variable of a shell can have: bash exports its functions under them, others drop them.
+    """
     return {
         name: value
         for name, value in environment.items()

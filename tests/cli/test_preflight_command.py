@@ -16,6 +16,7 @@ from chainforge.models.batch import Tokens
 from chainforge.preflight.cost import Cost, Point, fit
 from chainforge.preflight.estimate import Estimate, Finding
 from chainforge.preflight.judge import judge, ranked
+from chainforge.preflight.table import lines
 from chainforge.preflight.texts import check_examples, masks_response
 from chainforge.project.profiles import compose
 from chainforge.records import Example, Message
@@ -59,6 +60,15 @@ def test_too_little_memory_stops_and_stops_come_first() -> None:
     judge(small, RunSettings(), on_cpu=False)
     assert small.stops
     assert [step for step, _ in ranked([slow, small], [])] == ["a", "b"]
+
+
+def test_steps_that_wait_for_data_are_not_said_to_be_well() -> None:
+    tried, waits = (
+        Estimate("a", parts={"training": Cost(1, 1)}),
+        Estimate("b", waits_for="no data yet"),
+    )
+    assert list(lines([tried], []))[-1] == "\nnothing to change was found"
+    assert list(lines([tried, waits], []))[-1] == "\nnothing to change was found in what could be tried"
 
 
 def snapshot(folder: Path) -> dict[Path, bytes]:
