@@ -1,5 +1,6 @@
 """What every test shares: quiet Hypothesis, the project's folder, and what is made once for all workers."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from ruamel.yaml import YAML
 from tree import copy_project
 
 from chainforge.project import profiles
+
+gc.disable()  # until all tests are collected: of what they import nothing can be freed
 
 settings.register_profile("default", deadline=None)  # torch's first call breaks the 200 ms default
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -55,6 +58,13 @@ def compose_once(name: str) -> str:
 profiles.compose = compose_once
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
+def pytest_collection_finish() -> None:
+    """The modules of all tests are a million objects, which each collection would look through again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 FIRST = ("test_cache.py", "test_rebuild.py")  # one makes the pipeline that others share, one needs none of it

@@ -13,7 +13,6 @@ from tree import PROFILES, ROOT, project_files
 
 import chainforge
 from chainforge import hookspecs
-from chainforge.config import loading
 from chainforge.config.verbs import VERBS
 from chainforge.plugins import ROLES, load_plugins
 from chainforge.project.code_digests import closure
@@ -286,7 +285,6 @@ def test_every_plugin_and_setting_that_a_profile_names_exists(profile: str, tmp_
         (tmp_path / "params.yaml").write_text(compose(profile), encoding="utf-8")
     (tmp_path / "dvc.yaml").symlink_to(ROOT / "dvc.yaml")
     (tmp_path / "plugins").symlink_to(ROOT / "plugins")
-    loading._read.cache_clear()
     with chdir(tmp_path):
         lock = make_lock(load_plugins())
     assert {"prompts", "sft_cold_start", "grpo_final", "evaluate", "report"} <= set(lock)

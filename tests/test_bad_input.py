@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from chainforge.config import loading
 from chainforge.project.profiles import compose
 from chainforge.project.stage import run_stage
 
@@ -56,7 +55,6 @@ class Project:
 
     def run(self, verb: str, step: str) -> str:
         """Run a step as `python -m stages.VERB STEP` does, here. What it says when it stops, or nothing."""
-        loading._read.cache_clear()
         stage = importlib.import_module(f"stages.{verb}")
         said = io.StringIO()
         with chdir(self.folder), redirect_stderr(said):

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -60,7 +59,6 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
         raise ChainForgeError(f"{path} is not UTF-8: {error}", "save it as UTF-8") from error
 
 
-@cache
 def _read(path: Path, text: str) -> dict[str, Any]:
     params = parse_yaml(text, str(path))
     if not isinstance(params, dict):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -29,8 +30,12 @@ class _Constructor(SafeConstructor):
             raise ConstructorError(problem=f"{shown} ({text:.80})", problem_mark=node.start_mark) from error
 
 
+@lru_cache(maxsize=64)
 def parse_yaml(content: bytes | str, where: str) -> Any:
-    """What a YAML text holds. Raises ChainForgeError that names the place, and the line or the key there."""
+    """What a YAML text holds. Raises ChainForgeError that names the place, and the line or the key there.
+
+    The parser is slow, so whoever asks for the same text again is given the same object: it is for reading.
+    """
     try:
         text = content.decode("utf-8") if isinstance(content, bytes) else content
     except UnicodeDecodeError as error:

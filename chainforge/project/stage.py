@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import gc
 import json
 import os
 import resource
@@ -70,6 +71,8 @@ def stage_main(main: Callable[[str], None], *, several_processes: bool = False) 
     With `several_processes`, it starts as many as `runtime.processes` says, unless torchrun,
     `accelerate launch` or srun has decided that.
     """
+    gc.freeze()  # what has been imported is not looked through again
+    gc.enable()  # stages/__init__.py turned it off
     code = run_stage(main, sys.argv, several_processes=several_processes)
     end_with("")
     if code and this_world().size > 1:  # the ends of NCCL may wait for who is gone

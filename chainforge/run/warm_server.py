@@ -47,9 +47,11 @@ def answer_all(listening: socket.socket, parent: int, libraries: Sequence[str]) 
         client, _ = listening.accept()
         with client:
             if libraries:  # now, and not before: a run in which all is up to date needs none of them
+                gc.disable()  # of what is imported nothing can be freed
                 for name in libraries:
                     importlib.import_module(name)
                 gc.freeze()  # what is here already is not looked through again in every step
+                gc.enable()
                 libraries = ()
             if not os.fork():
                 listening.close()

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,6 @@ class Versions:
         subprocess.run(["git", *AUTHOR, "commit", "--quiet", "--allow-empty", "-m", "x"], check=True)
 
     def upgrade(self, *arguments: str, code: int = 0) -> str:
-        loading._read.cache_clear()
         result = CliRunner().invoke(cli, ["upgrade", *arguments])
         assert result.exit_code == code, result.output
         assert code == 0 or "\n  -> " in result.stderr
@@ -88,9 +87,8 @@ def other_top(text: str) -> str:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Versions]:
-    yield Versions(tmp_path, monkeypatch)
-    loading._read.cache_clear()
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versions:
+    return Versions(tmp_path, monkeypatch)
 
 
 def test_the_same_version_changes_nothing(project: Versions) -> None:
@@ -193,7 +191,6 @@ def test_new_settings_are_shown_with_their_defaults_and_own_values_stay(
     shown = project.upgrade("--apply")
     assert "params.yaml, new setting grpo.brand_new: 0.5\n" in shown
     assert "params.yaml, run.seed: 17 -> 18; yours, 99, stays\n" in shown
-    loading._read.cache_clear()
     now = loading.read_params()
     assert (now["profile"], now["run"]["seed"], now["grpo"]["brand_new"]) == ("smoke", 99, 0.5)
     assert now["grpo"]["group_size"] == 4  # of smoke
@@ -207,7 +204,6 @@ def test_the_settings_are_those_of_the_profile_that_is_active_now_even_one_of_on
     project.commit()
     project.release(**{TINY: more_settings})
     project.upgrade("--apply")
-    loading._read.cache_clear()
     assert loading.read_params()["grpo"]["brand_new"] == 0.5
     assert loading.read_params()["grpo"]["kl_coeff"] == 0.25
     edited = json.loads(CliRunner().invoke(cli, ["profile", "diff", "--json"]).output)
