@@ -188,6 +188,10 @@ def problems(said: str) -> list[str]:
         "W1",
     ):
         assert foreign not in said
+    return our_problems(said)
+
+
+def our_problems(said: str) -> list[str]:
     lines = said.replace("\r", "\n").splitlines()
     return [before for before, line in pairwise(lines) if line.startswith("  -> ")]
 
@@ -309,8 +313,8 @@ def test_the_processes_do_not_outlive_who_started_them(fate: str) -> None:
     step = start(fate, STEPS="5000")
     step.ranks()
     step.process.kill()
-    said = step.end()
-    assert problems(said)[:1] in (
+    # whoever looks into the launcher's store at that very moment has C++ words of it, too
+    assert our_problems(step.end())[:1] in (
         [],  # the shell that says it may be a moment later
         [f"{STEP}: its process ended without a word: killed, most often for want of memory, or ended by "
          "native code of a plugin"],
