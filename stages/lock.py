@@ -5,13 +5,14 @@ from pathlib import Path
 from chainforge.errors import ChainForgeError
 from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
-from chainforge.project.claims import note, recorded_paths
+from chainforge.project.claims import note
 from chainforge.project.gates import open_gates
 from chainforge.project.graph import read_graph
 from chainforge.project.lock import make_lock
 from chainforge.project.lock_diff import committed_lock, in_lines, lock_changes
 from chainforge.project.lock_entry import read_lock
 from chainforge.project.preflight.project import check_project
+from chainforge.project.recorded import outputs_of, read_recorded
 from chainforge.project.stage import stage_main
 from chainforge.run.finished import sweep
 from chainforge.run.progress import say
@@ -33,7 +34,7 @@ def main(name: str) -> None:
         say(f"{name}: {change}")
     open_gates(read_graph())
     write_json(Path("plugins.lock.json"), lock)
-    note(recorded_paths())  # they stay known when an older dvc.lock is checked out
+    note(map(Path, outputs_of(read_recorded())))  # they stay known when an older dvc.lock is checked out
     sweep(work_root())
 
 

@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pretrained": GROUND | {"memory"},
     "models": FLOOR | {"memory", "pretrained", "run"},
     "learner": FLOOR | {"memory", "models", "run"},
-    "run": FLOOR | {"memory"},
+    "run": FLOOR | {"memory", "project.recorded"},
     "sandbox": GROUND,
     "scoring": FLOOR,
     "watching": FLOOR | {"run"},
@@ -91,9 +91,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project.stanzas": FLOOR,
     "project.graph": FLOOR | {"project.stanzas"},
     "project.recorded": FLOOR,
-    "project.claims": FLOOR | {"project.graph"},
+    "project.claims": FLOOR | {"project.graph", "project.recorded"},
     "project.preflight": FLOOR
-    | {f"project.{name}" for name in ("claims", "gates", "graph", "lock_entry")}
+    | {f"project.{name}" for name in ("claims", "gates", "graph", "lock_entry", "recorded")}
     | {"plugins", "run", "scoring"},
     "project.overlay": FLOOR | {"project.graph", "project.stanzas"},
     "project.profiles": FLOOR | {"project.graph", "project.overlay", "project.stanzas", "run"},

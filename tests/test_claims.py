@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from chainforge.errors import ChainForgeError
 from chainforge.outputs import leave_nothing_partial, whole_file, whole_folder, write_text
-from chainforge.project.claims import PLACES, check_outputs, check_place, claim, note, recorded_paths
+from chainforge.project.claims import PLACES, check_outputs, check_place, claim, made_paths, note
 from chainforge.project.graph import GraphStep, Output
 
 
@@ -101,7 +101,7 @@ def test_what_dvc_has_recorded_was_made_by_a_step() -> None:
 def test_a_record_that_cannot_be_read_is_told_with_what_to_do(text: str) -> None:
     Path("dvc.lock").write_text(text)
     with refused(r"dvc\.lock.*\n.*git checkout dvc\.lock"):
-        recorded_paths()
+        made_paths()
 
 
 def test_a_step_s_own_output_is_known_even_if_it_is_killed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

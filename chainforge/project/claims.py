@@ -6,17 +6,15 @@ noted in `logs/outputs.txt` before a step writes: a killed run has results that 
 """
 
 import subprocess
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
-from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
 from chainforge.project.graph import VARIABLE, GraphStep, Output, fill, read_graph
+from chainforge.project.recorded import outputs_of, read_recorded
 
 PLACES = ("data", "checkpoints", "metrics", "plots", "reports")
 NOTED = Path("logs/outputs.txt")
-DVC_LOCK = Path("dvc.lock")
 
 
 def claim(step: GraphStep) -> None:
@@ -89,29 +87,7 @@ def setting(path: str) -> str:
 
 def made_paths() -> set[Path]:
     """Everything that a step has made here, as far as it is known."""
-    return recorded_paths() | noted_paths()
-
-
-def recorded_paths() -> set[Path]:
-    """The outputs in dvc.lock. Raises ChainForgeError where it is not what DVC writes."""
-    if not DVC_LOCK.is_file():
-        return set()
-    fix = "bring back the one of the last commit: git checkout dvc.lock"
-    try:
-        loaded = parse_yaml(DVC_LOCK.read_bytes(), str(DVC_LOCK))
-    except ChainForgeError as error:
-        raise ChainForgeError(error.problem, fix) from error
-    if loaded is None:
-        return set()
-    try:
-        return set(_outputs(loaded))
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ChainForgeError(f"{DVC_LOCK} is not as DVC writes it: {error!r:.100}", fix) from error
-
-
-def _outputs(loaded: Mapping[str, Any]) -> Iterable[Path]:
-    for stage in loaded.get("stages", {}).values():
-        yield from (Path(out["path"]) for out in stage.get("outs", ()))
+    return {Path(path) for path in outputs_of(read_recorded())} | noted_paths()
 
 
 def noted_paths() -> set[Path]:

@@ -11,29 +11,29 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from chainforge.errors import ChainForgeError
+from chainforge.project.recorded import outputs_of, read_recorded
 
 FINISHED = "finished"  # an empty file that marks such a folder
 INPUTS = "inputs.json"
 GONE = ".gone"  # the end of a folder's name while it is being removed
 
 
-def sweep(root: Path, dvc_lock: Path = Path("dvc.lock")) -> None:
+def sweep(root: Path) -> None:
     """Remove every finished folder whose result DVC has recorded."""
     for torn in root.glob(f"*{GONE}"):
         shutil.rmtree(torn, ignore_errors=True)
     finished = [mark.parent for mark in sorted(root.glob(f"*/{FINISHED}"))]
-    if not finished or not dvc_lock.is_file():
+    if not finished:
         return
     try:
-        stages = YAML(typ="safe", pure=True).load(dvc_lock.read_text(encoding="utf-8"))["stages"]
-    except (OSError, ValueError, YAMLError, KeyError, TypeError, RecursionError):  # torn: DVC says so
+        entries = read_recorded()
+    except (OSError, ChainForgeError):  # torn: DVC says so
         return
     for folder in finished:
         # another process is sweeping too (FileNotFoundError), or an entry has another shape: no record
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            if recorded(json.loads((folder / INPUTS).read_text(encoding="utf-8")), stages):
+            if recorded(json.loads((folder / INPUTS).read_text(encoding="utf-8")), entries):
                 discard(folder)
 
 
@@ -45,11 +45,11 @@ def discard(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def recorded(inputs: Mapping[str, Any], stages: Mapping[str, Any]) -> bool:
+def recorded(inputs: Mapping[str, Any], entries: Mapping[str, Any]) -> bool:
     """Whether dvc.lock has this step with these settings, this lock and the files as they are now."""
-    entry = stages.get(inputs["step"], {})
+    entry = entries.get(inputs["step"], {})
     params = entry.get("params", {})
-    made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
+    made = outputs_of(entries)
     return (
         params.get("params.yaml") == inputs["params"]
         and list(params.get("plugins.lock.json", {}).values()) == [inputs["lock"]]

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from chainforge.config.verbs import VERBS
-from chainforge.config.yaml import parse_yaml
 from chainforge.errors import ChainForgeError
 from chainforge.jsonl import read_rows
 from chainforge.plugins import Entry, Plugins, make_reward_function
-from chainforge.project.claims import DVC_LOCK
 from chainforge.project.graph import GraphStep, dependencies, param, settings_of
 from chainforge.project.lock_entry import selections
+from chainforge.project.recorded import read_recorded
 from chainforge.reward_options import RewardOptions
 from chainforge.run.progress import say
 from chainforge.scoring.takes import check_columns, missing_columns
@@ -71,7 +70,7 @@ def _columns(path: Path) -> Iterator[str]:
 def _are_current(graph: Mapping[str, GraphStep]) -> bool:
     """Whether the prompts that are there are those of the present settings, as far as dvc.lock tells."""
     try:
-        recorded: Any = parse_yaml(DVC_LOCK.read_bytes(), str(DVC_LOCK))["stages"]
+        recorded = read_recorded()
         return all(
             value == param(section)
             for step in graph.values()
