@@ -5,6 +5,7 @@ from pathlib import Path
 from chainforge.errors import ChainForgeError
 from chainforge.outputs import write_json
 from chainforge.plugins import load_plugins
+from chainforge.project.brought import link_brought
 from chainforge.project.claims import note
 from chainforge.project.gates import open_gates
 from chainforge.project.graph import read_graph
@@ -21,6 +22,7 @@ from chainforge.run.work import work_root
 
 
 def main(name: str) -> None:
+    link_brought()
     step, plugins = open_step(name), load_plugins()  # checks the sections that every step shares
     lock = make_lock(plugins)
     check_project(plugins, step.runtime)

@@ -91,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project.stanzas": FLOOR,
     "project.graph": FLOOR | {"project.stanzas"},
     "project.recorded": FLOOR,
+    "project.brought": set(),
     "project.claims": FLOOR | {"project.graph", "project.recorded"},
     "project.preflight": FLOOR
     | {f"project.{name}" for name in ("claims", "gates", "graph", "lock_entry", "recorded")}

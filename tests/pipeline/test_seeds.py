@@ -94,11 +94,18 @@ def told(clone: Clone, *arguments: str) -> dict[str, Any]:
 
 
 def test_a_seed_runs_once_as_an_experiment_that_its_name_tells(ready: Clone, tmp_path: Path) -> None:
+    """Its copy of the project has no `inputs/`, as git ignores that: it is linked."""
     clone = copy_clone(ready, tmp_path / "copy")
+    (clone.folder / "inputs").mkdir()
+    (clone.folder / "inputs/sums.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n' * 99)
+    of_mine = {"plugin": "jsonl", "train": "inputs/sums.jsonl", "eval": "inputs/sums.jsonl"}
+    clone.put("prompts.reasoning.source", of_mine)
+    clone.commit("prompts of mine")
     command = ("chainforge", "seeds", "17", "-S", "grpo.kl_coeff=0", "--target", TARGET)
     assert "really ran evaluate@qwen_rl_ckpt_stage2-reasoning" in clone.run(*command)
     assert names(clone) == {"grpo.kl_coeff-0-seed17"}
     assert clone.run("git", "status", "--porcelain") == "", "the workspace is as it was"
+    assert (clone.folder / "inputs/sums.jsonl").is_file(), "DVC has removed its copy, and no more"
     assert "[1/1] grpo.kl_coeff-0-seed17 is there" in clone.run(*command)
     assert names(clone) == {"grpo.kl_coeff-0-seed17"}
 

@@ -1,0 +1,19 @@
+"""What the user brings along, in the copy of the project in which DVC runs a queued experiment."""
+
+import os
+from pathlib import Path
+
+BROUGHT = Path("inputs")  # models and data: git ignores it, and a copy has only what git tracks
+
+
+def link_brought() -> None:
+    """In a copy, link what lies in `inputs/` of the project and is not here. Elsewhere nothing happens."""
+    # DVC sets DVC_ROOT for a step: the project's folder, in a copy too
+    original = (Path(os.environ.get("DVC_ROOT", ".")) / BROUGHT).resolve()
+    if original == BROUGHT.resolve() or not original.is_dir():
+        return
+    BROUGHT.mkdir(exist_ok=True)
+    for path in original.iterdir():
+        here = BROUGHT / path.name
+        if not here.exists():
+            here.symlink_to(path)
