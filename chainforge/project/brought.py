@@ -10,10 +10,10 @@ def link_brought() -> None:
     """In a copy, link what lies in `inputs/` of the project and is not here. Elsewhere nothing happens."""
     # DVC sets DVC_ROOT for a step: the project's folder, in a copy too
     original = (Path(os.environ.get("DVC_ROOT", ".")) / BROUGHT).resolve()
-    if original == BROUGHT.resolve() or not original.is_dir():
+    if not original.is_dir() or original == BROUGHT.resolve() or BROUGHT.is_symlink():
         return
     BROUGHT.mkdir(exist_ok=True)
     for path in original.iterdir():
         here = BROUGHT / path.name
-        if not here.exists():
+        if not os.path.lexists(here):
             here.symlink_to(path)
