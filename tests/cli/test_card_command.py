@@ -13,6 +13,7 @@ import pytest
 from a_project import Run
 from fakes import policy
 from huggingface_hub import ModelCard
+from ruamel.yaml import YAML
 from tree import ROOT, copy_project
 
 from chainforge.cli.card import licence_of
@@ -134,6 +135,20 @@ def snippet_says_something(card: str, folder: Path) -> bool:
     ended = subprocess.run([sys.executable, "-c", seeded], capture_output=True)
     assert ended.returncode == 0, ended.stderr
     return bool(ended.stdout.strip())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_a_pretrained_base_is_named(revision: str | None, finished: Path, run: Run) -> None:
+    base = {"plugin": "pretrained", "model": "inputs/base"} | ({"revision": revision} if revision else {})
+    yaml = YAML()
+    recorded = yaml.load((finished / "dvc.lock").read_text())
+    settings = recorded["stages"]["sft_cold_start"]["params"]["params.yaml"]
+    assert settings["base_model"]["plugin"] == "tiny_qwen2"
+    settings["base_model"] = base
+    yaml.dump(recorded, finished / "dvc.lock")
+    told = f", revision `{revision}`" if revision else ""
+    assert f"The base model is `inputs/base`{told}." in run("card", CKPT).stdout
 
 
 @pytest.mark.slow
