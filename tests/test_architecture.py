@@ -33,7 +33,7 @@ WINGS = {"project", "providers"}
 GROUND = {"records", "errors"}
 PROVIDERS = {f"providers.{name}" for name in ("calls", "nesting", "prices", "reasoning", "secrets")}
 FLOOR = GROUND | PROVIDERS | {"algorithms", "answer", "config", "defuse", "hookspecs", "jsonl", "outputs"}
-FLOOR |= {"containment", "rendering", "response", "reward_options"}
+FLOOR |= {"containment", "original", "rendering", "response", "reward_options"}
 WALLS = {"models", "learner", "rollout", "run", "report", "scoring"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
@@ -59,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "providers.chat_body": {"providers.chat_answer", "providers.nesting"},
     "reward_options": GROUND,
     "jsonl": GROUND | {"outputs", "providers.reasoning"},
+    "original": set(),
     "outputs": set(),
     "problems": GROUND | {"jsonl"},
     "config": GROUND | {"algorithms", "response"},
@@ -91,15 +92,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "project.stanzas": FLOOR,
     "project.graph": FLOOR | {"project.stanzas"},
     "project.recorded": FLOOR,
-    "project.brought": set(),
+    "project.brought": {"original"},
     "project.claims": FLOOR | {"project.graph", "project.recorded"},
     "project.preflight": FLOOR
     | {f"project.{name}" for name in ("claims", "gates", "graph", "lock_entry", "recorded")}
     | {"plugins", "run", "scoring"},
     "project.overlay": FLOOR | {"project.graph", "project.stanzas"},
     "project.profiles": FLOOR | {"project.graph", "project.overlay", "project.stanzas", "run"},
-    "project.code_digests": {"bundle", "errors", "outputs"},
-    "project.file_digests": {"outputs"},
+    "project.code_digests": {"bundle", "errors", "original", "outputs"},
+    "project.file_digests": {"original", "outputs"},
     "project.lock_entry": FLOOR
     | {"project.code_digests", "project.file_digests", "project.graph", "plugins"},
     "project.gates": FLOOR | {"project.claims", "project.graph"},

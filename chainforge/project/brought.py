@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
+from chainforge.original import original_root
+
 BROUGHT = Path("inputs")  # models and data: git ignores it, and a copy has only what git tracks
 
 
 def link_brought() -> None:
     """In a copy, link what lies in `inputs/` of the project and is not here. Elsewhere nothing happens."""
-    # DVC sets DVC_ROOT for a step: the project's folder, in a copy too
-    original = (Path(os.environ.get("DVC_ROOT", ".")) / BROUGHT).resolve()
+    original = (original_root() / BROUGHT).resolve()
     if not original.is_dir() or original == BROUGHT.resolve() or BROUGHT.is_symlink():
         return
     BROUGHT.mkdir(exist_ok=True)

@@ -7,7 +7,6 @@ was found in a file is remembered in .dvc/tmp, under a digest of its bytes.
 import ast
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Set
 from contextlib import suppress
@@ -17,6 +16,7 @@ from types import ModuleType
 
 from chainforge.bundle import is_checkout
 from chainforge.errors import ChainForgeError, describe
+from chainforge.original import original_root
 from chainforge.outputs import write_json
 
 PACKAGE = "chainforge"
@@ -78,7 +78,7 @@ def digest_code(files: Iterable[Path]) -> str:
 def _analyse(code: bytes) -> tuple[tuple[str, ...], str]:
     """The files that a module may import, and a digest of its code without prose; remembered, or read now."""
     name = hashlib.sha256(_reader() + code).hexdigest()
-    memory = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc/tmp/chainforge-code" / f"{name}.json"
+    memory = original_root() / ".dvc/tmp/chainforge-code" / f"{name}.json"
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
         return tuple(map(str, known["imports"])), str(known["digest"])

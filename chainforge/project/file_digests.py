@@ -5,10 +5,10 @@ Nothing here imports torch.
 
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 
+from chainforge.original import original_root
 from chainforge.outputs import write_json
 
 MISSING = "missing"
@@ -36,7 +36,7 @@ def _digest_once(path: Path) -> str:
     """The digest of the last time, if size, time and place on the disk are still the same, as DVC does it."""
     status, key = path.stat(), str(path.resolve())
     stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
-    memory = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc/tmp/chainforge-digests.json"
+    memory = original_root() / ".dvc/tmp/chainforge-digests.json"
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):

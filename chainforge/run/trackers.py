@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chainforge.errors import describe
+from chainforge.original import original_root
 from chainforge.outputs import write_text
 from chainforge.providers.secrets import cross_out_keys
 from chainforge.run.crash import LOGS
@@ -69,7 +70,7 @@ class Trackers:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
         begin_accelerate()
-        folder = Path(os.environ.get("DVC_ROOT", ".")).resolve() / FOLDER
+        folder = original_root().resolve() / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         place, options = choices(name, folder, self._run, self._step, number, self._ids.get(name))
         if name == "trackio":

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from chainforge.config.run import RuntimeSettings
 from chainforge.errors import ChainForgeError
+from chainforge.original import original_root
 from chainforge.outputs import write_json, write_text
 from chainforge.run.exclusive import exclusive
 from chainforge.run.fingerprint import Inputs, describe_change, differences
@@ -174,7 +175,7 @@ def _finish(folder: Path) -> None:
 
 def work_root() -> Path:
     """Where the resume folders lie."""
-    return Path(os.environ.get("DVC_ROOT", ".")) / os.environ.get("CHAINFORGE_WORK", ".work")
+    return original_root() / os.environ.get("CHAINFORGE_WORK", ".work")
 
 
 def has_saves(folder: Path) -> bool:

@@ -1,7 +1,6 @@
 """From questions to a journal that answers them: the one way in, for `dvc repro` and the command line."""
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -11,6 +10,7 @@ from typing import Any
 from chainforge.config.collector import CollectorSettings
 from chainforge.errors import ChainForgeError
 from chainforge.hookspecs import ApiTeacher
+from chainforge.original import original_root
 from chainforge.providers.secrets import refuse_keys
 from chainforge.run.progress import say
 from chainforge.run.stopping import Stopping
@@ -90,7 +90,7 @@ def answer_all(
 
 def journal_folder(step: str) -> Path:
     """Outside of DVC's outputs, which it deletes before a step runs: these answers were paid for."""
-    return Path(os.environ.get("DVC_ROOT", ".")) / "collected" / step
+    return original_root() / "collected" / step
 
 
 async def open_once(teacher: ApiTeacher) -> None:
